@@ -1,0 +1,37 @@
+"""Cells: what one step computes. They know nothing of time, switches or Flax."""
+
+from surnn_jax.cells.cell import Cell
+from surnn_jax.cells.gru import GRU, GRU_BEFORE, GRUCarry
+from surnn_jax.cells.lstm import LSTM, LSTM_PEEPHOLE, LSTMCarry
+from surnn_jax.cells.tanh import TANH, TanhCarry
+
+CELLS: dict[str, Cell] = {c.name: c for c in (TANH, GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE)}
+"""Every cell by its name."""
+
+
+def get(cell: str | Cell) -> Cell:
+    """The cell of that name (a cell passes through).
+
+    Raises:
+        ValueError: if there is no such cell.
+    """
+    if isinstance(cell, Cell):
+        return cell
+    if cell not in CELLS:
+        raise ValueError(f"unknown cell {cell!r}; one of: {', '.join(CELLS)}")
+    return CELLS[cell]
+
+
+__all__ = [
+    "CELLS",
+    "GRU",
+    "GRU_BEFORE",
+    "LSTM",
+    "LSTM_PEEPHOLE",
+    "TANH",
+    "Cell",
+    "GRUCarry",
+    "LSTMCarry",
+    "TanhCarry",
+    "get",
+]

@@ -1,0 +1,149 @@
+"""The contract of a cell: two linear maps and one pointwise rule."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.typing import Array, Carry, Params
+
+Gates = Mapping[str, Array]
+
+
+def product(x: Array, kernel: Array, dtype: Any, out: Any) -> Array:
+    """``x @ kernel`` with operands rounded to `dtype` and the sum kept in `out`."""
+    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What one step computes: a candidate state from the state before and the input.
+
+    The work of a step is split in three, because a kernel that skips treats them differently:
+
+    1. ``z[g] = x @ W[g]`` for every gate g of `inputs`: linear in the input, so all steps can
+       be done at once;
+    2. ``u[g] = h @ U[g]`` for every gate g of `recurrent`: linear in the state, so the rows of
+       one neuron can be taken alone;
+    3. ``candidate = rule(vectors, carry, z, u)``: **pointwise**. Neuron i of the result depends
+       on neuron i of every argument only.
+
+    A unit whose equations hold a second product (the GRU that resets before the product) names
+    its operand in `inner`, itself pointwise, ``v = inner(vectors, carry, z, u)``, and the gates
+    that multiply it in `inner_recurrent`: ``u[g] = v @ U[g]``. Row-wise back ends refuse it.
+
+    Attributes:
+        name: the name by which :func:`surnn_jax.cells.get` finds the cell.
+        carry: a NamedTuple class; its field ``h`` is the output and what ``U`` multiplies.
+        inputs: gates with an input product; all gates of a cell are kept as separate arrays.
+        recurrent: gates with a product with ``h``.
+        vectors: per-neuron parameters ``(name, initial value)``: biases, peepholes.
+        rule: ``(vectors, carry, z, u) -> carry``; every array ``[..., H]`` of one shape.
+        inner: None, or the pointwise operand of the second product.
+        inner_recurrent: gates with a product with that operand.
+    """
+
+    name: str
+    carry: type
+    inputs: tuple[str, ...]
+    recurrent: tuple[str, ...]
+    vectors: tuple[tuple[str, float], ...]
+    rule: Callable[[Gates, Carry, Gates, Gates], Carry]
+    inner: Callable[[Gates, Carry, Gates, Gates], Array] | None = None
+    inner_recurrent: tuple[str, ...] = ()
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the rows of a neuron suffice to update it."""
+        return self.inner is None
+
+    def init(self, key: Array, inputs: int, features: int, dtype: Any = jnp.float32) -> Params:
+        """Draws parameters.
+
+        Input kernels are LeCun normal, recurrent kernels orthogonal (each gate its own), vectors
+        constant.
+
+        Args:
+            key: a JAX random key.
+            inputs: D, the width of an input frame.
+            features: H, the number of neurons.
+            dtype: floating dtype of every parameter.
+
+        Returns:
+            ``{"input": {gate: [D, H]}, "recurrent": {gate: [H, H]}, "vector": {name: [H]}}``.
+
+        Raises:
+            ValueError: if `inputs` or `features` is not positive.
+        """
+        for what, size in (("inputs", inputs), ("features", features)):
+            if size < 1:
+                raise ValueError(f"{self.name}: {what} must be at least 1, got {size}")
+        hidden = self.recurrent + self.inner_recurrent
+        keys = iter(jax.random.split(key, len(self.inputs) + len(hidden)))
+        lecun, orthogonal = jax.nn.initializers.lecun_normal(), jax.nn.initializers.orthogonal()
+        return {
+            "input": {g: lecun(next(keys), (inputs, features), dtype) for g in self.inputs},
+            "recurrent": {g: orthogonal(next(keys), (features, features), dtype) for g in hidden},
+            "vector": {name: jnp.full((features,), value, dtype) for name, value in self.vectors},
+        }
+
+    def features(self, params: Params) -> int:
+        """H, read off `params`."""
+        return next(iter(params["input"].values())).shape[-1]
+
+    def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """The state of rest: zeros ``[*batch_shape, H]``, in float32 at least."""
+        shape = (*batch_shape, self.features(params))
+        return self.carry(*(jnp.zeros(shape, self.carry_dtype(params)) for _ in self.carry._fields))
+
+    def carry_dtype(self, params: Params) -> Any:
+        """Dtype of the state: the parameters' own, float32 at least."""
+        given = next(iter(params["input"].values())).dtype
+        return given if given == jnp.float64 else jnp.dtype(jnp.float32)
+
+    def project(self, params: Params, x: Array, dtype: Any = None) -> dict[str, Array]:
+        """Input products ``{gate: [..., H]}`` of ``x [..., D]``, in the dtype of the carry."""
+        out = self.carry_dtype(params)
+        return {g: product(x, params["input"][g], dtype or out, out) for g in self.inputs}
+
+    def recur(self, params: Params, h: Array, dtype: Any = None) -> dict[str, Array]:
+        """Recurrent products ``{gate: [..., H]}`` of ``h [..., H]``."""
+        out = self.carry_dtype(params)
+        return {g: product(h, params["recurrent"][g], dtype or out, out) for g in self.recurrent}
+
+    def recur_inner(
+        self, params: Params, carry: Carry, z: Gates, u: Gates, dtype: Any = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """The operand of the second product and the products with it; see `inner`."""
+        out = self.carry_dtype(params)
+        v = self.inner(self.spread(params, carry.h.shape), carry, z, u)
+        kernels = params["recurrent"]
+        return v, {g: product(v, kernels[g], dtype or out, out) for g in self.inner_recurrent}
+
+    def spread(self, params: Params, shape: tuple[int, ...]) -> dict[str, Array]:
+        """The per-neuron vectors in the dtype of the carry, repeated to `shape` ``[..., H]``."""
+        out = self.carry_dtype(params)
+        return {
+            name: jnp.broadcast_to(v.astype(out).reshape((1,) * (len(shape) - 1) + v.shape), shape)
+            for name, v in params["vector"].items()
+        }
+
+    def update(self, params: Params, carry: Carry, z: Gates, u: Gates) -> Carry:
+        """The candidate carry, from a carry and its two sets of products; pointwise."""
+        return self.rule(self.spread(params, carry.h.shape), carry, z, u)
+
+    def step(self, params: Params, carry: Carry, x: Array, dtype: Any = None) -> Carry:
+        """The candidate carry ``[..., H]`` for one input frame ``x [..., D]``."""
+        z = self.project(params, x, dtype)
+        u = self.recur(params, carry.h, dtype)
+        if not self.pointwise:
+            u = {**u, **self.recur_inner(params, carry, z, u, dtype)[1]}
+        return self.update(params, carry, z, u)
+
+    def count(self, inputs: int, features: int) -> int:
+        """Number of parameters of :meth:`init`, without making them."""
+        shapes = jax.eval_shape(lambda: self.init(jax.random.key(0), inputs, features))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

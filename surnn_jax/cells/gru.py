@@ -1,0 +1,75 @@
+"""Gated recurrent units: reset after the product (cuDNN) and before it (Chung et al. 2014)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.cells.cell import Cell
+from surnn_jax.typing import Array
+
+
+class GRUCarry(NamedTuple):
+    """State of a gated recurrent unit.
+
+    Attributes:
+        h: ``[B, H]``, the output.
+    """
+
+    h: Array
+
+
+def _after(p, carry, z, u):
+    r = jax.nn.sigmoid(z["r"] + u["r"] + p["b_r"])
+    keep = jax.nn.sigmoid(z["z"] + u["z"] + p["b_z"])
+    n = jnp.tanh(z["n"] + p["b_n"] + r * (u["n"] + p["c_n"]))
+    return GRUCarry((1 - keep) * n + keep * carry.h)
+
+
+GRU = Cell(
+    name="gru",
+    carry=GRUCarry,
+    inputs=("r", "z", "n"),
+    recurrent=("r", "z", "n"),
+    vectors=(("b_r", 0.0), ("b_z", 0.0), ("b_n", 0.0), ("c_n", 0.0)),
+    rule=_after,
+)
+"""Gated recurrent unit, reset after the product: the form of cuDNN, PyTorch and Flax.
+
+    r = σ(W_r x[t] + U_r h[t-1] + b_r)
+    z = σ(W_z x[t] + U_z h[t-1] + b_z)
+    n = tanh(W_n x[t] + b_n + r ∘ (U_n h[t-1] + c_n))
+    h[t] = (1 - z) ∘ n + z ∘ h[t-1]
+"""
+
+
+def _reset_state(p, carry, z, u):
+    return jax.nn.sigmoid(z["r"] + u["r"] + p["b_r"]) * carry.h
+
+
+def _before(p, carry, z, u):
+    move = jax.nn.sigmoid(z["z"] + u["z"] + p["b_z"])
+    n = jnp.tanh(z["n"] + u["n"] + p["b_n"])
+    return GRUCarry((1 - move) * carry.h + move * n)
+
+
+GRU_BEFORE = Cell(
+    name="gru_before",
+    carry=GRUCarry,
+    inputs=("r", "z", "n"),
+    recurrent=("r", "z"),
+    vectors=(("b_r", 0.0), ("b_z", 0.0), ("b_n", 0.0)),
+    rule=_before,
+    inner=_reset_state,
+    inner_recurrent=("n",),
+)
+"""Gated recurrent unit, reset before the product (Chung et al. 2014, section 3.2).
+
+    r = σ(W_r x[t] + U_r h[t-1] + b_r)
+    z = σ(W_z x[t] + U_z h[t-1] + b_z)
+    n = tanh(W_n x[t] + U_n (r ∘ h[t-1]) + b_n)
+    h[t] = (1 - z) ∘ h[t-1] + z ∘ n
+
+Note that z and 1 - z stand the other way round than in :data:`GRU`, as in the paper. Not
+pointwise: the new state of one neuron reads the reset gate of all, so dense back ends only.
+"""

@@ -1,0 +1,111 @@
+"""A unit: a cell, and the switch that says when it updates."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax import cells
+from surnn_jax.switches import Seen, Switch
+from surnn_jax.typing import Array, Carry, Params
+
+
+class SelectiveCarry(NamedTuple):
+    """What a selective unit carries from step to step.
+
+    Attributes:
+        cell: the carry of the cell.
+        clock: integer ``[]`` or ``[B]``: steps since the start of the sequence.
+        previous: ``[B, D]``, the last input, if the switch looks back; else None.
+    """
+
+    cell: Carry
+    clock: Array
+    previous: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """What :func:`surnn_jax.scan.run` runs. Make it with :func:`selective`.
+
+    Attributes:
+        cell: what a step computes.
+        switch: when it counts; None updates every neuron at every step.
+    """
+
+    cell: cells.Cell
+    switch: Switch | None = None
+
+    def init(
+        self,
+        key: Array,
+        x: Array,
+        features: int,
+        dtype: Any = jnp.float32,
+        lengths: Array | None = None,
+    ) -> Params:
+        """Draws the parameters ``{"cell": …}`` or ``{"cell": …, "switch": …}``.
+
+        Args:
+            key: a JAX random key.
+            x: ``[T, B, D]``, a batch of inputs. An event switch sets its thresholds by it, so let
+                it be a real one; everything else reads its width only.
+            features: H, the number of neurons.
+            dtype: of the parameters.
+            lengths: integers ``[B]``: what lies beyond does not count.
+
+        Raises:
+            ValueError: if `features` or the width of `x` is not positive.
+        """
+        first, second = jax.random.split(key)
+        params = {"cell": self.cell.init(first, x.shape[-1], features, dtype)}
+        if self.switch is not None:
+            t = jnp.arange(x.shape[0])
+            valid = None if lengths is None else t[:, None] < lengths[None, :]
+            seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid)
+            params["switch"] = self.switch.init(second, seen, features, dtype)
+        return params
+
+    def initial_carry(
+        self, params: Params, batch_shape: tuple[int, ...] = (), inputs: int | None = None
+    ) -> Carry:
+        """The carry at rest, at time 0.
+
+        Args:
+            params: of the unit.
+            batch_shape: leading axes of the state.
+            inputs: D; read off `params` if None.
+        """
+        state = self.cell.initial_carry(params["cell"], batch_shape)
+        if self.switch is None:
+            return state
+        if inputs is None:
+            inputs = next(iter(params["cell"]["input"].values())).shape[0]
+        previous = None
+        if self.switch.looks_back:
+            previous = jnp.zeros((*batch_shape, inputs), state.h.dtype)
+        return SelectiveCarry(state, jnp.zeros((), jnp.int32), previous)
+
+
+def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
+    """Any cell in its selective form: suRNN, suGRU, suLSTM.
+
+        h[t] = h[t-1] + g[t] ∘ (f(h[t-1], x[t]) - h[t-1])
+
+    for every field of the carry, so that an LSTM freezes c and h together. Where g = 0 the old
+    value is kept bit for bit (arXiv 2603.02226).
+
+    Args:
+        cell: a cell or its name.
+        switch: when each neuron updates; None for the plain cell.
+
+    Raises:
+        ValueError: if there is no cell of that name.
+    """
+    return Unit(cells.get(cell), switch)
+
+
+def before(x: Array, first: Array) -> Array:
+    """``x [T, ...]`` one step later, beginning with `first`."""
+    return jnp.concatenate([first[None].astype(x.dtype), x], axis=0)[:-1]

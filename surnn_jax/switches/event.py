@@ -1,0 +1,100 @@
+"""The event switch: it reads input and clock, not the state, so it is known before the scan."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.switches.switch import Seen, Switch, quantile_bias
+from surnn_jax.typing import Array, Params
+
+
+def _present(seen: Seen) -> Array:
+    return seen.x
+
+
+def _pair(seen: Seen) -> Array:
+    return jnp.concatenate([seen.x, seen.previous], axis=-1)
+
+
+def _counts(seen: Seen) -> Array:
+    change = seen.x - seen.previous
+    parts = (seen.x, jnp.maximum(change, 0), jnp.maximum(-change, 0))
+    return jnp.stack([part.sum(-1) for part in parts], axis=-1)
+
+
+READERS = {"input": _present, "pair": _pair, "counts": _counts}
+"""What an event switch reads: the input, input and previous input, or three sums a frame (level,
+rises, falls: for a piano roll, keys held, onsets and releases)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Event(Switch):
+    """A learned threshold on the input and a rhythm.
+
+        a[t,b,i] = b[i] + Σ_e v[e,i] e[t,b,e] + Σ_k alpha[k,i] sin(omega[k] t + phi[k,i])
+        g[t,b,i] = 1[a[t,b,i] > 0]
+
+    with features e of the present (and previous) input. It opens where something happens, and
+    since it does not read the state, its table ``[T, B, H]`` is known before the scan. Logits are
+    divided by their standard deviation over batch and time (no gradient through it), which sets
+    the scale of the surrogate and leaves every sign, hence the forward pass, alone.
+
+    Keep the features few: the table costs E + K products a neuron and step. Hold the rate with
+    :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
+
+    Attributes:
+        read: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`READERS`.
+        spread: standard deviation of the initial v.
+    """
+
+    read: str = "input"
+    spread: float = 1.0
+    rate: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.read not in READERS:
+            raise ValueError(f"event: cannot read {self.read!r}; one of: {', '.join(READERS)}")
+        if not (math.isfinite(self.spread) and self.spread > 0):
+            raise ValueError(f"event: spread must be a positive number, got {self.spread}")
+
+    @property
+    def looks_back(self) -> bool:
+        return self.read != "input"
+
+    @property
+    def per_example(self) -> bool:
+        return True
+
+    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+        draw, wave = jax.random.split(key)
+        params = self.init_rhythm(wave, features, dtype)
+        width = READERS[self.read](seen).shape[-1]
+        params["v"] = self.spread * jax.random.normal(draw, (width, features), dtype)
+        return {**params, "b": quantile_bias(self._raw(params, seen), self.rate, seen.valid)}
+
+    def logits(self, params: Params, seen: Seen) -> Array:
+        raw = self._raw(params, seen) + params["b"].reshape(1, 1, -1)
+        if not self.gate.hard:  # a soft value must not depend on the rest of the batch
+            return raw
+        sample = jax.lax.stop_gradient(raw)
+        weight = None if seen.valid is None else seen.valid[..., None]
+        scale = jnp.std(sample, axis=(0, 1), where=weight)
+        # A constant logit has no spread; one step (as in streaming) has none either. Its sign is
+        # all that counts then.
+        return raw / jnp.where(scale > 0, scale, 1).reshape(1, 1, -1)
+
+    def _raw(self, params: Params, seen: Seen) -> Array:
+        e = READERS[self.read](seen).astype(params["v"].dtype)
+        wave = self.rhythm(params, seen.t)
+        if wave.ndim == 2:
+            wave = wave[:, None]
+        return jnp.matmul(e, params["v"]) + wave
+
+
+def event(horizon: int, **options: Any) -> Event:
+    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields."""
+    return Event(horizon, **options)

@@ -1,0 +1,148 @@
+"""What a switch is shown, and what it must answer."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.switches import gates
+from surnn_jax.typing import Array, Params
+
+_WINDOW = gates.window()
+
+
+class Seen(NamedTuple):
+    """All that a switch may read: the input and the clock, never the state.
+
+    Attributes:
+        x: ``[T, B, D]``, the input.
+        previous: ``[T, B, D]``, the input one step before (zeros at a start), or None where the
+            switch does not ask for it (:attr:`Switch.looks_back`).
+        t: integers ``[T]`` or ``[T, B]``, steps since the start of the sequence.
+        valid: booleans ``[T, B]``, false at padding, or None where all is valid.
+    """
+
+    x: Array
+    previous: Array | None
+    t: Array
+    valid: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """When each neuron updates, known before the scan. Base of `Fourier` and `Event`.
+
+    Attributes:
+        horizon: the length in steps of the sequences it is made for. Periods are drawn up to it
+            and angular frequencies are learned in units of 1 / horizon, so that their gradient
+            does not grow with time.
+        harmonics: K, sines a neuron.
+        rate: share of open switches at the start of training, strictly between 0 and 1.
+        shortest: the shortest period drawn, in steps.
+        longest: the longest period drawn, in steps; None for `horizon`.
+        per_neuron: whether every neuron has its own K frequencies; False for K shared ones, as
+            in the paper.
+        gate: how a logit opens, see :mod:`surnn_jax.switches.gates`.
+        frozen: no gradient reaches the switch: its random start is kept. The control that any
+            claim about learned rhythms has to beat.
+    """
+
+    horizon: int
+    harmonics: int = 4
+    rate: float = 0.17
+    shortest: float = 2.0
+    longest: float | None = None
+    per_neuron: bool = False
+    gate: gates.Gate = _WINDOW
+    frozen: bool = False
+
+    def __post_init__(self):
+        name = type(self).__name__.lower()
+        if self.horizon < 1:
+            raise ValueError(f"{name}: horizon must be at least 1 step, got {self.horizon}")
+        if self.harmonics < 0:
+            raise ValueError(f"{name}: harmonics must not be negative, got {self.harmonics}")
+        if not 0 < self.rate < 1:
+            raise ValueError(
+                f"{name}: rate must lie strictly between 0 and 1, got {self.rate}; "
+                "for a unit that always updates, use no switch"
+            )
+        if not 0 < self.shortest <= self.top:
+            raise ValueError(
+                f"{name}: periods must satisfy 0 < shortest <= longest, "
+                f"got {self.shortest} and {self.top}"
+            )
+
+    @property
+    def top(self) -> float:
+        """The longest period drawn."""
+        return max(float(self.horizon), self.shortest) if self.longest is None else self.longest
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the switch reads the previous input as well."""
+        return False
+
+    @property
+    def per_example(self) -> bool:
+        """Whether every example of a batch has a table of its own, ``[T, B, H]``."""
+        return False
+
+    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+        """Draws parameters; biases are set so that `seen` opens every neuron at `rate`."""
+        raise NotImplementedError
+
+    def logits(self, params: Params, seen: Seen) -> Array:
+        """Normalised logits a, ``[T, H]`` or ``[T, B, H]``; a switch is open where a > 0."""
+        raise NotImplementedError
+
+    def init_rhythm(self, key: Array, features: int, dtype: Any) -> Params:
+        """Random frequencies, amplitudes and phases; see :meth:`rhythm`."""
+        k = self.harmonics
+        draw, amplitude, phase = jax.random.split(key, 3)
+        low, high = math.log(self.shortest), math.log(self.top)
+        if self.per_neuron:
+            place = jax.random.uniform(draw, (k, features), dtype)
+        else:  # log-spaced, so that K shared periods cover the range whatever the draw
+            place = jnp.linspace(0, 1, k, dtype=dtype) if k != 1 else jnp.full((1,), 0.5, dtype)
+        period = jnp.exp(low + (high - low) * place)
+        return {
+            "theta": (2 * math.pi * self.horizon / period).astype(dtype),
+            "alpha": jax.random.normal(amplitude, (k, features), dtype),
+            "phi": jax.random.uniform(phase, (k, features), dtype, 0, 2 * math.pi),
+        }
+
+    def rhythm(self, params: Params, t: Array) -> Array:
+        """``Σ_k alpha[k] sin(theta[k] t / horizon + phi[k])``, ``[*t.shape, H]``."""
+        theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
+        clock = t.astype(theta.dtype)[..., None] / self.horizon
+        lead = (1,) * clock.ndim
+        total = jnp.zeros((*t.shape, alpha.shape[-1]), theta.dtype)
+        # One harmonic at a time keeps memory at one table, whatever K is.
+        for k in range(self.harmonics):
+            angle = clock * theta[k].reshape(*lead[1:], -1) + phi[k].reshape(*lead[1:], -1)
+            total = total + alpha[k].reshape(*lead[1:], -1) * jnp.sin(angle)
+        return total
+
+
+def quantile_bias(raw: Array, rate: float, valid: Array | None) -> Array:
+    """The bias ``[H]`` with which a share `rate` of ``raw [..., H]`` lies above zero."""
+    rows = raw.reshape(-1, raw.shape[-1])
+    if valid is not None:
+        rows = jnp.where(valid.reshape(-1, 1), rows, jnp.nan)
+    return -jnp.nanquantile(rows, 1 - rate, axis=0)
+
+
+def rate_penalty(rate: Array, target: float) -> Array:
+    """``(rate - target)²``: holds the update rate of an event switch near `target`.
+
+    Scale it by about 1 beside a mean squared error, 10 beside a cross-entropy, 50 beside nats
+    summed over 88 keys.
+
+    Args:
+        rate: the differentiable rate that :func:`surnn_jax.scan.run` returns.
+        target: the wished share of open switches.
+    """
+    return jnp.square(rate - target)
