@@ -18,6 +18,11 @@ def product(x: Array, kernel: Array, dtype: Any, out: Any) -> Array:
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=out)
 
 
+def _state_dtype(dtype: Any) -> Any:
+    wide = jnp.dtype(jnp.float64)
+    return wide if dtype == wide else jnp.dtype(jnp.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """What one step computes: a candidate state from the state before and the input.
@@ -96,13 +101,15 @@ class Cell:
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
         """The state of rest: zeros ``[*batch_shape, H]``, in float32 at least."""
-        shape = (*batch_shape, self.features(params))
-        return self.carry(*(jnp.zeros(shape, self.carry_dtype(params)) for _ in self.carry._fields))
+        return self.rest((*batch_shape, self.features(params)), self.carry_dtype(params))
+
+    def rest(self, shape: tuple[int, ...], dtype: Any) -> Carry:
+        """A carry of zeros of `shape` ``[..., H]`` for parameters of `dtype`."""
+        return self.carry(*(jnp.zeros(shape, _state_dtype(dtype)) for _ in self.carry._fields))
 
     def carry_dtype(self, params: Params) -> Any:
         """Dtype of the state: the parameters' own, float32 at least."""
-        given = next(iter(params["input"].values())).dtype
-        return given if given == jnp.float64 else jnp.dtype(jnp.float32)
+        return _state_dtype(next(iter(params["input"].values())).dtype)
 
     def project(self, params: Params, x: Array, dtype: Any = None) -> dict[str, Array]:
         """Input products ``{gate: [..., H]}`` of ``x [..., D]``, in the dtype of the carry."""

@@ -89,7 +89,7 @@ def run(
     mask, resets = flat.rows(mask), flat.rows(resets)
     lengths = None if lengths is None else jnp.asarray(lengths).reshape(size)
 
-    state = unit.initial_carry(params, (size,), x.shape[-1])
+    state = unit.initial_carry(params, (size,))
     rest = state if unit.switch is None else state.cell
     if fresh is not None:
         rest = jax.tree.map(

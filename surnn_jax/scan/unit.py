@@ -61,27 +61,35 @@ class Unit:
         first, second = jax.random.split(key)
         params = {"cell": self.cell.init(first, x.shape[-1], features, dtype)}
         if self.switch is not None:
-            t = jnp.arange(x.shape[0])
-            valid = None if lengths is None else t[:, None] < lengths[None, :]
-            seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid)
-            params["switch"] = self.switch.init(second, seen, features, dtype)
+            params["switch"] = self.init_switch(second, x, features, dtype, lengths)
         return params
 
-    def initial_carry(
-        self, params: Params, batch_shape: tuple[int, ...] = (), inputs: int | None = None
-    ) -> Carry:
-        """The carry at rest, at time 0.
+    def init_switch(
+        self,
+        key: Array,
+        x: Array,
+        features: int,
+        dtype: Any = jnp.float32,
+        lengths: Array | None = None,
+    ) -> Params:
+        """The switch's part of :meth:`init`."""
+        t = jnp.arange(x.shape[0])
+        valid = None if lengths is None else t[:, None] < lengths[None, :]
+        if valid is not None:
+            x = jnp.where(valid[..., None], x, 0)
+        seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid)
+        return self.switch.init(key, seen, features, dtype)
 
-        Args:
-            params: of the unit.
-            batch_shape: leading axes of the state.
-            inputs: D; read off `params` if None.
-        """
-        state = self.cell.initial_carry(params["cell"], batch_shape)
+    def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """The carry at rest, at time 0, with leading axes `batch_shape`."""
+        kernel = next(iter(params["cell"]["input"].values()))
+        return self.rest(batch_shape, *kernel.shape, kernel.dtype)
+
+    def rest(self, batch_shape: tuple[int, ...], inputs: int, features: int, dtype: Any) -> Carry:
+        """:meth:`initial_carry` for parameters of these sizes and dtype."""
+        state = self.cell.rest((*batch_shape, features), dtype)
         if self.switch is None:
             return state
-        if inputs is None:
-            inputs = next(iter(params["cell"]["input"].values())).shape[0]
         previous = None
         if self.switch.looks_back:
             previous = jnp.zeros((*batch_shape, inputs), state.h.dtype)

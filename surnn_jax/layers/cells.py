@@ -1,0 +1,85 @@
+"""Our units as linen cells, for stock `nn.RNN` and `nn.Bidirectional`."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax import cells, scan
+from surnn_jax.switches import Switch
+from surnn_jax.typing import Array, Carry, Params
+
+_SAMPLE = 1024
+
+
+def unit_params(
+    module: nn.Module, unit: scan.Unit, x: Array, lengths: Array | None = None
+) -> Params:
+    """The unit's parameters as variables of `module`: one tree for cell and layer.
+
+    Args:
+        module: with fields `features` and `param_dtype`, inside a compact method.
+        unit: what to run.
+        x: ``[T, B, D]``, a batch by which an event switch sets its thresholds at initialisation.
+        lengths: integers ``[B]`` or None.
+    """
+    size, dtype = module.features, module.param_dtype
+    params = {"cell": module.param("cell", unit.cell.init, x.shape[-1], size, dtype)}
+    if unit.switch is not None:
+        params["switch"] = module.param("switch", unit.init_switch, x, size, dtype, lengths)
+    return params
+
+
+class UnitCell(nn.RNNCellBase):
+    """One unit as a linen cell: ``carry, output = cell(carry, x)``.
+
+    Goes wherever a Flax cell goes. Its parameters are those of :class:`.Recurrent`, which runs
+    the same unit faster. `nn.RNN` shows a cell no data at initialisation, so here an event switch
+    sets its thresholds for independent inputs of unit variance; the layer uses its first batch.
+
+    Attributes:
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        features: H, the number of neurons.
+        switch: when each neuron updates; None for always.
+        dtype: operands of products are rounded to it, outputs returned in it; None for neither.
+        param_dtype: of the parameters; the carry has it too, float32 at least.
+    """
+
+    cell: str | cells.Cell
+    features: int
+    switch: Switch | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
+        """One step.
+
+        Args:
+            carry: from :meth:`initialize_carry` or the step before.
+            inputs: ``[*batch, D]``.
+
+        Returns:
+            The next carry and the output ``[*batch, H]``.
+        """
+        unit = scan.selective(self.cell, self.switch)
+        sample = jax.random.normal(jax.random.key(0), (_SAMPLE, 1, inputs.shape[-1]))
+        params = unit_params(self, unit, sample)
+        return scan.step(unit, params, carry, inputs, dtype=self.dtype)
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
+        """The carry at rest for inputs of shape ``[*batch, D]``; `rng` is not used."""
+        del rng
+        *batch, inputs = input_shape
+        unit = scan.selective(self.cell, self.switch)
+        carry = unit.rest(tuple(batch), inputs, self.features, self.param_dtype)
+        if unit.switch is not None:  # nn.RNN picks carries by example: all leaves have batch axes
+            carry = carry._replace(clock=jnp.zeros(tuple(batch), jnp.int32))
+        return carry
+
+    @property
+    def num_feature_axes(self) -> int:
+        """One: D."""
+        return 1

@@ -1,0 +1,192 @@
+"""The recurrent layer."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax import cells, scan
+from surnn_jax.layers.cells import unit_params
+from surnn_jax.switches import Switch
+from surnn_jax.typing import Array, Carry
+
+
+class Recurrent(nn.Module):
+    """A unit run over a sequence: `nn.RNN` and its cell in one, with a switch.
+
+    ``Recurrent("gru", 64)`` is called as ``nn.RNN(nn.GRUCell(64))`` is, by itself or inside
+    `nn.Bidirectional`. Of the arguments of `nn.RNN` only those that lift variables of a linen
+    cell are missing: a functional cell has none.
+
+    Unlike `nn.RNN` it returns the initial carry for a sequence of length 0, zeros beyond the end
+    of a sequence, works with lengths on any number of batch axes, takes a mask with the input,
+    and computes in bfloat16 with a float32 carry when told so.
+
+    Attributes:
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        features: H, the number of neurons.
+        switch: when each neuron updates; None for always.
+        time_major: inputs and outputs are ``[T, *batch, …]`` instead of ``[*batch, T, …]``.
+        return_carry: return ``(carry, outputs)``.
+        return_run: return a :class:`surnn_jax.scan.Run`: outputs, carry, all carries, update rate
+            and switch table.
+        reverse: run from the end of each sequence to its beginning.
+        keep_order: with `reverse`, outputs in the order of the inputs.
+        learn_carry: the carry from which sequences begin is a parameter (zeros at first).
+        backend: how to scan, see :data:`surnn_jax.scan.BACKENDS`.
+        dtype: operands of products are rounded to it, outputs returned in it; None for neither.
+        param_dtype: of the parameters; the carry has it too, float32 at least.
+    """
+
+    cell: str | cells.Cell
+    features: int
+    switch: Switch | None = None
+    time_major: bool = False
+    return_carry: bool = False
+    return_run: bool = False
+    reverse: bool = False
+    keep_order: bool = False
+    learn_carry: bool = False
+    backend: str = "masked"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Array | tuple[Array, Array],
+        *,
+        initial_carry: Carry | None = None,
+        init_key: Array | None = None,
+        seq_lengths: Array | None = None,
+        mask: Array | None = None,
+        resets: Array | None = None,
+        return_carry: bool | None = None,
+        return_run: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+    ) -> Array | tuple[Carry, Array] | scan.Run:
+        """Runs the unit; arguments given here win over those of the constructor.
+
+        Args:
+            inputs: ``[*batch, T, D]``, or ``(inputs, mask)`` where a container passes one
+                argument only.
+            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            init_key: accepted because `nn.Bidirectional` passes it; nothing here is random.
+            seq_lengths: integers ``[*batch]``.
+            mask: booleans ``[*batch, T]``: where false the carry holds.
+            resets: booleans ``[*batch, T]``: where true a new sequence begins.
+            return_carry: as the attribute.
+            return_run: as the attribute.
+            time_major: as the attribute.
+            reverse: as the attribute.
+            keep_order: as the attribute.
+
+        Returns:
+            Outputs ``[*batch, T, H]``; or with the carry; or a whole run, in the same layout.
+
+        Raises:
+            ValueError: for shapes that do not fit, an unknown cell or back end.
+        """
+        del init_key
+        if isinstance(inputs, tuple):
+            if mask is not None:
+                raise ValueError("mask is given twice: with the inputs and by name")
+            inputs, mask = inputs
+        if inputs.ndim < 2:
+            raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
+
+        def chosen(now, otherwise):
+            return otherwise if now is None else now
+
+        time_major = chosen(time_major, self.time_major)
+        if not time_major:
+            inputs = jnp.moveaxis(inputs, -2, 0)
+            mask, resets = (None if m is None else jnp.moveaxis(m, -1, 0) for m in (mask, resets))
+
+        unit = scan.selective(self.cell, self.switch)
+        flat = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
+        sizes = None if seq_lengths is None else jnp.asarray(seq_lengths).reshape(-1)
+        result = scan.run(
+            unit,
+            unit_params(self, unit, flat, sizes),
+            inputs,
+            lengths=seq_lengths,
+            mask=mask,
+            resets=resets,
+            reverse=chosen(reverse, self.reverse),
+            keep_order=chosen(keep_order, self.keep_order),
+            carry=initial_carry,
+            fresh=self._fresh(unit),
+            backend=self.backend,
+            dtype=self.dtype,
+        )
+        if not time_major:
+            result = _batch_major(result)
+        if chosen(return_run, self.return_run):
+            return result
+        if chosen(return_carry, self.return_carry):
+            return result.carry, result.outputs
+        return result.outputs
+
+    def _fresh(self, unit: scan.Unit) -> Carry | None:
+        if not self.learn_carry:
+            return None
+
+        def rest(key):
+            del key
+            return unit.cell.rest((self.features,), self.param_dtype)._asdict()
+
+        return unit.cell.carry(**self.param("carry", rest))
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """The carry from which a stream begins; call by ``apply(…, method="initial_carry")``."""
+        unit, params = self._bound()
+        carry = unit.initial_carry(params, batch_shape)
+        if not self.learn_carry:
+            return carry
+        learned = unit.cell.carry(**params["carry"])
+        state = carry if self.switch is None else carry.cell
+        state = jax.tree.map(
+            lambda new, old: jnp.broadcast_to(
+                new.astype(old.dtype).reshape((1,) * len(batch_shape) + new.shape), old.shape
+            ),
+            learned,
+            state,
+        )
+        return state if self.switch is None else carry._replace(cell=state)
+
+    def step(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
+        """One step of a stream, the same numbers as the sequence call gives.
+
+        Call by ``apply(variables, carry, x, method="step")``.
+
+        Args:
+            carry: from :meth:`initial_carry`, the step before, or a sequence call.
+            inputs: ``[*batch, D]``.
+
+        Returns:
+            The next carry and the output ``[*batch, H]``.
+        """
+        unit, params = self._bound()
+        return scan.step(unit, params, carry, inputs, dtype=self.dtype)
+
+    def _bound(self):
+        params = self.variables.get("params")
+        if not params:
+            raise ValueError("the layer has no parameters yet: call init with a sequence first")
+        return scan.selective(self.cell, self.switch), params
+
+
+def _batch_major(result: scan.Run) -> scan.Run:
+    def turn(leaf):
+        return jnp.moveaxis(leaf, 0, -2)
+
+    table = result.table
+    if table is not None and table.ndim == result.outputs.ndim:
+        table = turn(table)
+    return result._replace(
+        outputs=turn(result.outputs), carries=jax.tree.map(turn, result.carries), table=table
+    )
