@@ -6,6 +6,7 @@ steps at once.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,6 +43,13 @@ def _mix(gate: Gate | None, g: Array | None, candidate: Carry, old: Carry) -> Ca
             lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, jnp.nan)), candidate, old
         )
     return jax.tree.map(lambda f, h: jnp.where(g == 0, h, h + g * (f - h)), candidate, old)
+
+
+def _map_once(function: Callable[[Array], Array], tree: Any) -> Any:
+    """`jax.tree.map` that gives leaves which are one object one result."""
+    leaves, form = jax.tree.flatten(tree)
+    done = {id(leaf): function(leaf) for leaf in {id(leaf): leaf for leaf in leaves}.values()}
+    return jax.tree.unflatten(form, [done[id(leaf)] for leaf in leaves])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -108,7 +116,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
         else:
             toward = jax.tree.map(lambda d: g * d, total)
             # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
-            dvec, dold, dz, du = jax.tree.map(lambda d: jnp.where(g == 0, 0, d), pull(toward))
+            dvec, dold, dz, du = _map_once(lambda d: jnp.where(g == 0, 0, d), pull(toward))
             past = jax.tree.map(lambda d, p: (1 - g) * d + p, total, dold)
 
         if inner:
@@ -137,12 +145,16 @@ def _backward(cell, gate, dtype, saved, cotangents):
             dfresh = jax.tree.map(jnp.add, dfresh, _select(reset_t, past, nothing))
             past = _select(reset_t, nothing, past)
         dvectors = jax.tree.map(jnp.add, dvectors, dvec)
-        return (past, dvectors, dfresh), (dz, du, da)
+        # Two products that meet only as a sum have one cotangent: it is written once.
+        own = {k: d for k, d in du.items() if d is not dz.get(k)}
+        return (past, dvectors, dfresh), (dz, own, da)
 
     zeros = jax.tree.map(jnp.zeros_like, (start, vectors, fresh))
     (dstart, dvectors, dfresh), (dz, du, da) = jax.lax.scan(
         step, zeros, (cotangents, old, z, u, inner, a, keep, resets), reverse=True
     )
+
+    du = {**dz, **du}
 
     def weight(operand, d):
         """``Σ_{t,b} operand ⊗ d``: one product for the whole sequence."""
