@@ -1,0 +1,37 @@
+# `make music` and `make test` need nothing but Python >= 3.11: each sets up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
+WORKERS ?= 2
+
+.PHONY: help install music test lint clean
+
+help:
+	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
+	@echo "make test     run the test suite"
+	@echo "make lint     check style"
+	@echo "make install  set up .venv only"
+	@echo "make clean    remove .venv and build products; runs/ stays"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "surnn_jax needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[music,test]'
+	@touch $(READY)
+
+music: install
+	$(BIN)/python -m experiments.music --preset=chorales --workdir=runs/chorales
+
+test: install
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build dist *.egg-info
