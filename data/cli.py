@@ -1,0 +1,54 @@
+"""Runs a command line so that bad input ends in one line and exit code 2, never in a traceback.
+
+``--verbosity=1`` brings the traceback back, for whoever hunts a fault in the code.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags
+
+BAD_INPUT = 2
+"""The exit code of every refused command line, flag, folder or file."""
+
+
+def run(main: Callable[..., None], *arguments: str) -> NoReturn:
+    """Parses the absl flags, calls ``main`` and leaves the process.
+
+    Args:
+        main: called with the positional arguments, as strings; its end is exit code 0.
+        *arguments: the names of the positional arguments, all required, such as ``"NAME"``.
+
+    A ``ValueError`` or ``OSError`` out of ``main``, a refused flag and a wrong number of
+    arguments each become one line on stderr and exit code 2.
+    """
+
+    def checked(argv: list[str]) -> None:
+        values = argv[1:]
+        if len(values) != len(arguments):
+            wanted = " ".join(arguments) or "no argument (flags start with --)"
+            _refuse(f"expected {wanted}, got {' '.join(values) or 'none'}")
+        try:
+            main(*values)
+        except (ValueError, OSError) as error:
+            if flags.FLAGS.verbosity >= 1:
+                raise
+            _refuse(str(error))
+
+    app.run(checked, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _refuse(f"{error} (--help lists the flags)")
+    except SystemExit:
+        # absl leaves with 1 after it has printed --help, which is no failure.
+        raise SystemExit(0) from None
+
+
+def _refuse(message: str) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(BAD_INPUT)

@@ -1,0 +1,1 @@
+"""Experiments: absl-flag entry points, run from the root of the repository."""

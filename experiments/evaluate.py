@@ -1,0 +1,61 @@
+"""Scores a checkpoint again and compares with its record.
+
+    python -m experiments.evaluate --checkpoint=runs/music/jsb-gru-0 [--data_dir=FOLDER]
+
+Exit code 0 if every figure agrees with ``result.json`` to a relative 1e-5 (on the machine that
+wrote it they agree to the last bit), 1 if one does not, 2 for bad input.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from data import cli
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a finished run.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+
+TOLERANCE = 1e-5
+"""Relative; other machines add in other orders."""
+
+
+def main() -> None:
+    """Prints a line a figure: recorded, again, and whether they agree."""
+    if _CHECKPOINT.value is None:
+        raise ValueError("--checkpoint is missing: name the workdir of a finished run")
+    import jax
+
+    import data
+    from experiments import music, music_runs, music_task, records
+    from surnn_jax.train import checkpoint
+
+    workdir = Path(_CHECKPOINT.value)
+    record = records.read(workdir / "result.json")
+    if record.experiment != music_runs.EXPERIMENT:
+        raise ValueError(f"{workdir}: no experiment {record.experiment!r}; there is music")
+    folder = checkpoint.find(workdir)
+    if folder is None:
+        raise ValueError(f"{workdir} holds no checkpoint")
+    config = music.Config(**record.config)
+    task = music_task.task_of(config)
+    splits = {name: data.load(config.dataset, name, _DATA_DIR.value) for name in data.SPLITS}
+    batches = music_runs.batches_of(config, splits)
+    like = jax.eval_shape(task.init, jax.random.key(0), batches["train"].batch(0))
+    params = checkpoint.read(folder, "best", like)
+    scores = music_runs.scores_of(task, params, batches)
+
+    again = {f"{split}_nll": values["nll"] for split, values in scores.items()}
+    agree = True
+    for name, value in record.metrics.items():
+        same = math.isclose(value, again[name], rel_tol=TOLERANCE)
+        verdict = "identical" if value == again[name] else "agrees" if same else "DIFFERS"
+        print(f"{name:<12}recorded {value:.6f}  again {again[name]:.6f}  {verdict}")
+        agree = agree and same
+    if not agree:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

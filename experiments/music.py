@@ -1,0 +1,116 @@
+"""Next-frame prediction on polyphonic music, after Chung et al. 2014, section 4.
+
+    python -m experiments.music --preset=chorales
+    python -m experiments.music --dataset=jsb --cell=gru --data_dir=FOLDER --workdir=runs/jsb-gru
+
+One frame is the set of keys that sound, as 88 zeros and ones; the model sees frames up to t and
+gives 88 independent probabilities for t + 1. The figure reported is the negative log-likelihood in
+nats, summed over the keys and averaged over all predicted frames of a split; the first frame of a
+piece is not predicted. The epoch with the lowest figure on the validation split counts.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+from absl import flags
+
+from data import cli
+from experiments import options
+
+FEATURES = {"tanh": 100, "gru": 46, "gru_before": 46, "lstm": 36, "lstm_peephole": 36}
+"""Layer sizes of equal parameter count (Chung et al. 2014, table 1)."""
+
+
+def _field(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that decides the numbers of a run; every field is a flag."""
+
+    dataset: str = _field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
+    cell: str = _field("gru", "tanh, gru, gru_before, lstm, lstm_peephole")
+    switch: str = _field("none", "none, fourier (a learned rhythm) or event (reads the input)")
+    features: int | None = _field(None, "Neurons; by default the paper's size for the cell")
+    gate: str = _field("window", "Surrogate: window, sigmoid, identity; or soft, no step at all")
+    frozen: bool = _field(False, "Keep the random switch it starts with: the control")
+    rate: float = _field(0.5, "Share of open switches at the start")
+    hold: float = _field(0.0, "Weight of the penalty (rate now - rate)^2 in the loss")
+    harmonics: int = _field(4, "Sines a switch")
+    horizon: int = _field(160, "Longest period of a switch, in frames")
+    read: str = _field("counts", "What an event switch reads: input, pair, counts")
+    spread: float = _field(0.5, "Standard deviation of the event weights at the start")
+    optimiser: str = _field("adam", "adam, rmsprop")
+    learning_rate: float = _field(0.003, "Of the weights")
+    switch_scale: float = _field(1.0, "Factor on it for the parameters of switches")
+    clip: float = _field(1.0, "Largest norm of the gradient of the weights")
+    batch_size: int = _field(8, "Pieces a step, each whole")
+    max_epochs: int = _field(200, "The most epochs")
+    patience: int = _field(15, "Epochs without a better validation figure before it stops")
+    seed: int = _field(0, "Of everything random")
+
+    @property
+    def unit(self) -> str:
+        """A short name for the unit, such as ``gru`` or ``gru-fourier-frozen``."""
+        parts = [self.cell] if self.switch == "none" else [self.cell, self.switch]
+        return "-".join([*parts, "frozen"] if self.frozen else parts)
+
+
+def _units(base: Config, /, **by_switch: Any) -> dict[str, Config]:
+    """The paper's three units and our selective ones on one data set."""
+    change = dataclasses.replace
+    time = {"switch": "fourier", **by_switch}
+    return {
+        "tanh": change(base, cell="tanh", learning_rate=0.001),
+        "lstm": change(base, cell="lstm_peephole"),
+        "gru": base,
+        "sugru": change(base, **time),
+        "sugru-open": change(base, **time, rate=0.8),
+        "sugru-frozen": change(base, **time, rate=0.7, frozen=True),
+        "sugru-half": change(base, **time, hold=50.0, learning_rate=0.01, switch_scale=3.0),
+        "sugru-event": change(
+            base, switch="event", hold=50.0, learning_rate=0.01, switch_scale=3.0, spread=0.2
+        ),
+    }
+
+
+_CHORALES = Config(max_epochs=60, patience=8)
+
+# Name -> runs. Expected figures and times are those of the records in experiments/results/music,
+# which `python -m experiments.tables --suite=music` prints; hardware: two CPU cores.
+PRESETS: dict[str, dict[str, Config]] = {
+    # python -m experiments.music --preset=smoke
+    # The whole path once, to see that it works; says nothing about any unit.
+    "smoke": {"": Config(switch="fourier", features=16, max_epochs=2, patience=2)},
+    # python -m experiments.music --preset=chorales
+    # Four units side by side on the data that ships with music21.
+    "chorales": {
+        "sugru": dataclasses.replace(_CHORALES, switch="fourier", rate=0.8),
+        "gru": _CHORALES,
+        "lstm": dataclasses.replace(_CHORALES, cell="lstm"),
+        "tanh": dataclasses.replace(_CHORALES, cell="tanh", learning_rate=0.002),
+    },
+    # python -m experiments.music --preset=jsb --data_dir=FOLDER
+    # Table 2 of Chung et al. 2014, row JSB Chorales, with the selective units beside it.
+    "jsb": _units(Config("jsb")),
+    # python -m experiments.music --preset=nottingham --data_dir=FOLDER
+    "nottingham": _units(Config("nottingham", horizon=512, batch_size=16, max_epochs=100)),
+}
+
+
+def main() -> None:
+    """Trains what the flags ask for; several runs end in a table and a figure."""
+    runs = options.chosen(Config, PRESETS)
+    # What takes seconds to import waits until --help and bad flags are out of the way.
+    from experiments import music_runs
+
+    values = flags.FLAGS
+    command = " ".join(["python -m experiments.music", *sys.argv[1:]])
+    music_runs.go(runs, values.preset, values.workdir, values.data_dir, command)
+
+
+if __name__ == "__main__":
+    options.define(Config, PRESETS)
+    cli.run(main)

@@ -1,0 +1,157 @@
+"""What the music experiment does with its configurations: train, score, draw, play, record."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import data
+import jax
+import numpy as np
+from data.batches import Batches
+
+from experiments import figures, records, sound
+from experiments.music import Config
+from experiments.music_task import carry_on, look_inside, model_of, score, switch_of, task_of
+from surnn_jax import train
+
+EXPERIMENT = "music"
+_PRIME, _MORE = 16, 64
+
+
+def go(
+    runs: Mapping[str, Config],
+    preset: str | None,
+    workdir: str | None,
+    data_dir: str | None,
+    command: str,
+) -> None:
+    """Runs every configuration in a folder of its own, then compares them.
+
+    Args:
+        runs: name -> configuration; the name ``""`` stands for `workdir` itself.
+        preset: its name, for the default of `workdir`.
+        workdir: the folder; by default below ``runs/music``, named by what is run.
+        data_dir: folder of the originals, or None.
+        command: for the record.
+
+    Raises:
+        ValueError: bad configuration or data, or a folder of another run.
+        OSError: a folder or file is missing or cannot be read or written.
+    """
+    # All of them, before any of them trains for minutes.
+    for config in runs.values():
+        data.source_of(config.dataset)
+        _plans(config)
+        model_of(config)
+    if workdir is None:
+        (first, *_) = runs.values()
+        name = f"{first.dataset}-{first.unit}-{first.seed}" if preset is None else preset
+        workdir = f"runs/{EXPERIMENT}/{name}"
+    done = {}
+    for number, (name, config) in enumerate(runs.items(), 1):
+        if name:
+            print(f"[{number}/{len(runs)}] {name}", flush=True)
+        done[name] = run(config, Path(workdir) / name, data_dir, command)
+    if len(done) > 1:
+        histories = {name: train.metrics.read_lines(Path(workdir) / name / "metrics.jsonl")
+                     for name in done}
+        figures.compare_curves(histories, Path(workdir) / "curves.png")
+    print(summary(done))
+    print(f"pictures, a sampled continuation and result.json: {workdir}")
+
+
+def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> records.Record:
+    """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
+    task = task_of(config)
+    splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+    batches = batches_of(config, splits)
+    settings, optimiser = _plans(config)
+    fit = train.fit(
+        task,
+        train.make_optimiser(optimiser),
+        batches=batches["train"].batch,
+        steps_per_epoch=batches["train"].steps_per_epoch,
+        evaluation=batches["valid"].evaluation,
+        settings=settings,
+        workdir=workdir,
+        config={"experiment": EXPERIMENT, **dataclasses.asdict(config)},
+    )
+    scores = scores_of(task, fit.params, batches)
+    record = records.Record(
+        experiment=EXPERIMENT,
+        dataset=config.dataset,
+        cell=config.cell,
+        switch=config.switch + "-frozen" * config.frozen,
+        parameters=_count(fit.params),
+        recurrent_parameters=_count(fit.params["recurrent"]),
+        update_rate=scores["test"]["update_rate"],
+        metrics={f"{split}_nll": values["nll"] for split, values in scores.items()},
+        best_epoch=fit.best_epoch,
+        steps=fit.steps,
+        seconds=fit.seconds,
+        seed=config.seed,
+        config=dataclasses.asdict(config),
+        versions=records.versions(),
+        command=command,
+    )
+    _show(config, fit, splits["test"], workdir)
+    records.write(record, workdir)
+    return record
+
+
+def batches_of(config: Config, splits: Mapping[str, data.Sequences]) -> dict[str, Batches]:
+    """Batches of every split; few padded lengths, since each is compiled for."""
+    size, seed = config.batch_size, config.seed
+    return {name: Batches(split.x, size, seed, growth=2.0) for name, split in splits.items()}
+
+
+def scores_of(task, params, batches: Mapping[str, Batches]) -> dict[str, dict[str, float]]:
+    """The metrics of every split."""
+    return {name: score(task, params, b.evaluation()) for name, b in batches.items()}
+
+
+def summary(done: Mapping[str, records.Record]) -> str:
+    """A table of finished runs, for the terminal."""
+    head = f"{'run':<14}{'test':>8}{'valid':>8}{'train':>8}{'rate':>7}{'parameters':>12}{'s':>7}"
+    lines = [f"nats a frame, lower is better ({next(iter(done.values())).dataset})", head]
+    for name, r in done.items():
+        test, valid, fitted = (r.metrics[f"{split}_nll"] for split in ("test", "valid", "train"))
+        lines.append(
+            f"{name or r.cell:<14}{test:8.3f}{valid:8.3f}{fitted:8.3f}{r.update_rate:7.2f}"
+            f"{r.recurrent_parameters:12,d}{r.seconds:7.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _plans(config: Config) -> tuple[train.Settings, train.OptimiserConfig]:
+    settings = train.Settings(
+        max_epochs=config.max_epochs, monitor="nll", patience=config.patience, seed=config.seed
+    )
+    optimiser = train.OptimiserConfig(
+        config.optimiser, config.learning_rate, clip=config.clip, switch_scale=config.switch_scale
+    )
+    return settings, optimiser
+
+
+def _count(params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _show(config: Config, fit: train.Fit, test: data.Sequences, workdir: Path) -> None:
+    """Pictures and sound of the best epoch, on the test piece of median length."""
+    model = model_of(config)
+    which = np.argsort([len(x) for x in test.x], kind="stable")[len(test.x) // 2]
+    piece, name = test.x[which], test.ids[which]
+    unit = config.unit
+    figures.learning_curves(fit.history, workdir / "curves.png", title=f"{unit}, {config.dataset}")
+    inside = look_inside(model, fit.params, piece)
+    figures.piano_roll(piece, inside.probability, workdir / "roll.png", title=f"{name}, {unit}")
+    if inside.table is not None:
+        figures.raster(inside.table, workdir / "switches.png", title=f"{name}, {unit}",
+                       inputs=piece[:-1])
+    more = carry_on(model, fit.params, piece[:_PRIME], _MORE, config.seed)
+    sound.write_midi(more, workdir / "continuation.mid")
+    sound.write_midi(piece, workdir / "original.mid")
+
+
+__all__ = ["EXPERIMENT", "batches_of", "go", "run", "scores_of", "summary", "switch_of"]

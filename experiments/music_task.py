@@ -1,0 +1,155 @@
+"""The model, the loss and the score of the music experiment, as pure functions."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.music import FEATURES, Config
+from surnn_jax import cells, switches
+from surnn_jax.layers import FramePredictor
+from surnn_jax.train import Task, metrics
+from surnn_jax.train.task import Metrics
+from surnn_jax.typing import Array, Params
+
+KEYS = 88
+
+
+def switch_of(config: Config) -> switches.Switch | None:
+    """The switch that a configuration describes.
+
+    Raises:
+        ValueError: an unknown name, or a number out of range.
+    """
+    if config.switch == "none":
+        return None
+    if config.switch not in switches.SWITCHES:
+        there = ", ".join(["none", *switches.SWITCHES])
+        raise ValueError(f"unknown switch {config.switch!r}; one of: {there}")
+    own = {"read": config.read, "spread": config.spread} if config.switch == "event" else {}
+    return switches.SWITCHES[config.switch](
+        config.horizon,
+        harmonics=config.harmonics,
+        rate=config.rate,
+        gate=switches.get_gate(config.gate),
+        frozen=config.frozen,
+        **own,
+    )
+
+
+def model_of(config: Config) -> FramePredictor:
+    """The model that a configuration describes.
+
+    Raises:
+        ValueError: an unknown name, or a number out of range.
+    """
+    cell = cells.get(config.cell)
+    features = FEATURES[config.cell] if config.features is None else config.features
+    if features < 1:
+        raise ValueError(f"features must be at least 1, got {features}")
+    return FramePredictor(cell, features, KEYS, switch_of(config))
+
+
+def frames(batch: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
+    """Inputs ``[B, T-1, 88]``, targets one frame later, their lengths ``[B]``, and which count."""
+    x = batch["x"]
+    lengths = jnp.maximum(batch["lengths"] - 1, 0)
+    counts = jnp.arange(x.shape[1] - 1)[None, :] < lengths[:, None]
+    return x[:, :-1], x[:, 1:], lengths, counts
+
+
+def measure(model: FramePredictor, params: Params, batch: dict[str, Array]) -> Metrics:
+    """``nll`` (nats a predicted frame, summed over keys) and ``update_rate``, as totals."""
+    x, target, lengths, counts = frames(batch)
+    logits, run = model.apply({"params": params}, x, lengths)
+    nats = optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
+    weight = counts.sum().astype(nats.dtype)
+    return {
+        "nll": (jnp.where(counts, nats, 0).sum(), weight),
+        "update_rate": (run.rate * weight, weight),
+    }
+
+
+def task_of(config: Config) -> Task:
+    """The three functions that the trainer wants."""
+    model = model_of(config)
+
+    def init(key, batch):
+        x, _, lengths, _ = frames(batch)
+        return model.init(key, x, lengths)["params"]
+
+    def loss(params, batch, key):
+        del key
+        measured = measure(model, params, batch)
+        (nats, weight), (rate, _) = measured["nll"], measured["update_rate"]
+        penalty = switches.rate_penalty(rate / weight, config.rate)
+        return nats / weight + config.hold * penalty, measured
+
+    def evaluate(params, batch):
+        return measure(model, params, batch)
+
+    return Task(init, loss, evaluate)
+
+
+def score(task: Task, params: Params, batches: Iterable[Any]) -> dict[str, float]:
+    """The metrics of a whole split."""
+    evaluate, totals = jax.jit(task.evaluate), {}
+    for batch in batches:
+        totals = metrics.add(totals, evaluate(params, batch))
+    return metrics.means(totals)
+
+
+class Inside(NamedTuple):
+    """What a model does on one piece.
+
+    Attributes:
+        probability: ``[T, 88]``; frame t was predicted from the frames before it (NaN at 0).
+        table: booleans ``[T-1, H]``, which neurons were updated; None without a switch.
+    """
+
+    probability: np.ndarray
+    table: np.ndarray | None
+
+
+def look_inside(model: FramePredictor, params: Params, piece: np.ndarray) -> Inside:
+    """Predicts one piece ``[T, 88]`` frame by frame."""
+    x = jnp.asarray(piece, jnp.float32)[None]
+    logits, run = jax.jit(model.apply)({"params": params}, x[:, :-1])
+    probability = np.full(piece.shape, np.nan, np.float32)
+    probability[1:] = jax.nn.sigmoid(logits[0])
+    if run.table is None:
+        return Inside(probability, None)
+    table = run.table if run.table.ndim == 2 else run.table[0]
+    return Inside(probability, np.asarray(table > 0.5))
+
+
+def carry_on(
+    model: FramePredictor, params: Params, prime: np.ndarray, steps: int, seed: int
+) -> np.ndarray:
+    """The frames of `prime` ``[T, 88]``, then `steps` more, sampled one after another.
+
+    Every key is drawn independently from its probability, as the model understands them.
+    """
+    variables = {"params": params}
+
+    def listen(carry, frame):
+        carry, logits = model.apply(variables, carry, frame[None], method="step")
+        return carry, logits[0]
+
+    def play(state, key):
+        carry, logits = state
+        frame = jax.random.bernoulli(key, jax.nn.sigmoid(logits)).astype(jnp.float32)
+        return listen(carry, frame), frame
+
+    @jax.jit
+    def both(prime, keys):
+        carry = model.apply(variables, (1,), method="initial_carry")
+        carry, logits = jax.lax.scan(listen, carry, prime)
+        return jax.lax.scan(play, (carry, logits[-1]), keys)[1]
+
+    keys = jax.random.split(jax.random.key(seed), steps)
+    more = both(jnp.asarray(prime, jnp.float32), keys)
+    return np.concatenate([prime, np.asarray(more, np.uint8)])

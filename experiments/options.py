@@ -1,0 +1,52 @@
+"""absl flags made from the fields of a frozen dataclass, and presets they override."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from absl import flags
+
+C = TypeVar("C")
+
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    bool: flags.DEFINE_boolean,
+}
+
+
+def define(config: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Defines ``--preset``, ``--workdir``, ``--data_dir`` and one flag a field of `config`.
+
+    A field's help is its metadata entry ``help``. Every flag defaults to None, which leaves the
+    value of the preset.
+    """
+    flags.DEFINE_enum("preset", None, sorted(presets), "Runs with known settings; see the source.")
+    flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
+    flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+    for field in dataclasses.fields(config):
+        _DEFINE[_plain(field)](field.name, None, f"{field.metadata['help']} [{field.default}]")
+
+
+def chosen(config: type[C], presets: Mapping[str, Mapping[str, C]]) -> dict[str, C]:
+    """The runs that the command line asks for: name -> configuration.
+
+    Without a preset it is one run, named ``""``, of the defaults. Flags that are given win.
+    """
+    values = flags.FLAGS.flag_values_dict()
+    names = (field.name for field in dataclasses.fields(config))
+    given = {name: values[name] for name in names if values[name] is not None}
+    preset = values["preset"]
+    runs = {"": config()} if preset is None else presets[preset]
+    return {name: dataclasses.replace(run, **given) for name, run in runs.items()}
+
+
+def _plain(field: dataclasses.Field) -> type:
+    """The type of a field, ``int`` for ``int | None``."""
+    kind = field.type
+    if isinstance(kind, types.UnionType):
+        (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
+    return kind

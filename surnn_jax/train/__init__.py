@@ -1,0 +1,23 @@
+"""Training: a loop that knows neither the model nor the data, and loses nothing.
+
+`fit` trains a `Task` and keeps its checkpoints, metrics and bookkeeping in one folder.
+"""
+
+from surnn_jax.train.checkpoint import DamagedError
+from surnn_jax.train.interrupt import Interrupted
+from surnn_jax.train.loop import Fit, fit
+from surnn_jax.train.optimisers import OptimiserConfig
+from surnn_jax.train.optimisers import make as make_optimiser
+from surnn_jax.train.settings import Settings
+from surnn_jax.train.task import Task
+
+__all__ = [
+    "DamagedError",
+    "Fit",
+    "Interrupted",
+    "OptimiserConfig",
+    "Settings",
+    "Task",
+    "fit",
+    "make_optimiser",
+]

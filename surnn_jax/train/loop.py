@@ -1,0 +1,107 @@
+"""`fit`, the one entrance of the trainer."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optax
+
+from surnn_jax.train.interrupt import Signals
+from surnn_jax.train.run import Run
+from surnn_jax.train.settings import Settings, identity
+from surnn_jax.train.task import Task
+from surnn_jax.typing import Params
+
+
+class Fit(NamedTuple):
+    """What a finished run comes to.
+
+    Attributes:
+        params: the parameters of the best epoch.
+        last_params: the parameters after the last step.
+        best_value: the monitored metric at the best epoch.
+        best_epoch: counted from 1.
+        steps: steps done.
+        seconds: wall time over all resumptions, compilation and validation included.
+        history: one record an epoch, as in ``metrics.jsonl``.
+    """
+
+    params: Params
+    last_params: Params
+    best_value: float
+    best_epoch: int
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+def fit(
+    task: Task,
+    optimiser: optax.GradientTransformation,
+    *,
+    batches: Callable[[int], Any],
+    steps_per_epoch: int,
+    evaluation: Callable[[], Iterable[Any]],
+    settings: Settings,
+    workdir: str | os.PathLike,
+    config: dict[str, Any],
+) -> Fit:
+    """Trains, or goes on training in the same `workdir`; a finished run returns at once.
+
+    A run that was killed at any moment and called again ends with the same bits, on the same
+    kind and number of devices. ``metrics.jsonl`` in `workdir` gets one line an epoch.
+
+    Args:
+        task: what is trained.
+        optimiser: how.
+        batches: step, counted from 0 -> batch: a pure function.
+        steps_per_epoch: steps between two validations.
+        evaluation: gives the batches of the validation set, the same every time.
+        settings: how long, and how to be safe.
+        workdir: the run's folder; made where it is missing.
+        config: JSON-like: all else that decides the numbers. It is kept in the checkpoints, and
+            a call with another one is refused.
+
+    Raises:
+        ValueError: bad arguments, or `workdir` holds a run of another configuration.
+        checkpoint.DamagedError: a checkpoint that is not what was saved.
+        FloatingPointError: a loss, gradient, metric or parameter that is not finite; nothing
+            non-finite was saved.
+        BlockingIOError: another process trains in `workdir`.
+        Interrupted: after SIGTERM (exit code 143) or SIGINT (130); all is saved.
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    ours = identity(settings, steps_per_epoch, config)
+    with _alone(workdir), Signals() as signals:
+        run = Run(task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir)
+        with contextlib.closing(run.open(ours)):
+            run.go(signals)
+    return Fit(
+        params=run.best,
+        last_params=run.state.params,
+        best_value=run.progress.best_value,
+        best_epoch=run.progress.best_epoch,
+        steps=run.step,
+        seconds=run.progress.seconds,
+        history=run.progress.history,
+    )
+
+
+@contextlib.contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+    """Holds the folder; the system lets go of it however the process ends."""
+    descriptor = os.open(workdir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{workdir}: another process trains there") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""Optimisers by name, with a part of their own for the parameters of switches."""
+
+import dataclasses
+import math
+
+import jax
+import optax
+
+from surnn_jax.typing import Params
+
+_RULES = {"adam": optax.adam, "rmsprop": optax.rmsprop}
+_SCHEDULES = ("constant", "cosine")
+_FLOOR = 0.05  # where the cosine ends, as a share of its peak
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimiserConfig:
+    """How parameters are updated.
+
+    Attributes:
+        name: ``adam`` or ``rmsprop``, with Optax's other constants.
+        learning_rate: the peak rate.
+        schedule: ``constant``, or ``cosine`` down to 5 % of the peak at `total_steps`.
+        total_steps: length of the cosine in steps.
+        clip: largest global norm of the gradient of the weights; None for no clipping. The
+            switches' gradient neither counts towards the norm nor is scaled.
+        switch_scale: factor on the learning rate of the parameters below a key ``switch``; 0
+            keeps them as they are.
+
+    Raises:
+        ValueError: a name that does not exist, or a number out of range.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    total_steps: int | None = None
+    clip: float | None = None
+    switch_scale: float = 1.0
+
+    def __post_init__(self):
+        if self.name not in _RULES:
+            raise ValueError(f"optimiser: no {self.name!r}; there are {', '.join(_RULES)}")
+        if self.schedule not in _SCHEDULES:
+            raise ValueError(f"schedule: no {self.schedule!r}; there are {', '.join(_SCHEDULES)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.schedule == "cosine" and (self.total_steps is None or self.total_steps < 1):
+            raise ValueError(f"schedule cosine needs total_steps >= 1, got {self.total_steps}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}")
+        if not 0 <= self.switch_scale < math.inf:
+            raise ValueError(f"switch_scale must not be negative, got {self.switch_scale}")
+
+
+def make(config: OptimiserConfig) -> optax.GradientTransformation:
+    """The optimiser that `config` describes."""
+    rate = config.learning_rate
+    if config.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(rate, config.total_steps, alpha=_FLOOR)
+    rule = _RULES[config.name](rate)
+    clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
+    scale = optax.scale(config.switch_scale)
+    rules = {"weights": optax.chain(clip, rule), "switch": optax.chain(rule, scale)}
+    return optax.partition(rules, _labels)
+
+
+def _labels(params: Params) -> Params:
+    def label(path, _):
+        below = any(getattr(part, "key", None) == "switch" for part in path)
+        return "switch" if below else "weights"
+
+    return jax.tree_util.tree_map_with_path(label, params)

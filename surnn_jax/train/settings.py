@@ -1,0 +1,82 @@
+"""How long to train, how to be safe, and what makes a run the same run."""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from surnn_jax.train import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How long to train, and how to be safe.
+
+    Attributes:
+        max_epochs: the most epochs.
+        monitor: the metric of `Task.evaluate` that chooses the best epoch; lower is better.
+        patience: epochs without a new best after which training stops; None for never.
+        seed: of the initial parameters and of every random key.
+        save_seconds: least pause between two checkpoints, in seconds.
+        restore: what a damaged latest checkpoint means: ``latest``, an error; ``latest_good``,
+            the run goes on from the newest good one.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    max_epochs: int
+    monitor: str
+    patience: int | None = None
+    seed: int = 0
+    save_seconds: float = 10.0
+    restore: str = "latest"
+
+    def __post_init__(self):
+        if self.max_epochs < 1:
+            raise ValueError(f"max_epochs must be at least 1, got {self.max_epochs}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1, or None, got {self.patience}")
+        if not self.save_seconds >= 0:
+            raise ValueError(f"save_seconds must not be negative, got {self.save_seconds}")
+        if self.restore not in checkpoint.RESTORE:
+            there = ", ".join(checkpoint.RESTORE)
+            raise ValueError(f"restore: no {self.restore!r}; there are {there}")
+
+
+def identity(settings: Settings, steps_per_epoch: int, config: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a run's numbers, as JSON gives it back."""
+    decides = {
+        name: getattr(settings, name) for name in ("max_epochs", "monitor", "patience", "seed")
+    }
+    whole = {"config": config, "settings": {**decides, "steps_per_epoch": steps_per_epoch}}
+    return json.loads(json.dumps(whole, allow_nan=False))
+
+
+def refuse_other(stored: dict[str, Any], given: dict[str, Any], workdir: str | os.PathLike) -> None:
+    """Compares two identities.
+
+    Raises:
+        ValueError: naming the fields that differ and both their values.
+    """
+    for part in ("config", "settings"):
+        if found := _differences(stored[part], given[part]):
+            raise ValueError(
+                f"{workdir} holds a run with {'; '.join(found)}: "
+                "give another workdir, or the old values"
+            )
+
+
+def _differences(stored: Any, given: Any, name: str = "") -> list[str]:
+    if not (isinstance(stored, dict) and isinstance(given, dict)):
+        return [] if stored == given else [f"{name}={stored!r}, not {given!r}"]
+    found = []
+    for key in sorted(stored.keys() | given.keys()):
+        field = f"{name}.{key}" if name else key
+        if key not in given:
+            found.append(f"{field}={stored[key]!r}, which is not given now")
+        elif key not in stored:
+            found.append(f"no {field}, which is {given[key]!r} now")
+        else:
+            found += _differences(stored[key], given[key], field)
+    return found

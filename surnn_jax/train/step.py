@@ -1,0 +1,77 @@
+"""The pure functions that are compiled: the first state, a step, and two helpers.
+
+The task and the optimiser are static, so runs of one process share what is compiled for them.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from surnn_jax.train.state import TrainState
+from surnn_jax.train.task import Metrics, Task
+from surnn_jax.typing import Array
+
+
+@functools.partial(jax.jit, static_argnames=("task", "optimiser"))
+def init_state(
+    task: Task, optimiser: optax.GradientTransformation, key: Array, batch: Any
+) -> TrainState:
+    """The state before the first step."""
+    params = task.init(key, batch)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params))
+
+
+@functools.partial(jax.jit, static_argnames=("task", "optimiser"), donate_argnames=("state",))
+def train_step(
+    task: Task,
+    optimiser: optax.GradientTransformation,
+    key: Array,
+    state: TrainState,
+    batch: Any,
+) -> tuple[TrainState, Metrics]:
+    """One update.
+
+    Args:
+        task: what is trained.
+        optimiser: how.
+        key: the run's key; the loss gets it folded with the step, so that nothing random has to
+            be carried or saved.
+        state: is used up: the next one takes its memory.
+        batch: whatever `Task.loss` reads.
+
+    Returns:
+        The next state and the metrics of this step: the task's own, and ``loss`` and
+        ``grad_norm`` (before any clipping), each with weight 1.
+    """
+    gradient = jax.value_and_grad(task.loss, has_aux=True)
+    (loss, metrics), grads = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+    if taken := metrics.keys() & {"loss", "grad_norm"}:
+        raise ValueError(f"Task.loss: the metric names {sorted(taken)} are the trainer's own")
+    # Optax mixes its int32 step count with floats, which strict promotion would refuse.
+    with jax.numpy_dtype_promotion("standard"):
+        norm = optax.tree.norm(grads)
+        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    one = jnp.ones((), jnp.float32)
+    metrics = {
+        "loss": (loss.astype(jnp.float32), one),
+        "grad_norm": (norm.astype(jnp.float32), one),
+        **metrics,
+    }
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+
+@jax.jit
+def copy(tree: Any) -> Any:
+    """The same arrays in memory of their own, for what outlives a donated state."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+@jax.jit
+def is_finite(tree: Any) -> Array:
+    """Whether every number of a tree is finite."""
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, leaves, jnp.array(True))
