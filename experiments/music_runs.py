@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import data
 import jax
 import numpy as np
-from data.batches import Batches
 
+import data
+from data.batches import Batches
 from experiments import figures, records, sound
 from experiments.music import Config
 from experiments.music_task import carry_on, look_inside, model_of, score, switch_of, task_of
@@ -43,6 +43,11 @@ def go(
         data.source_of(config.dataset)
         _plans(config)
         model_of(config)
+        if config.batch_size < 1 or config.seed < 0:
+            raise ValueError(
+                "batch_size must be at least 1 and seed at least 0, "
+                f"got {config.batch_size} and {config.seed}"
+            )
     if workdir is None:
         (first, *_) = runs.values()
         name = f"{first.dataset}-{first.unit}-{first.seed}" if preset is None else preset
@@ -53,8 +58,9 @@ def go(
             print(f"[{number}/{len(runs)}] {name}", flush=True)
         done[name] = run(config, Path(workdir) / name, data_dir, command)
     if len(done) > 1:
-        histories = {name: train.metrics.read_lines(Path(workdir) / name / "metrics.jsonl")
-                     for name in done}
+        histories = {
+            name: train.metrics.read_lines(Path(workdir) / name / "metrics.jsonl") for name in done
+        }
         figures.compare_curves(histories, Path(workdir) / "curves.png")
     print(summary(done))
     print(f"pictures, a sampled continuation and result.json: {workdir}")
@@ -147,8 +153,9 @@ def _show(config: Config, fit: train.Fit, test: data.Sequences, workdir: Path) -
     inside = look_inside(model, fit.params, piece)
     figures.piano_roll(piece, inside.probability, workdir / "roll.png", title=f"{name}, {unit}")
     if inside.table is not None:
-        figures.raster(inside.table, workdir / "switches.png", title=f"{name}, {unit}",
-                       inputs=piece[:-1])
+        figures.raster(
+            inside.table, workdir / "switches.png", title=f"{name}, {unit}", inputs=piece[:-1]
+        )
     more = carry_on(model, fit.params, piece[:_PRIME], _MORE, config.seed)
     sound.write_midi(more, workdir / "continuation.mid")
     sound.write_midi(piece, workdir / "original.mid")

@@ -1,0 +1,59 @@
+"""Tiny originals for the tests of ``data/``: real ``.mat`` files, written by SciPy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from data import locate, music
+from data.source import SPLITS, Source, count
+
+Rolls = dict[str, list[np.ndarray]]
+
+
+def rolls(seed: int = 0, sizes: tuple[int, int, int] = (5, 2, 3)) -> Rolls:
+    """Random rolls, of 2 to 12 steps, for the three splits."""
+    random = np.random.default_rng(seed)
+    return {
+        split: [
+            (random.random((random.integers(2, 13), 88)) < 0.05).astype(np.uint8)
+            for _ in range(size)
+        ]
+        for split, size in zip(SPLITS, sizes, strict=True)
+    }
+
+
+def write_mat(path: Path, splits: Rolls) -> Path:
+    """Writes rolls, or whatever else stands in their place, in the published form."""
+    contents = {}
+    for split, sequences in splits.items():
+        cells = np.empty((1, len(sequences)), object)
+        cells[0, :] = [None] * len(sequences)
+        for number, sequence in enumerate(sequences):
+            cells[0, number] = sequence
+        contents[f"{split}data"] = cells
+    scipy.io.savemat(path, contents)
+    return path
+
+
+def tiny_source(splits: Rolls) -> Source:
+    """A data set whose original is ``tiny.mat`` and whose published figures are these rolls'."""
+    counts = {split: count(sequences) for split, sequences in splits.items()}
+    return music.mat_source("tiny", "tiny.mat", "a tiny set", "none", "a test", counts)
+
+
+def run(*command: str | Path, **variables: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs Python from the root of the repository."""
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=locate.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
