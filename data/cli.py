@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 BAD_INPUT = 2
 """The exit code of every refused command line, flag, folder or file."""
@@ -25,6 +25,9 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
     """
 
     def checked(argv: list[str]) -> None:
+        # absl raises its level to INFO, at which Orbax tells of every file it writes.
+        if flags.FLAGS.verbosity == 0:
+            logging.set_verbosity(logging.WARNING)
         values = argv[1:]
         if len(values) != len(arguments):
             wanted = " ".join(arguments) or "no argument (flags start with --)"

@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Config]] = {
     "chorales": {
         "sugru": dataclasses.replace(_CHORALES, switch="fourier", rate=0.8),
         "gru": _CHORALES,
-        "lstm": dataclasses.replace(_CHORALES, cell="lstm"),
+        "lstm": dataclasses.replace(_CHORALES, cell="lstm_peephole"),
         "tanh": dataclasses.replace(_CHORALES, cell="tanh", learning_rate=0.002),
     },
     # python -m experiments.music --preset=jsb --data_dir=FOLDER
@@ -107,8 +107,15 @@ def main() -> None:
     from experiments import music_runs
 
     values = flags.FLAGS
-    command = " ".join(["python -m experiments.music", *sys.argv[1:]])
-    music_runs.go(runs, values.preset, values.workdir, values.data_dir, command)
+    music_runs.go(runs, values.preset, values.workdir, values.data_dir, command())
+
+
+def command() -> str:
+    """What was typed, less the folders, which are nobody else's."""
+    places = ("--workdir", "--data_dir")
+    return " ".join(
+        ["python -m experiments.music", *(w for w in sys.argv[1:] if not w.startswith(places))]
+    )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def go(
         histories = {
             name: train.metrics.read_lines(Path(workdir) / name / "metrics.jsonl") for name in done
         }
-        figures.compare_curves(histories, Path(workdir) / "curves.png")
+        figures.compare_curves(histories, Path(workdir) / "curves.png", title=preset or "")
     print(summary(done))
     print(f"pictures, a sampled continuation and result.json: {workdir}")
 
@@ -100,8 +100,8 @@ def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> re
         versions=records.versions(),
         command=command,
     )
-    _show(config, fit, splits["test"], workdir)
     records.write(record, workdir)
+    _show(config, fit, splits["test"], workdir)
     return record
 
 

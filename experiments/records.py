@@ -20,8 +20,8 @@ class Record(NamedTuple):
         experiment: such as ``"music"``.
         dataset: the data set's name.
         cell: the cell's name.
-        switch: ``"none"``, ``"fourier"``, ``"event"``, or ``"frozen"`` for a Fourier switch that
-            keeps its random start.
+        switch: ``"none"``, ``"fourier"`` or ``"event"``, with ``"-frozen"`` after it where the
+            switch keeps its random start.
         seed: of the initial parameters and of everything random.
         parameters: numbers in the whole model.
         recurrent_parameters: of these, numbers in the recurrent layer, its switch included.
@@ -30,8 +30,8 @@ class Record(NamedTuple):
         best_epoch: the epoch of the scored parameters, counted from 1.
         steps: training steps done.
         seconds: wall time of the training, compilation and validation included.
-        config: all that decides the numbers, but for the seed. Runs of one config are repetitions
-            of one another.
+        config: all that decides the numbers. Runs that differ in its ``seed`` alone are
+            repetitions of one another.
         versions: as `versions` gives them.
         command: the command line of the run.
     """
