@@ -10,7 +10,6 @@ piece is not predicted. The epoch with the lowest figure on the validation split
 """
 
 import dataclasses
-import sys
 from typing import Any
 
 from absl import flags
@@ -107,15 +106,8 @@ def main() -> None:
     from experiments import music_runs
 
     values = flags.FLAGS
-    music_runs.go(runs, values.preset, values.workdir, values.data_dir, command())
-
-
-def command() -> str:
-    """What was typed, less the folders, which are nobody else's."""
-    places = ("--workdir", "--data_dir")
-    return " ".join(
-        ["python -m experiments.music", *(w for w in sys.argv[1:] if not w.startswith(places))]
-    )
+    command = options.command("experiments.music", Config)
+    music_runs.go(runs, values.preset, values.workdir, values.data_dir, command)
 
 
 if __name__ == "__main__":

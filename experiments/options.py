@@ -44,6 +44,13 @@ def chosen(config: type[C], presets: Mapping[str, Mapping[str, C]]) -> dict[str,
     return {name: dataclasses.replace(run, **given) for name, run in runs.items()}
 
 
+def command(module: str, config: type) -> str:
+    """What was asked for, less the folders, which are nobody else's."""
+    names = ["preset", *(field.name for field in dataclasses.fields(config))]
+    given = (flags.FLAGS[name] for name in names if flags.FLAGS[name].present)
+    return " ".join([f"python -m {module}", *(flag.serialize() for flag in given)])
+
+
 def _plain(field: dataclasses.Field) -> type:
     """The type of a field, ``int`` for ``int | None``."""
     kind = field.type

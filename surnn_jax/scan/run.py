@@ -87,7 +87,7 @@ def run(
 
     x = x.reshape(steps, size, x.shape[-1])
     mask, resets = flat.rows(mask), flat.rows(resets)
-    lengths = None if lengths is None else jnp.asarray(lengths).reshape(size)
+    lengths = None if lengths is None else jnp.asarray(lengths, jnp.int32).reshape(size)
 
     state = unit.initial_carry(params, (size,))
     rest = state if unit.switch is None else state.cell
@@ -108,6 +108,9 @@ def run(
         if unit.switch is not None:
             start, clock, previous = carry
 
+    if lengths is not None:
+        inside = jnp.arange(steps, dtype=jnp.int32)[:, None] < lengths[None, :]
+        resets = None if resets is None else resets & inside
     if reverse:
         order = _reversed(steps, size, lengths)
         x, mask = _permute(x, order), _permute(mask, order)
@@ -116,7 +119,6 @@ def run(
 
     keep = mask
     if lengths is not None:
-        inside = jnp.arange(steps)[:, None] < lengths[None, :]
         keep = inside if keep is None else keep & inside
     if keep is not None:  # what is not looked at may be anything, NaN included
         x = jnp.where(keep[..., None], x, 0)
@@ -269,7 +271,7 @@ def _like(unit: Unit, carry: Carry, state: Carry, batch: tuple[int, ...]) -> Car
 
 def _reversed(steps: int, size: int, lengths: Array | None) -> Array:
     """Which step to take next ``[T, B]`` or ``[T]``; its own inverse."""
-    back = jnp.arange(steps)[::-1]
+    back = jnp.arange(steps, dtype=jnp.int32)[::-1]
     if lengths is None:
         return back
     # Within the length counted from its end; padding stays behind, in any order.

@@ -49,11 +49,11 @@ class Unit:
 
         Args:
             key: a JAX random key.
-            x: ``[T, B, D]``, a batch of inputs. An event switch sets its thresholds by it, so let
+            x: ``[T, *batch, D]``, a batch of inputs. An event switch sets its thresholds by it, so let
                 it be a real one; everything else reads its width only.
             features: H, the number of neurons.
             dtype: of the parameters.
-            lengths: integers ``[B]``: what lies beyond does not count.
+            lengths: integers ``[*batch]``: what lies beyond does not count.
 
         Raises:
             ValueError: if `features` or the width of `x` is not positive.
@@ -73,8 +73,10 @@ class Unit:
         lengths: Array | None = None,
     ) -> Params:
         """The switch's part of :meth:`init`."""
-        t = jnp.arange(x.shape[0])
-        valid = None if lengths is None else t[:, None] < lengths[None, :]
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        t, valid = jnp.arange(x.shape[0], dtype=jnp.int32), None
+        if lengths is not None:
+            valid = t[:, None] < jnp.asarray(lengths, jnp.int32).reshape(1, -1)
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
         seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid)

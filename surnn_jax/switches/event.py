@@ -83,9 +83,10 @@ class Event(Switch):
         sample = jax.lax.stop_gradient(raw)
         weight = None if seen.valid is None else seen.valid[..., None]
         scale = jnp.std(sample, axis=(0, 1), where=weight)
-        # A constant logit has no spread; one step (as in streaming) has none either. Its sign is
-        # all that counts then.
-        return raw / jnp.where(scale > 0, scale, 1).reshape(1, 1, -1)
+        # A constant logit has no spread, nor has one step (as in streaming); that of huge or
+        # broken inputs overflows. The sign is all that counts then.
+        usable = (scale > 0) & jnp.isfinite(scale)
+        return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
 
     def _raw(self, params: Params, seen: Seen) -> Array:
         e = READERS[self.read](seen).astype(params["v"].dtype)

@@ -69,9 +69,9 @@ class Switch:
                 f"{name}: rate must lie strictly between 0 and 1, got {self.rate}; "
                 "for a unit that always updates, use no switch"
             )
-        if not 0 < self.shortest <= self.top:
+        if not 0 < self.shortest <= self.top < math.inf:
             raise ValueError(
-                f"{name}: periods must satisfy 0 < shortest <= longest, "
+                f"{name}: periods must satisfy 0 < shortest <= longest < inf, "
                 f"got {self.shortest} and {self.top}"
             )
 
