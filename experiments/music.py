@@ -65,6 +65,7 @@ def _units(base: Config, /, **by_switch: Any) -> dict[str, Config]:
         "tanh": change(base, cell="tanh", learning_rate=0.001),
         "lstm": change(base, cell="lstm_peephole"),
         "gru": base,
+        "gru-before": change(base, cell="gru_before"),
         "sugru": change(base, **time),
         "sugru-open": change(base, **time, rate=0.8),
         "sugru-frozen": change(base, **time, rate=0.7, frozen=True),
