@@ -1,0 +1,103 @@
+"""Optimisers: what is clipped, what is scaled, and how the rate goes down."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from surnn_jax import train
+
+PARAMS = {
+    "cell": {"w": jnp.ones((2, 3)), "switch": {"b": jnp.ones(3), "deep": {"phase": jnp.ones(2)}}},
+    "out": {"w": jnp.ones(3)},
+}
+GRADS = jax.tree.map(lambda leaf: 7.0 * leaf, PARAMS)
+
+
+def updates(config, grads=GRADS, steps=1):
+    optimiser = train.make_optimiser(train.OptimiserConfig(**config))
+    state, found = optimiser.init(PARAMS), []
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(steps):
+            change, state = optimiser.update(grads, state, PARAMS)
+            found.append(change)
+    return found
+
+
+def test_clipping_sees_and_changes_the_weights_only():
+    optimiser = train.make_optimiser(train.OptimiserConfig(clip=2.0))
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = optimiser.update(GRADS, optimiser.init(PARAMS), PARAMS)
+    # Adam's first moment after one step is 0.1 of the gradient that reached it.
+    given = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) / 0.1
+        for _, moments in optax.tree.get_all_with_path(state, "mu")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(moments)
+    }
+    norm = np.sqrt((given["cell/w"] ** 2).sum() + (given["out/w"] ** 2).sum())
+    np.testing.assert_allclose(norm, 2.0, rtol=1e-6)
+    np.testing.assert_allclose(given["cell/w"] / given["out/w"][0], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(given["cell/switch/b"], 7.0, rtol=1e-6)
+    np.testing.assert_allclose(given["cell/switch/deep/phase"], 7.0, rtol=1e-6)
+
+
+def test_a_gradient_below_the_clip_is_left_alone():
+    [small], [free] = updates({"clip": 100.0}), updates({})
+    jax.tree.map(np.testing.assert_array_equal, small, free)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_switch_scale_scales_the_updates_of_switches_exactly(name, scale):
+    for plain, scaled in zip(
+        updates({"name": name}, steps=3),
+        updates({"name": name, "switch_scale": scale}, steps=3),
+        strict=True,
+    ):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            scaled["cell"]["switch"],
+            jax.tree.map(lambda leaf: scale * leaf, plain["cell"]["switch"]),
+        )
+        np.testing.assert_array_equal(scaled["cell"]["w"], plain["cell"]["w"])
+        np.testing.assert_array_equal(scaled["out"]["w"], plain["out"]["w"])
+
+
+@pytest.mark.parametrize(("name", "stock"), [("adam", optax.adam), ("rmsprop", optax.rmsprop)])
+def test_without_clip_or_scale_it_is_the_stock_optimiser(name, stock):
+    optimiser = stock(0.01)
+    with jax.numpy_dtype_promotion("standard"):
+        expected, _ = optimiser.update(GRADS, optimiser.init(PARAMS), PARAMS)
+    [ours] = updates({"name": name, "learning_rate": 0.01})
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+def test_cosine_goes_from_the_peak_to_five_percent():
+    config = {"learning_rate": 0.2, "schedule": "cosine", "total_steps": 10}
+    # Adam's update under an unchanging gradient is the rate itself.
+    rates = [-float(change["out"]["w"][0]) for change in updates(config, steps=12)]
+    t = np.minimum(np.arange(12) / 10, 1)
+    expected = 0.2 * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * t)))
+    np.testing.assert_allclose(rates, expected, rtol=1e-4)
+    switch = [-float(change["cell"]["switch"]["b"][0]) for change in updates(config, steps=12)]
+    np.testing.assert_allclose(switch, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"name": "sgdd"}, "optimiser: no 'sgdd'; there are adam, rmsprop"),
+        ({"schedule": "linear"}, "schedule: no 'linear'; there are constant, cosine"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"learning_rate": -1e-3}, "learning_rate must be positive, got -0.001"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"schedule": "cosine"}, "schedule cosine needs total_steps >= 1, got None"),
+        ({"clip": 0.0}, "clip must be positive, or None for no clipping, got 0.0"),
+        ({"switch_scale": -1.0}, "switch_scale must not be negative, got -1.0"),
+    ],
+)
+def test_bad_values_are_named(config, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
+        train.OptimiserConfig(**config)
+    assert str(caught.value) == message
