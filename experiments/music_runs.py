@@ -11,7 +11,7 @@ import data
 from data.batches import Batches
 from experiments import figures, records, sound
 from experiments.music import Config
-from experiments.music_task import carry_on, look_inside, model_of, score, switch_of, task_of
+from experiments.music_task import carry_on, log_odds, look_inside, model_of, score, task_of
 from surnn_jax import train
 
 EXPERIMENT = "music"
@@ -68,8 +68,8 @@ def go(
 
 def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> records.Record:
     """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
-    task = task_of(config)
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+    task = task_of(config, log_odds(splits["train"].x))
     batches = batches_of(config, splits)
     settings, optimiser = _plans(config)
     fit = train.fit(
@@ -159,6 +159,3 @@ def _show(config: Config, fit: train.Fit, test: data.Sequences, workdir: Path) -
     more = carry_on(model, fit.params, piece[:_PRIME], _MORE, config.seed)
     sound.write_midi(more, workdir / "continuation.mid")
     sound.write_midi(piece, workdir / "original.mid")
-
-
-__all__ = ["EXPERIMENT", "batches_of", "go", "run", "scores_of", "summary", "switch_of"]

@@ -73,13 +73,27 @@ def measure(model: FramePredictor, params: Params, batch: dict[str, Array]) -> M
     }
 
 
-def task_of(config: Config) -> Task:
-    """The three functions that the trainer wants."""
+def log_odds(pieces: Iterable[np.ndarray]) -> np.ndarray:
+    """The logit ``[88]`` of every key's share of all frames; finite for a key never played."""
+    rolls = np.concatenate(list(pieces))
+    on = rolls.sum(0, dtype=np.float64) + 0.5
+    return np.log(on / (len(rolls) + 1 - on)).astype(np.float32)
+
+
+def task_of(config: Config, bias: np.ndarray) -> Task:
+    """The three functions that the trainer wants.
+
+    Args:
+        config: what to train.
+        bias: ``[88]``, the read-out's bias at the start: :func:`log_odds` of the training pieces.
+      
+    """
     model = model_of(config)
 
     def init(key, batch):
         x, _, lengths, _ = frames(batch)
-        return model.init(key, x, lengths)["params"]
+        params = model.init(key, x, lengths)["params"]
+        return {**params, "readout": {**params["readout"], "bias": jnp.asarray(bias)}}
 
     def loss(params, batch, key):
         del key

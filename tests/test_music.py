@@ -46,7 +46,7 @@ def arrays(workdir: Path) -> bytes:
     from surnn_jax.train import checkpoint, state
 
     config = music.Config(**records.read(workdir / "result.json").config)
-    task, folder = task_of(config), checkpoint.find(workdir)
+    task, folder = task_of(config, np.zeros(88, np.float32)), checkpoint.find(workdir)
     batch = Batches([np.zeros((9, 88), np.uint8)], config.batch_size).batch(0)
     optimiser = train.make_optimiser(train.OptimiserConfig(clip=1.0))
     like = jax.eval_shape(
@@ -88,9 +88,10 @@ def test_leaves_record_pictures_and_sound(undisturbed):
 def test_learns(undisturbed):
     workdir, _ = undisturbed
     history = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    # 88 fair coins are 61 nats; each key's own frequency about 14.
-    assert history[0]["train/nll"] < 61
-    assert history[2]["valid/nll"] < history[0]["valid/nll"] < 30
+    # Every key at its own frequency costs about 11 nats: the read-out's bias begins there.
+    assert history[0]["train/nll"] < 13
+    assert history[2]["valid/nll"] < history[0]["valid/nll"]
+    assert history[2]["valid/nll"] < 10.5
 
 
 def test_evaluate_finds_the_same_figures(undisturbed):
