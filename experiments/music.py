@@ -57,22 +57,21 @@ class Config:
         return "-".join([*parts, "frozen"] if self.frozen else parts)
 
 
-def _units(base: Config, /, **by_switch: Any) -> dict[str, Config]:
+def _units(base: Config) -> dict[str, Config]:
     """The paper's three units and our selective ones on one data set."""
     change = dataclasses.replace
-    time = {"switch": "fourier", **by_switch}
+    selective = change(base, switch="fourier", learning_rate=0.01)
+    held = {"rate": 0.48, "hold": 50.0, "switch_scale": 3.0}
     return {
         "tanh": change(base, cell="tanh", learning_rate=0.001),
         "lstm": change(base, cell="lstm_peephole"),
         "gru": base,
         "gru-before": change(base, cell="gru_before"),
-        "sugru": change(base, **time),
-        "sugru-open": change(base, **time, rate=0.8),
-        "sugru-frozen": change(base, **time, rate=0.7, frozen=True),
-        "sugru-half": change(base, **time, hold=50.0, learning_rate=0.01, switch_scale=3.0),
-        "sugru-event": change(
-            base, switch="event", hold=50.0, learning_rate=0.01, switch_scale=3.0, spread=0.2
-        ),
+        "sugru": selective,
+        "sugru-open": change(selective, rate=0.8, learning_rate=0.003),
+        "sugru-frozen": change(selective, rate=0.7, frozen=True),
+        "sugru-held": change(selective, **held),
+        "sugru-event": change(selective, **held, switch="event", spread=0.2),
     }
 
 
@@ -113,4 +112,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     options.define(Config, PRESETS)
+    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
     cli.run(main)

@@ -11,7 +11,7 @@ import data
 from data.batches import Batches
 from experiments import figures, records, sound
 from experiments.music import Config
-from experiments.music_task import carry_on, log_odds, look_inside, model_of, score, task_of
+from experiments.music_task import carry_on, resting_logit, look_inside, model_of, score, task_of
 from surnn_jax import train
 
 EXPERIMENT = "music"
@@ -43,11 +43,9 @@ def go(
         data.source_of(config.dataset)
         _plans(config)
         model_of(config)
-        if config.batch_size < 1 or config.seed < 0:
-            raise ValueError(
-                "batch_size must be at least 1 and seed at least 0, "
-                f"got {config.batch_size} and {config.seed}"
-            )
+        for field, least in (("batch_size", 1), ("seed", 0)):
+            if getattr(config, field) < least:
+                raise ValueError(f"{field} must be at least {least}, got {getattr(config, field)}")
     if workdir is None:
         (first, *_) = runs.values()
         name = f"{first.dataset}-{first.unit}-{first.seed}" if preset is None else preset
@@ -69,7 +67,7 @@ def go(
 def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> records.Record:
     """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
-    task = task_of(config, log_odds(splits["train"].x))
+    task = task_of(config, resting_logit(splits["train"].x))
     batches = batches_of(config, splits)
     settings, optimiser = _plans(config)
     fit = train.fit(

@@ -73,27 +73,28 @@ def measure(model: FramePredictor, params: Params, batch: dict[str, Array]) -> M
     }
 
 
-def log_odds(pieces: Iterable[np.ndarray]) -> np.ndarray:
-    """The logit ``[88]`` of every key's share of all frames; finite for a key never played."""
+def resting_logit(pieces: Iterable[np.ndarray]) -> float:
+    """The logit of the share of keys that sound, over all pieces ``[T, 88]``."""
     rolls = np.concatenate(list(pieces))
-    on = rolls.sum(0, dtype=np.float64) + 0.5
-    return np.log(on / (len(rolls) + 1 - on)).astype(np.float32)
+    share = rolls.sum(dtype=np.int64) / rolls.size
+    return float(np.log(share / (1 - share)))
 
 
-def task_of(config: Config, bias: np.ndarray) -> Task:
+def task_of(config: Config, bias: float) -> Task:
     """The three functions that the trainer wants.
 
     Args:
         config: what to train.
-        bias: ``[88]``, the read-out's bias at the start: :func:`log_odds` of the training pieces.
-      
+        bias: of the read-out at the start: :func:`resting_logit` of the training pieces. From
+            zeros it takes most of the training to learn how few keys sound at once.
     """
     model = model_of(config)
 
     def init(key, batch):
         x, _, lengths, _ = frames(batch)
         params = model.init(key, x, lengths)["params"]
-        return {**params, "readout": {**params["readout"], "bias": jnp.asarray(bias)}}
+        start = jnp.full_like(params["readout"]["bias"], bias)
+        return {**params, "readout": {**params["readout"], "bias": start}}
 
     def loss(params, batch, key):
         del key

@@ -55,5 +55,5 @@ def run(*command: str | Path, **variables: str | Path) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,  # seconds of work; but a busy machine can take minutes
     )

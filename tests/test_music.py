@@ -42,15 +42,14 @@ def arrays(workdir: Path) -> bytes:
 
     from data.batches import Batches
     from experiments.music_task import task_of
-    from surnn_jax import train
-    from surnn_jax.train import checkpoint, state
+    from surnn_jax.train import checkpoint, step
 
     config = music.Config(**records.read(workdir / "result.json").config)
-    task, folder = task_of(config, np.zeros(88, np.float32)), checkpoint.find(workdir)
+    task, folder = task_of(config, 0.0), checkpoint.find(workdir)
     batch = Batches([np.zeros((9, 88), np.uint8)], config.batch_size).batch(0)
     optimiser = train.make_optimiser(train.OptimiserConfig(clip=1.0))
     like = jax.eval_shape(
-        lambda key: state.init_state(task, optimiser, key, batch), jax.random.key(0)
+        lambda key: step.init_state(task, optimiser, key, batch), jax.random.key(0)
     )
     leaves = jax.tree.leaves(
         (checkpoint.read(folder, "best", like.params), checkpoint.read(folder, "state", like))
@@ -88,10 +87,10 @@ def test_leaves_record_pictures_and_sound(undisturbed):
 def test_learns(undisturbed):
     workdir, _ = undisturbed
     history = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    # Every key at its own frequency costs about 11 nats: the read-out's bias begins there.
-    assert history[0]["train/nll"] < 13
+    # The read-out begins where all keys are alike and 3.87 of 88 sound: 16 nats; from zeros, 61.
+    assert history[0]["train/nll"] < 16
     assert history[2]["valid/nll"] < history[0]["valid/nll"]
-    assert history[2]["valid/nll"] < 10.5
+    assert history[2]["valid/nll"] < 12
 
 
 def test_evaluate_finds_the_same_figures(undisturbed):
@@ -121,7 +120,7 @@ def test_killed_and_run_again_ends_with_the_same_bits(undisturbed, tmp_path):
         command, cwd=locate.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     metrics = again / "metrics.jsonl"
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 500
     while not (metrics.exists() and metrics.read_text().count("\n") >= 1):  # in the second epoch
         assert process.poll() is None
         assert time.monotonic() < deadline
