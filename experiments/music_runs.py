@@ -11,7 +11,7 @@ import data
 from data.batches import Batches
 from experiments import figures, records, sound
 from experiments.music import Config
-from experiments.music_task import carry_on, resting_logit, look_inside, model_of, score, task_of
+from experiments.music_task import carry_on, look_inside, model_of, resting_logit, score, task_of
 from surnn_jax import train
 
 EXPERIMENT = "music"

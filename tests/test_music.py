@@ -42,6 +42,7 @@ def arrays(workdir: Path) -> bytes:
 
     from data.batches import Batches
     from experiments.music_task import task_of
+    from surnn_jax import train
     from surnn_jax.train import checkpoint, step
 
     config = music.Config(**records.read(workdir / "result.json").config)

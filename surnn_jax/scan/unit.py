@@ -49,8 +49,8 @@ class Unit:
 
         Args:
             key: a JAX random key.
-            x: ``[T, *batch, D]``, a batch of inputs. An event switch sets its thresholds by it, so let
-                it be a real one; everything else reads its width only.
+            x: ``[T, *batch, D]``, a batch of inputs. An event switch sets its thresholds by it,
+                so let it be a real one; everything else reads its width only.
             features: H, the number of neurons.
             dtype: of the parameters.
             lengths: integers ``[*batch]``: what lies beyond does not count.
