@@ -43,8 +43,10 @@ class Config:
     spread: float = _field(0.5, "Standard deviation of the event weights at the start")
     optimiser: str = _field("adam", "adam, rmsprop")
     learning_rate: float = _field(0.003, "Of the weights")
+    schedule: str = _field("constant", "constant, or cosine: down to 5 % at max_epochs")
     switch_scale: float = _field(1.0, "Factor on it for the parameters of switches")
     clip: float = _field(1.0, "Largest norm of the gradient of the weights")
+    weight_noise: float = _field(0.0, "Standard deviation of noise on the cell's matrices")
     batch_size: int = _field(8, "Pieces a step, each whole")
     max_epochs: int = _field(200, "The most epochs")
     patience: int = _field(15, "Epochs without a better validation figure before it stops")
@@ -95,7 +97,9 @@ PRESETS: dict[str, dict[str, Config]] = {
     # Table 2 of Chung et al. 2014, row JSB Chorales, with the selective units beside it.
     "jsb": _units(Config("jsb")),
     # python -m experiments.music --preset=nottingham --data_dir=FOLDER
-    "nottingham": _units(Config("nottingham", horizon=512, batch_size=16, max_epochs=100)),
+    "nottingham": _units(
+        Config("nottingham", horizon=512, weight_noise=0.075, schedule="cosine", max_epochs=150)
+    ),
 }
 
 

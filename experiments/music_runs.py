@@ -43,7 +43,7 @@ def go(
         data.source_of(config.dataset)
         _plans(config)
         model_of(config)
-        for field, least in (("batch_size", 1), ("seed", 0)):
+        for field, least in (("batch_size", 1), ("seed", 0), ("weight_noise", 0)):
             if getattr(config, field) < least:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(config, field)}")
     if workdir is None:
@@ -69,7 +69,7 @@ def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> re
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
     task = task_of(config, resting_logit(splits["train"].x))
     batches = batches_of(config, splits)
-    settings, optimiser = _plans(config)
+    settings, optimiser = _plans(config, batches["train"].steps_per_epoch)
     fit = train.fit(
         task,
         train.make_optimiser(optimiser),
@@ -127,12 +127,19 @@ def summary(done: Mapping[str, records.Record]) -> str:
     return "\n".join(lines)
 
 
-def _plans(config: Config) -> tuple[train.Settings, train.OptimiserConfig]:
+def _plans(
+    config: Config, steps_per_epoch: int = 1
+) -> tuple[train.Settings, train.OptimiserConfig]:
     settings = train.Settings(
         max_epochs=config.max_epochs, monitor="nll", patience=config.patience, seed=config.seed
     )
     optimiser = train.OptimiserConfig(
-        config.optimiser, config.learning_rate, clip=config.clip, switch_scale=config.switch_scale
+        config.optimiser,
+        config.learning_rate,
+        schedule=config.schedule,
+        total_steps=config.max_epochs * steps_per_epoch,
+        clip=config.clip,
+        switch_scale=config.switch_scale,
     )
     return settings, optimiser
 
