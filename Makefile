@@ -5,11 +5,13 @@ READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
 
-.PHONY: help install music test lint clean
+.PHONY: help install native music test test-slow lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
 	@echo "make test     run the test suite"
+	@echo "make test-slow  run the tests that take minutes, too"
+	@echo "make native   compile the CPU kernel (wants a C++ compiler; minutes)"
 	@echo "make lint     check style"
 	@echo "make install  set up .venv only"
 	@echo "make clean    remove .venv and build products; runs/ stays"
@@ -27,7 +29,13 @@ music: install
 	$(BIN)/python -m experiments.music --preset=chorales --workdir=runs/chorales
 
 test: install
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
+
+test-slow: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
+
+native: install
+	$(BIN)/python -m surnn_jax.scan.native.build
 
 lint: install
 	$(BIN)/ruff check .

@@ -14,20 +14,27 @@ _SAMPLE = 1024
 
 
 def unit_params(
-    module: nn.Module, unit: scan.Unit, x: Array, lengths: Array | None = None
+    module: nn.Module,
+    unit: scan.Unit,
+    x: Array,
+    lengths: Array | None = None,
+    mask: Array | None = None,
 ) -> Params:
     """The unit's parameters as variables of `module`: one tree for cell and layer.
 
     Args:
         module: with fields `features` and `param_dtype`, inside a compact method.
         unit: what to run.
-        x: ``[T, B, D]``, a batch by which an event switch sets its thresholds at initialisation.
-        lengths: integers ``[B]`` or None.
+        x: ``[T, *batch, D]``, by which an event switch sets its thresholds at initialisation.
+        lengths: integers ``[*batch]`` or None.
+        mask: booleans ``[T, *batch]`` or None.
     """
+    if module.has_variable("params", "switch"):  # Flax compares shapes only, and x may be empty
+        x, lengths, mask = jnp.zeros((1, x.shape[-1]), x.dtype), None, None
     size, dtype = module.features, module.param_dtype
     params = {"cell": module.param("cell", unit.cell.init, x.shape[-1], size, dtype)}
     if unit.switch is not None:
-        params["switch"] = module.param("switch", unit.init_switch, x, size, dtype, lengths)
+        params["switch"] = module.param("switch", unit.init_switch, x, size, dtype, lengths, mask)
     return params
 
 

@@ -56,11 +56,11 @@ class Recurrent(nn.Module):
     def __call__(
         self,
         inputs: Array | tuple[Array, Array],
+        mask: Array | None = None,
         *,
         initial_carry: Carry | None = None,
         init_key: Array | None = None,
         seq_lengths: Array | None = None,
-        mask: Array | None = None,
         resets: Array | None = None,
         return_carry: bool | None = None,
         return_run: bool | None = None,
@@ -73,12 +73,13 @@ class Recurrent(nn.Module):
         Args:
             inputs: ``[*batch, T, D]``, or ``(inputs, mask)`` where a container passes one
                 argument only.
+            mask: booleans ``[*batch, T]`` (``[T, *batch]`` if time-major): where false the carry
+                holds and the input is not looked at.
             initial_carry: to go on from, as an earlier call returned it; None to begin.
             init_key: accepted because `nn.Bidirectional` passes it; nothing here is random.
             seq_lengths: integers ``[*batch]``.
-            mask: booleans ``[*batch, T]``: where false the carry holds.
-            resets: booleans ``[*batch, T]``: where true a new sequence begins.
-            return_carry: as the attribute.
+            resets: booleans like `mask`: where true a new sequence begins.
+            return_carry: as the attribute; given here, it wins over a `return_run` given there.
             return_run: as the attribute.
             time_major: as the attribute.
             reverse: as the attribute.
@@ -102,16 +103,23 @@ class Recurrent(nn.Module):
             return otherwise if now is None else now
 
         time_major = chosen(time_major, self.time_major)
+        for what, rows in (("mask", mask), ("resets", resets)):
+            if rows is not None and (rows.shape != inputs.shape[:-1] or rows.dtype != jnp.bool_):
+                raise ValueError(
+                    f"{what} must be booleans of shape {inputs.shape[:-1]}, "
+                    f"got {rows.dtype} of shape {rows.shape}"
+                )
         if not time_major:
             inputs = jnp.moveaxis(inputs, -2, 0)
             mask, resets = (None if m is None else jnp.moveaxis(m, -1, 0) for m in (mask, resets))
 
         unit = scan.selective(self.cell, self.switch)
-        flat = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
-        sizes = None if seq_lengths is None else jnp.asarray(seq_lengths).reshape(-1)
+        batch = inputs.shape[1:-1]
+        if seq_lengths is not None and jnp.shape(seq_lengths) != batch:
+            raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
         result = scan.run(
             unit,
-            unit_params(self, unit, flat, sizes),
+            unit_params(self, unit, inputs, seq_lengths, mask),
             inputs,
             lengths=seq_lengths,
             mask=mask,
@@ -125,7 +133,7 @@ class Recurrent(nn.Module):
         )
         if not time_major:
             result = _batch_major(result)
-        if chosen(return_run, self.return_run):
+        if chosen(return_run, self.return_run and return_carry is None):
             return result
         if chosen(return_carry, self.return_carry):
             return result.carry, result.outputs

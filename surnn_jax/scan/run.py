@@ -1,17 +1,24 @@
 """Run a unit over a sequence: the one border at which everything is checked."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.scan import masked, reference
+from surnn_jax.scan import auto, compact, masked, native, reference, rows
 from surnn_jax.scan.unit import SelectiveCarry, Unit, before
 from surnn_jax.switches import Seen
 from surnn_jax.typing import Array, Carry, Params
 
-BACKENDS = {"reference": reference.scan, "masked": masked.scan}
+BACKENDS = {
+    "reference": reference.scan,
+    "masked": masked.scan,
+    "compact": compact.scan,
+    "rows": rows.scan,
+    "native": native.scan,
+}
 """Every back end by its name: one contract (:func:`surnn_jax.scan.reference.scan`), one answer."""
 
 
@@ -68,7 +75,7 @@ def run(
         carry: the carry to start from, as an earlier call returned it; None to start at rest.
         fresh: the carry of the cell from which a sequence begins, ``[H]`` or ``[*batch, H]`` a
             field, for example learned; None for zeros.
-        backend: one of :data:`BACKENDS`.
+        backend: one of :data:`BACKENDS`, or ``"auto"`` for what :func:`.auto.choose` says.
         dtype: operands of matrix products are rounded to it (for example ``jnp.bfloat16``);
             sums and the state stay in the parameters' dtype, float32 at least. None for no
             rounding.
@@ -79,11 +86,15 @@ def run(
     Raises:
         ValueError: for shapes or dtypes that do not fit, or an unknown back end.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown back end {backend!r}; one of: {', '.join(BACKENDS)}")
+    if backend not in (*BACKENDS, "auto"):
+        raise ValueError(f"unknown back end {backend!r}; one of: auto, {', '.join(BACKENDS)}")
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype must be floating point, got {jnp.dtype(dtype)}")
     batch = _check(unit, params, x, lengths, mask, resets)
     steps, size = x.shape[0], math.prod(batch)
     flat = _Flat(batch, size)
+    if backend == "auto":
+        backend = auto.choose(unit, unit.cell.features(params["cell"]), steps, size).backend
 
     x = x.reshape(steps, size, x.shape[-1])
     mask, resets = flat.rows(mask), flat.rows(resets)
@@ -137,9 +148,8 @@ def run(
             logits = jax.lax.stop_gradient(logits)
 
     compute = jnp.dtype(dtype) if dtype is not None else unit.cell.carry_dtype(params["cell"])
-    carries = BACKENDS[backend](
-        unit.cell, gate, compute, params["cell"], x, logits, start, rest, keep, resets
-    )
+    varying = _alike((params["cell"], x, logits, start, rest, keep, resets))
+    carries = BACKENDS[backend](unit.cell, gate, compute, *varying)
 
     last = jax.tree.map(lambda s, c: c[-1] if steps else s, start, carries)
     end = flat.unfold(last, 0)
@@ -233,11 +243,11 @@ def _check(unit, params, x, lengths, mask, resets) -> tuple[int, ...]:
                 f"lengths must be integers of shape {batch}, "
                 f"got {lengths.dtype} of shape {lengths.shape}"
             )
-    for what, rows in (("mask", mask), ("resets", resets)):
-        if rows is not None and (rows.shape != x.shape[:-1] or rows.dtype != jnp.bool_):
+    for what, given in (("mask", mask), ("resets", resets)):
+        if given is not None and (given.shape != x.shape[:-1] or given.dtype != jnp.bool_):
             raise ValueError(
                 f"{what} must be booleans of shape {x.shape[:-1]}, "
-                f"got {rows.dtype} of shape {rows.shape}"
+                f"got {given.dtype} of shape {given.shape}"
             )
     return batch
 
@@ -267,6 +277,17 @@ def _like(unit: Unit, carry: Carry, state: Carry, batch: tuple[int, ...]) -> Car
         clock if clock.ndim == 0 else clock.reshape(-1),
         fitted(fit, carry.previous, state.previous),
     )
+
+
+def _alike(tree: Any) -> Any:
+    """Inside `jax.shard_map`, a tree whose leaves all vary over the same mesh axes.
+
+    A loop's carry must keep its type, and a carry of zeros varies over none. Backward, what was
+    made to vary is summed over devices, as the gradient of replicated parameters must be.
+    """
+    never = [jnp.zeros_like(leaf, bool, shape=()) for leaf in jax.tree.leaves(tree)]
+    never = functools.reduce(jnp.logical_or, never)
+    return jax.tree.map(lambda leaf: jnp.where(never, leaf, leaf), tree)
 
 
 def _reversed(steps: int, size: int, lengths: Array | None) -> Array:
@@ -306,9 +327,9 @@ def _advance(clock, position, steps, lengths, batch):
         after = position[-1] + 1
     else:
         size = lengths.shape[0]
-        rows = jnp.broadcast_to(position.reshape(steps, -1), (steps, size))
+        whole = jnp.broadcast_to(position.reshape(steps, -1), (steps, size))
         at = jnp.minimum(lengths, steps)
-        final = jnp.take_along_axis(rows, jnp.maximum(at - 1, 0)[None], axis=0)[0]
+        final = jnp.take_along_axis(whole, jnp.maximum(at - 1, 0)[None], axis=0)[0]
         after = jnp.where(at > 0, final + 1, jnp.broadcast_to(clock, (size,)))
     return after if after.ndim == 0 else after.reshape(batch)
 

@@ -1,6 +1,7 @@
 """A unit: a cell, and the switch that says when it updates."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -71,12 +72,16 @@ class Unit:
         features: int,
         dtype: Any = jnp.float32,
         lengths: Array | None = None,
+        mask: Array | None = None,
     ) -> Params:
-        """The switch's part of :meth:`init`."""
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-        t, valid = jnp.arange(x.shape[0], dtype=jnp.int32), None
+        """The switch's part of :meth:`init`; `mask` as :func:`.run` takes it."""
+        size = math.prod(x.shape[1:-1])
+        x = x.reshape(x.shape[0], size, x.shape[-1])
+        t = jnp.arange(x.shape[0], dtype=jnp.int32)
+        valid = None if mask is None else mask.reshape(x.shape[0], size)
         if lengths is not None:
-            valid = t[:, None] < jnp.asarray(lengths, jnp.int32).reshape(1, -1)
+            inside = t[:, None] < jnp.asarray(lengths, jnp.int32).reshape(1, size)
+            valid = inside if valid is None else valid & inside
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
         seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid)

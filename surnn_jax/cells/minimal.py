@@ -1,0 +1,80 @@
+"""Minimal gated units (arXiv 2410.01201): no gate reads the state, so nothing is multiplied by it.
+
+Neuron i of the new state needs neuron i of the old one and a projection of the input. All
+products are known before the first step, and what is left of the recurrence is a weighted sum:
+
+    h[t] = p[t] ∘ h[t-1] + q[t],    p and q functions of x[t]
+
+which the back end `held` runs. The *selective* forms keep h where the switch is closed, and there
+p = 1 and q = 0.
+"""
+
+from typing import NamedTuple
+
+import jax
+
+from surnn_jax.cells.cell import Cell
+from surnn_jax.typing import Array
+
+
+class MinimalCarry(NamedTuple):
+    """State of a minimal unit.
+
+    Attributes:
+        h: ``[B, H]``, the output.
+    """
+
+    h: Array
+
+
+def _gru(p, carry, z, u):
+    del u
+    move = jax.nn.sigmoid(z["z"] + p["b_z"])
+    return MinimalCarry((1 - move) * carry.h + move * (z["n"] + p["b_n"]))
+
+
+MIN_GRU = Cell(
+    name="min_gru",
+    carry=MinimalCarry,
+    inputs=("z", "n"),
+    recurrent=(),
+    vectors=(("b_z", 0.0), ("b_n", 0.0)),
+    rule=_gru,
+)
+"""minGRU (arXiv 2410.01201).
+
+    z = σ(W_z x[t] + b_z)
+    n = W_n x[t] + b_n
+    h[t] = (1 - z) ∘ h[t-1] + z ∘ n
+
+The candidate n is a linear map of the input, as in the paper's equations; its log-space code
+passes n through a positive function first, which a state in plain numbers does not need. Biases
+start at 0.
+"""
+
+
+def _lstm(p, carry, z, u):
+    del u
+    f, i = (z[g] + p[f"b_{g}"] for g in "fi")
+    # f' = σ(f) / (σ(f) + σ(i)), written so that both gates may vanish.
+    share = jax.nn.sigmoid(jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i))
+    return MinimalCarry(share * carry.h + (1 - share) * (z["n"] + p["b_n"]))
+
+
+MIN_LSTM = Cell(
+    name="min_lstm",
+    carry=MinimalCarry,
+    inputs=("f", "i", "n"),
+    recurrent=(),
+    vectors=(("b_f", 1.0), ("b_i", 0.0), ("b_n", 0.0)),
+    rule=_lstm,
+)
+"""minLSTM, its gates scaled to sum to one (arXiv 2410.01201).
+
+    f = σ(W_f x[t] + b_f)
+    i = σ(W_i x[t] + b_i)
+    n = W_n x[t] + b_n
+    h[t] = f / (f + i) ∘ h[t-1] + i / (f + i) ∘ n
+
+b_f starts at 1, the other biases at 0 (our choice).
+"""

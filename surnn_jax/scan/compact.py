@@ -1,0 +1,232 @@
+"""Skipping steps: only those at which a neuron opens are run, the others repeat the state.
+
+Pays where whole steps are empty: one rhythm for the layer, few groups, one example. The list of
+steps to run is made from the table at run time and the loops over it have as many turns as it has
+entries, so a learned switch needs no capacity and the cost follows the rate.
+
+The backward pass walks the same list in blocks: the products of a block of steps are recomputed
+at once, and so are the sums for the weights; only what flows through the state goes step by step.
+Nothing is stored but the carries. A step at which neurons are near the threshold but none is open
+is a step of the backward pass alone.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from surnn_jax.cells import Cell
+from surnn_jax.cells.cell import product
+from surnn_jax.scan import plan
+from surnn_jax.scan.masked import mix, opening, select
+from surnn_jax.switches import Gate
+from surnn_jax.typing import Array, Carry, Params
+
+_ROWS = 128  # rows (steps · examples) of a block: enough for products to run at full speed
+
+
+def at(t: Array, tree: Any) -> Any:
+    """One step of every array ``[T, ...]``."""
+    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False), tree)
+
+
+def put(tree: Any, t: Array, now: Any) -> Any:
+    """Every array ``[T, ...]`` with one step replaced."""
+    return jax.tree.map(lambda a, v: lax.dynamic_update_index_in_dim(a, v, t, 0), tree, now)
+
+
+def values(primals: Any) -> Any:
+    """The arrays of what a rule with symbolic zeros is given."""
+    return jax.tree.map(lambda p: p.value, primals, is_leaf=lambda p: hasattr(p, "perturbed"))
+
+
+def materialise(cotangents: Any, like: Any) -> Any:
+    """Cotangents as arrays, zeros written out."""
+
+    def array(c, of):
+        return jnp.zeros_like(of) if isinstance(c, SymbolicZero) else c
+
+    return jax.tree.map(array, cotangents, like, is_leaf=lambda c: isinstance(c, SymbolicZero))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def scan(
+    cell: Cell,
+    gate: Gate | None,
+    dtype: Any,
+    params: Params,
+    x: Array,
+    a: Array | None,
+    start: Carry,
+    fresh: Carry,
+    keep: Array | None,
+    resets: Array | None,
+) -> Carry:
+    """All carries; arguments and result as in :func:`.reference.scan`."""
+    if not x.shape[0]:
+        return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), start)
+    wanted = None if a is None else plan.opened(gate, a.astype(start.h.dtype))
+    busy = plan.steps_with(wanted, keep, resets, x.shape[0])
+    todo = plan.listed(busy)
+
+    def step(j, state):
+        carry, carries = state
+        x_t, a_t, keep_t, reset_t = at(todo.index[j], (x, a, keep, resets))
+        if reset_t is not None:
+            carry = select(reset_t, fresh, carry)
+        candidate = cell.step(params, carry, x_t, dtype)
+        carry = mix(gate, opening(gate, a_t, keep_t, carry.h), candidate, carry)
+        return carry, put(carries, j + 1, carry)
+
+    carries = jax.tree.map(lambda s: lax.empty((x.shape[0] + 1, *s.shape), s.dtype), start)
+    carries = put(carries, 0, start)
+    carries = lax.fori_loop(0, todo.count, step, (start, carries))[1]
+    return jax.tree.map(lambda c: c[plan.latest(busy)], carries)
+
+
+def _forward(cell, gate, dtype, *primals):
+    args = values(primals)
+    learned = args[2] is not None and primals[2].perturbed
+    carries = scan(cell, gate, dtype, *args)
+    # Whether a gradient is owed to the logits is a fact of the trace: kept in the tree's shape.
+    return carries, (args, carries, () if learned else None)
+
+
+def _backward(cell, gate, dtype, saved, cotangents):
+    (params, x, a, start, fresh, keep, resets), carries, learned = saved
+    steps, size, _ = x.shape
+    if not steps:
+        nothing = jax.tree.map(jnp.zeros_like, (params, x, a, start, fresh))
+        return *nothing, None, None
+    out = cell.carry_dtype(params)
+    # Turned once: a product that reads its kernel across takes twice as long on a CPU.
+    turned = lax.optimization_barrier(jax.tree.map(jnp.transpose, params["recurrent"]))
+    cotangents = materialise(cotangents, carries)
+    vectors = cell.spread(params, start.h.shape)
+    wanted = None if a is None else plan.needed(gate, a.astype(start.h.dtype), learned is not None)
+    todo = plan.listed(plan.steps_with(wanted, keep, resets, x.shape[0]))
+    block = max(1, min(steps, _ROWS // max(size, 1)))
+
+    def through(ahead, first, last):
+        """What flows back into the state at the end of step `first`."""
+
+        def add(i, total):
+            return jax.tree.map(jnp.add, total, at(last - 1 - i, cotangents))
+
+        return lax.fori_loop(0, last - first, add, ahead)
+
+    def back(g, tree):
+        return sum(product(tree[k], turned[k], dtype, out) for k in g)
+
+    def step(total, old, z, u, inner, g):
+        """Pulls back through one step: what is owed to its arguments."""
+        pull = jax.vjp(cell.rule, vectors, old, z, {**u, **inner})[1]
+        if g is None:
+            dvec, past, dz, du = pull(total)
+        else:
+            toward = jax.tree.map(lambda d: g * d, total)
+            # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
+            dvec, dold, dz, du = jax.tree.map(lambda d: jnp.where(g == 0, 0, d), pull(toward))
+            past = jax.tree.map(lambda d, p: (1 - g) * d + p, total, dold)
+        if inner:
+            dv = back(cell.inner_recurrent, du)
+            more = jax.vjp(cell.inner, vectors, old, z, u)[1](dv)
+            dvec, past, dz = (
+                jax.tree.map(jnp.add, p, q) for p, q in zip((dvec, past, dz), more[:3], strict=True)
+            )
+            du = {**du, **{k: du[k] + more[3][k] for k in cell.recurrent}}
+        if cell.recurrent:
+            past = past._replace(h=past.h + back(cell.recurrent, du))
+        return dvec, past, dz, du
+
+    def weight(operand, d):
+        rows = (operand.reshape(-1, operand.shape[-1]).T, d.reshape(-1, d.shape[-1]))
+        return product(*rows, dtype, out)
+
+    def walk(b, state):
+        ahead, dweights, dvectors, dfresh, dx, da = state
+        first = (todo.count - 1) // block * block - b * block
+        now = lax.dynamic_slice_in_dim(index, first, block)
+        reset = None if resets is None else resets.at[now].get(mode="fill", fill_value=False)
+
+        def before(s, c):
+            return jnp.where((now == 0)[:, None, None], s[None], c[jnp.maximum(now - 1, 0)])
+
+        old = jax.tree.map(before, start, carries)
+        if reset is not None:
+            old = jax.tree.map(lambda f, o: jnp.where(reset[..., None], f[None], o), fresh, old)
+        x_b = x.at[now].get(mode="fill", fill_value=0)
+        z, u = cell.project(params, x_b, dtype), cell.recur(params, old.h, dtype)
+        v, inner = None, {}
+        if not cell.pointwise:
+            v, inner = cell.recur_inner(params, old, z, u, dtype)
+
+        def one(i, state):
+            i = jnp.minimum(block, todo.count - first) - 1 - i
+            ahead, dvectors, dfresh, dz, du, totals = state
+            t = now[i]
+            total = through(ahead, t, index[first + i + 1])
+            reset_t = None if reset is None else reset[i]
+            a_t, keep_t = at(t, (a, keep))
+            g = opening(gate, a_t, keep_t, start.h)
+            args = (total, *at(i, (old, z, u, inner)), g)
+            if learned is None:
+                dvec, past, dz_t, du_t = step(*args)
+            else:
+                closed = jax.tree.map(jnp.zeros_like, (vectors, *at(0, (dz, du))))
+                dvec, past, dz_t, du_t = lax.cond(
+                    (g != 0).any(), step, lambda d, *_: (closed[0], d, *closed[1:]), *args
+                )
+            if reset_t is not None:
+                nothing = jax.tree.map(jnp.zeros_like, past)
+                dfresh = jax.tree.map(jnp.add, dfresh, select(reset_t, past, nothing))
+                past = select(reset_t, nothing, past)
+            dvectors = jax.tree.map(jnp.add, dvectors, dvec)
+            if totals is not None:
+                totals = put(totals, i, total)
+            return past, dvectors, dfresh, put(dz, i, dz_t), put(du, i, du_t), totals
+
+        zeros = jax.tree.map(jnp.zeros_like, (z, {**u, **inner}, old if learned == () else None))
+        state = (ahead, dvectors, dfresh, *zeros)
+        turns = jnp.minimum(block, todo.count - first)
+        ahead, dvectors, dfresh, dz, du, totals = lax.fori_loop(0, turns, one, state)
+
+        operands = dict.fromkeys(cell.recurrent, old.h) | dict.fromkeys(cell.inner_recurrent, v)
+        more = {
+            "input": {k: weight(x_b, dz[k]) for k in cell.inputs},
+            "recurrent": {k: weight(operands[k], du[k]) for k in operands},
+        }
+        dweights = jax.tree.map(jnp.add, dweights, more)
+        toward = sum(product(dz[k], params["input"][k].T, dtype, out) for k in cell.inputs)
+        dx = dx.at[now].set(toward.astype(dx.dtype), mode="drop")
+        if totals is not None:
+            candidate = cell.update(params, old, z, {**u, **inner})
+            gaps = jax.tree.map(lambda d, f, o: d * (f - o), totals, candidate, old)
+            dg = sum(jax.tree.leaves(gaps))
+            if keep is not None:
+                dg = jnp.where(keep.at[now].get(mode="fill", fill_value=False)[..., None], dg, 0)
+            slope = gate.slope(a[jnp.minimum(now, steps - 1)].astype(out))
+            if a.ndim == 2:
+                dg = dg.sum(1)
+            rows = jnp.where(slope == 0, 0, slope * dg)
+            da = da.at[now].set(rows.astype(da.dtype), mode="drop")
+        return ahead, dweights, dvectors, dfresh, dx, da
+
+    index = jnp.concatenate([todo.index, jnp.full((block,), steps, todo.index.dtype)])
+    zeros = jax.tree.map(jnp.zeros_like, (start, vectors, fresh, x, a))
+    dweights = jax.tree.map(
+        lambda w: jnp.zeros(w.shape, out), {k: params[k] for k in ("input", "recurrent")}
+    )
+    state = (zeros[0], dweights, *zeros[1:])
+    blocks = (todo.count + block - 1) // block
+    ahead, dweights, dvectors, dfresh, dx, da = lax.fori_loop(0, blocks, walk, state)
+    dstart = through(ahead, jnp.zeros_like(todo.count), index[0])
+    dparams = {**dweights, "vector": {k: d.sum(0) for k, d in dvectors.items()}}
+    dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
+    return dparams, dx, da, dstart, dfresh, None, None
+
+
+scan.defvjp(_forward, _backward, symbolic_zeros=True)

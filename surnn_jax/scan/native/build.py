@@ -1,0 +1,151 @@
+"""Builds the compiled kernel: ``python -m surnn_jax.scan.native.build``.
+
+Builds beside this file; with ``--check`` a test program under AddressSanitizer and
+UndefinedBehaviorSanitizer, which it also runs.
+"""
+
+import argparse
+import importlib.util
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+SOURCES = pathlib.Path(__file__).resolve().parent / "src"
+LIBRARY = "_kernel.so"
+
+# -ffp-contract allows fused multiply-adds. Never -ffast-math: NaN and infinity must pass, and the
+# rounding inside the exponential must not be folded away.
+_FLAGS = ("-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_SETS = {"portable": ("-DSURNN_BYTES=16",)}
+_X86_SETS = {
+    "avx2": ("-mavx2", "-mfma", "-DSURNN_BYTES=32"),
+    "avx512": (
+        "-mavx2",
+        "-mfma",
+        "-mavx512f",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx512bw",
+        "-mprefer-vector-width=512",
+        "-DSURNN_BYTES=64",
+        "-DSURNN_REGISTERS=24",
+    ),
+}
+
+
+class Unavailable(Exception):
+    """The kernel cannot be built here; the message says why."""
+
+
+def compiler() -> str:
+    """The C++ compiler: ``$CXX``, else c++, g++ or clang++.
+
+    Raises:
+        Unavailable: if there is none.
+    """
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for name in wanted:
+        if shutil.which(name.split()[0]):
+            return name
+    raise Unavailable(f"no C++ compiler found (tried {', '.join(wanted)})")
+
+
+def headers() -> pathlib.Path:
+    """Where the headers of XLA's foreign function interface are; jaxlib brings them.
+
+    Raises:
+        Unavailable: if jaxlib is not installed.
+    """
+    found = importlib.util.find_spec("jaxlib")
+    for place in (found and found.submodule_search_locations) or ():
+        path = pathlib.Path(place) / "include"
+        if (path / "xla" / "ffi" / "api" / "ffi.h").exists():
+            return path
+    raise Unavailable("jaxlib, whose headers the kernel needs, is not installed")
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Unavailable(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+
+
+def _objects(folder: pathlib.Path, flags: list[str], extra: str) -> list[str]:
+    """Compiles every kernel and the source `extra`; paths of the object files."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    sets = {**_SETS, **(_X86_SETS if x86 else {})}
+    base = [*compiler().split(), *_FLAGS, *flags, *(["-DSURNN_X86"] if x86 else [])]
+    jobs = [
+        [*base, *more, f"-DSURNN_ISA={name}", "-c", str(SOURCES / "kernel.cc"), "-o", name + ".o"]
+        for name, more in sets.items()
+    ]
+    jobs.append([*base, f"-isystem{headers()}", "-c", str(SOURCES / extra), "-o", "main.o"])
+    for job in jobs:
+        job[-1] = str(folder / job[-1])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_run, jobs))
+    return [job[-1] for job in jobs]
+
+
+def build(target: pathlib.Path, *, strict: bool = False) -> None:
+    """Builds the shared library `target`.
+
+    Args:
+        target: the file to write.
+        strict: compiler warnings are errors.
+
+    Raises:
+        Unavailable: if it cannot be built.
+    """
+    warnings = ["-Wall", "-Wextra", "-Werror"] if strict else ["-w"]
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["-O2", *warnings]
+        objects = _objects(pathlib.Path(folder), flags, "ffi.cc")
+        made = pathlib.Path(folder) / LIBRARY
+        _run([*compiler().split(), "-shared", "-o", str(made), *objects])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A library in use must not be overwritten: replace it.
+        fresh = target.with_name(target.name + ".new")
+        shutil.copyfile(made, fresh)
+        fresh.replace(target)
+
+
+def check() -> None:
+    """Builds and runs the test program under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+    Raises:
+        Unavailable: if it cannot be built.
+        SystemExit: if it fails.
+    """
+    guard = "-fsanitize=address,undefined"
+    flags = ["-O1", "-g", guard, "-fno-sanitize-recover=all", "-DSURNN_ROLLED"]
+    flags += ["-Wall", "-Wextra", "-Werror"]
+    with tempfile.TemporaryDirectory() as folder:
+        objects = _objects(pathlib.Path(folder), flags, "driver.cc")
+        program = str(pathlib.Path(folder) / "driver")
+        _run([*compiler().split(), guard, "-o", program, *objects, "-pthread"])
+        status = subprocess.run([program]).returncode
+    if status:
+        raise SystemExit(status)
+
+
+def main() -> None:
+    """Builds in place, or checks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="run the sanitizers' test program")
+    try:
+        if parser.parse_args().check:
+            check()
+        else:
+            build(pathlib.Path(__file__).resolve().parent / LIBRARY, strict=True)
+    except Unavailable as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The native back end as a function with a custom derivative."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.cells import Cell
+from surnn_jax.scan import masked
+from surnn_jax.scan.native import library
+from surnn_jax.switches import Gate
+from surnn_jax.typing import Array, Carry, Params
+
+_CELLS = {"tanh": 0, "gru": 1, "lstm": 2, "lstm_peephole": 3}
+_TABLES = {None: 0, 2: 1, 3: 2}
+_SLOPES = {"window": 0, "sigmoid": 1, "identity": 2}
+
+
+def supports(cell: Cell, gate: Gate | None, dtype: Any) -> bool:
+    """Whether the kernel computes this itself: else :func:`scan` falls back to `masked`.
+
+    Args:
+        cell: must be tanh, GRU (reset after) or LSTM (with or without peepholes).
+        gate: must be hard.
+        dtype: of operands; float32 or float64.
+    """
+    known = cell.name in _CELLS and (gate is None or gate.name in _SLOPES)
+    return known and jnp.dtype(dtype) in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64))
+
+
+def scan(
+    cell: Cell,
+    gate: Gate | None,
+    dtype: Any,
+    params: Params,
+    x: Array,
+    a: Array | None,
+    start: Carry,
+    fresh: Carry,
+    keep: Array | None,
+    resets: Array | None,
+) -> Carry:
+    """All carries, by the compiled kernel; arguments and result as in :func:`.reference.scan`.
+
+    Operands are not rounded: where `dtype` is not the dtype of the state, or the kernel lacks the
+    cell or the gate (:func:`supports`), :func:`.masked.scan` answers instead. `vmap` runs one
+    example after another. An array sharded over devices is gathered on each of them.
+    """
+    out = cell.carry_dtype(params)
+    fits = supports(cell, gate, dtype) and jnp.dtype(dtype) == out
+    if not fits or not library.available():
+        if fits:
+            library.warn()
+        return masked.scan(cell, gate, dtype, params, x, a, start, fresh, keep, resets)
+    params, x, start, fresh = jax.tree.map(lambda v: v.astype(out), (params, x, start, fresh))
+    a = None if a is None else a.astype(out)
+    return _scan(cell, gate, params, x, a, start, fresh, keep, resets)
+
+
+def _ordered(carry: Carry) -> list[Array]:
+    """The fields of a carry in the kernel's order: h, then c."""
+    return [carry.h, *(leaf for name, leaf in carry._asdict().items() if name != "h")]
+
+
+def _carry(cell: Cell, leaves: list[Array]) -> Carry:
+    names = ["h", *(name for name in cell.carry._fields if name != "h")]
+    return cell.carry(**dict(zip(names, leaves, strict=True)))
+
+
+def _flat(cell: Cell, params: Params) -> list[Array]:
+    return [
+        *(params["input"][g] for g in cell.inputs),
+        *(params["recurrent"][g] for g in cell.recurrent),
+        *(params["vector"][name] for name, _ in cell.vectors),
+    ]
+
+
+def _or_empty(value: Array | None, dtype: Any) -> Array:
+    return jnp.zeros((0,), dtype) if value is None else value
+
+
+def _leading(a, keep, resets, start, fresh, dtype) -> list[Array]:
+    return [
+        _or_empty(a, dtype),
+        _or_empty(keep, jnp.bool_),
+        _or_empty(resets, jnp.bool_),
+        *_ordered(start),
+        *_ordered(fresh),
+    ]
+
+
+def _call(cell: Cell, a: Array | None) -> dict[str, int]:
+    return {"cell": _CELLS[cell.name], "table": _TABLES[None if a is None else a.ndim]}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scan(cell, gate, params, x, a, start, fresh, keep, resets):
+    one = jax.ShapeDtypeStruct((*x.shape[:2], start.h.shape[-1]), x.dtype)
+    call = jax.ffi.ffi_call(
+        library.FORWARD, [one] * len(cell.carry._fields), vmap_method="sequential"
+    )
+    leading = _leading(a, keep, resets, start, fresh, x.dtype)
+    return _carry(cell, call(x, *leading, *_flat(cell, params), **_call(cell, a)))
+
+
+def _forward(cell, gate, *primals):
+    values = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+    _, x, a, *_ = primals
+    # Known while tracing, and carried to the backward pass by what is None.
+    wants = tuple(() if p is not None and p.perturbed else None for p in (x, a))
+    carries = _scan(cell, gate, *values)
+    return carries, (values, carries, wants)
+
+
+def _is_primal(leaf: Any) -> bool:
+    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def _backward(cell, gate, saved, cotangents):
+    (params, x, a, start, fresh, keep, resets), carries, (wants_x, wants_a) = saved
+    batch = x.shape[1]
+    dtype, none = x.dtype, jax.ShapeDtypeStruct((0,), x.dtype)
+
+    def like(value):
+        return jax.ShapeDtypeStruct(value.shape, dtype)
+
+    flat = _flat(cell, params)
+    results = [
+        none if wants_x is None else like(x),
+        none if wants_a is None else like(a),
+        *map(like, [*_ordered(start), *_ordered(fresh), *flat]),
+    ]
+    unread = jax.custom_derivatives.SymbolicZero
+    cotangents = [
+        jnp.zeros((0,), dtype) if isinstance(d, unread) else d for d in _ordered(cotangents)
+    ]
+    call = jax.ffi.ffi_call(library.BACKWARD, results, vmap_method="sequential")
+    leading = _leading(a, keep, resets, start, fresh, dtype)
+    dx, da, *rest = call(
+        x,
+        *leading,
+        *_ordered(carries),
+        *cotangents,
+        *flat,
+        **_call(cell, a),
+        slope=_SLOPES["window" if gate is None else gate.name],
+        shape=1.0 if gate is None else gate.shape,
+        rows=_rows(gate, batch),
+    )
+    fields = len(cell.carry._fields)
+    dstart, dfresh = _carry(cell, rest[:fields]), _carry(cell, rest[fields : 2 * fields])
+    leaves = iter(rest[2 * fields :])
+    dparams = {
+        "input": {g: next(leaves) for g in cell.inputs},
+        "recurrent": {g: next(leaves) for g in cell.recurrent},
+        "vector": {name: next(leaves) for name, _ in cell.vectors},
+    }
+    if a is not None and wants_a is None:
+        da = jnp.zeros_like(a)
+    return (
+        dparams,
+        jnp.zeros_like(x) if wants_x is None else dx,
+        None if a is None else da,
+        dstart,
+        dfresh,
+        None,
+        None,
+    )
+
+
+def _rows(gate: Gate | None, batch: int) -> int:
+    """How many rows of the batch teach the switch."""
+    share = getattr(gate, "share", 1.0)
+    return max(1, math.ceil(share * batch))
+
+
+_scan.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -1,0 +1,144 @@
+// Runs every kernel over small and awkward shapes; built with sanitizers, which do the judging.
+// Besides, each instruction set must agree with the portable one, and threads with none.
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "kernel.h"
+
+namespace {
+
+using surnn::Kernels;
+using surnn::Problem;
+
+class Threads : public surnn::Pool {
+  public:
+    explicit Threads(int many) : many_(many) {}
+    int threads() const override { return many_; }
+    void run(int count, void (*task)(void*, int), void* data) override {
+        std::vector<std::thread> all;
+        for (int i = 0; i < count; ++i) all.emplace_back(task, data, i);
+        for (std::thread& one : all) one.join();
+    }
+
+  private:
+    int many_;
+};
+
+struct Shape {
+    int64_t t, b, d, h;
+};
+
+constexpr int kGates[] = {1, 3, 4, 4}, kVectors[] = {1, 4, 4, 7}, kCarries[] = {1, 1, 2, 2};
+
+// Every array is a block of its own, so that a step beyond any of them is seen.
+template <class T> struct Run {
+    std::vector<std::vector<T>> memory;
+    std::vector<std::vector<uint8_t>> flags;
+    std::vector<T*> results;
+    std::vector<int64_t> sizes;
+    std::mt19937 random{7};
+
+    T* fresh(int64_t n, double scale) {
+        std::normal_distribution<double> draw(0, scale);
+        std::vector<T> values(n);
+        for (T& v : values) v = static_cast<T>(draw(random));
+        memory.push_back(std::move(values));
+        return memory.back().data();
+    }
+    T* result(int64_t n) {
+        results.push_back(fresh(n, 1e6));  // whatever was there before must not matter
+        sizes.push_back(n);
+        return results.back();
+    }
+    uint8_t* mask(int64_t n, double rate) {
+        std::bernoulli_distribution draw(rate);
+        std::vector<uint8_t> values(n);
+        for (uint8_t& v : values) v = draw(random);
+        flags.push_back(std::move(values));
+        return flags.back().data();
+    }
+
+    bool go(const Kernels& k, Shape s, int cell, int table, int slope, bool masks, int64_t rows,
+            int threads) {
+        Problem p{};
+        p.steps = s.t, p.batch = s.b, p.inputs = s.d, p.features = s.h;
+        p.cell = cell, p.table = table, p.is_double = sizeof(T) == 8;
+        p.slope = slope, p.shape = 0.5, p.rows = rows;
+        p.x = fresh(s.t * s.b * s.d, 1);
+        const int64_t logits = table == surnn::kPerExample ? s.t * s.b * s.h : s.t * s.h;
+        if (table != surnn::kDense) p.logits = fresh(logits, 0.7);
+        if (masks) p.keep = mask(s.t * s.b, 0.7), p.resets = mask(s.t * s.b, 0.2);
+        const int64_t state = s.b * s.h;
+        for (int c = 0; c < kCarries[cell]; ++c) {
+            p.start[c] = fresh(state, 1), p.fresh[c] = fresh(state, 1);
+            p.carries[c] = result(s.t * state);
+            p.cotangent[c] = fresh(s.t * state, 1);
+            p.dstart[c] = result(state), p.dfresh[c] = result(state);
+        }
+        for (int g = 0; g < kGates[cell]; ++g) {
+            p.input[g] = fresh(s.d * s.h, 0.3), p.recurrent[g] = fresh(s.h * s.h, 0.3);
+            p.dinput[g] = result(s.d * s.h), p.drecurrent[g] = result(s.h * s.h);
+        }
+        for (int v = 0; v < kVectors[cell]; ++v)
+            p.vector[v] = fresh(s.h, 0.3), p.dvector[v] = result(s.h);
+        p.dx = result(s.t * s.b * s.d);
+        if (table != surnn::kDense) p.dlogits = result(logits);
+        Threads pool(threads);
+        return k.forward(p, pool) && k.backward(p, pool);
+    }
+};
+
+template <class T> bool agree(const Run<T>& a, const Run<T>& b) {
+    const double allowed = sizeof(T) == 8 ? 1e-10 : 2e-3;
+    for (size_t r = 0; r < a.results.size(); ++r) {
+        double size = 1, gap = 0;
+        for (int64_t i = 0; i < a.sizes[r]; ++i) {
+            size = std::fmax(size, std::fabs(a.results[r][i]));
+            const double one = std::fabs(a.results[r][i] - b.results[r][i]);
+            if (!(one <= gap)) gap = one;
+        }
+        if (!(gap <= allowed * size)) return false;
+    }
+    return true;
+}
+
+template <class T> int all(const std::vector<Kernels>& kernels) {
+    int failed = 0;
+    const Shape shapes[] = {{0, 2, 3, 4}, {1, 1, 1, 1}, {9, 3, 5, 7}, {3, 35, 17, 33}, {40, 5, 16, 16}};
+    for (const Shape& s : shapes)
+        for (int cell = 0; cell < 4; ++cell)
+            for (int table = 0; table < 3; ++table)
+                for (int masks = 0; masks < 2; ++masks) {
+                    const int slope = (cell + table) % 3;
+                    const int64_t rows = masks ? s.b : (s.b + 2) / 3;
+                    Run<T> first;
+                    if (!first.go(kernels[0], s, cell, table, slope, masks, rows, 1)) ++failed;
+                    for (const Kernels& k : kernels) {
+                        Run<T> other;
+                        if (other.go(k, s, cell, table, slope, masks, rows, 3) && agree(first, other))
+                            continue;
+                        ++failed;
+                        std::printf("%s: cell %d, table %d, T %d, B %d, D %d, H %d: differs\n", k.name,
+                                    cell, table, int(s.t), int(s.b), int(s.d), int(s.h));
+                    }
+                }
+    return failed;
+}
+
+}  // namespace
+
+int main() {
+    std::vector<Kernels> kernels{surnn::portable()};
+#ifdef SURNN_X86
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back(surnn::avx2());
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+        kernels.push_back(surnn::avx512());
+#endif
+    const int failed = all<float>(kernels) + all<double>(kernels);
+    std::printf("%d instruction sets, %d failures\n", static_cast<int>(kernels.size()), failed);
+    return failed != 0;
+}

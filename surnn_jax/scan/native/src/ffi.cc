@@ -1,0 +1,233 @@
+// The binding to XLA: decodes buffers, checks their sizes, picks the kernels for this processor.
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "kernel.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+using surnn::Problem;
+
+std::atomic<int> most_threads{0};  // 0: as many as XLA has
+
+surnn::Kernels best() {
+#ifdef SURNN_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+        return surnn::avx512();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return surnn::avx2();
+#endif
+    return surnn::portable();
+}
+
+surnn::Kernels kernels = best();
+
+// XLA's own threads. The caller works too and waits only for tasks that have begun, so a pool whose
+// threads are all busy, even with callers of this, cannot stall it.
+class XlaPool : public surnn::Pool {
+  public:
+    explicit XlaPool(ffi::ThreadPool& pool) : pool_(pool) {
+        const int64_t have = pool.num_threads(), most = most_threads;
+        threads_ = static_cast<int>(most > 0 && most < have ? most : have);
+        if (threads_ < 1) threads_ = 1;
+    }
+
+    int threads() const override { return threads_; }
+
+    void run(int count, void (*task)(void*, int), void* data) override {
+        if (count == 1 || threads_ == 1) {
+            for (int i = 0; i < count; ++i) task(data, i);
+            return;
+        }
+        auto job = std::make_shared<Job>();
+        job->count = count;
+        job->task = task;
+        job->data = data;
+        for (int i = 1; i < count && i < threads_; ++i) pool_.Schedule([job] { job->work(); });
+        job->work();
+        std::unique_lock<std::mutex> lock(job->mutex);
+        job->finished.wait(lock, [&] { return job->done == count; });
+    }
+
+  private:
+    struct Job {
+        int count = 0;
+        void (*task)(void*, int) = nullptr;
+        void* data = nullptr;
+        std::atomic<int> next{0};
+        int done = 0;
+        std::mutex mutex;
+        std::condition_variable finished;
+
+        void work() {
+            for (int i; (i = next.fetch_add(1)) < count;) {
+                task(data, i);
+                std::lock_guard<std::mutex> lock(mutex);
+                if (++done == count) finished.notify_all();
+            }
+        }
+    };
+    ffi::ThreadPool& pool_;
+    int threads_;
+};
+
+// Takes buffers in order, each with the size it must have; an empty one is an absent one.
+template <class List, class Get> class Reader {
+  public:
+    Reader(List list, Get get, ffi::DataType type) : list_(list), get_(get), type_(type) {}
+
+    void* next(int64_t count, bool optional = false, bool flags = false) {
+        if (at_ >= list_.size()) return fail("too few buffers");
+        ffi::ErrorOr<ffi::AnyBuffer> buffer = get_(list_, at_++);
+        if (!buffer.has_value()) return fail("unreadable buffer");
+        const int64_t have = static_cast<int64_t>(buffer->element_count());
+        if (optional && have == 0) return nullptr;
+        if (have != count) return fail("size");
+        if (buffer->element_type() != (flags ? ffi::DataType::PRED : type_)) return fail("type");
+        return buffer->untyped_data();
+    }
+    bool done() const { return problem.empty() && at_ == list_.size(); }
+    std::string problem;
+
+  private:
+    void* fail(const char* what) {
+        if (problem.empty())
+            problem = "surnn native: buffer " + std::to_string(at_) + ": wrong " + what;
+        return nullptr;
+    }
+    List list_;
+    Get get_;
+    ffi::DataType type_;
+    size_t at_ = 0;
+};
+
+constexpr int kGates[] = {1, 3, 4, 4}, kVectors[] = {1, 4, 4, 7}, kCarries[] = {1, 1, 2, 2};
+
+auto get_result = [](const ffi::RemainingRets& list, size_t i) -> ffi::ErrorOr<ffi::AnyBuffer> {
+    auto r = list.get<ffi::AnyBuffer>(i);
+    if (!r.has_value()) return ffi::Unexpected(r.error());
+    return *r.value();
+};
+auto get_argument = [](const ffi::RemainingArgs& list, size_t i) { return list.get<ffi::AnyBuffer>(i); };
+
+ffi::Error run(bool back, ffi::ThreadPool& threads, int64_t cell, int64_t table, int64_t slope,
+               double shape, int64_t rows, ffi::AnyBuffer x, ffi::RemainingArgs args,
+               ffi::RemainingRets results) {
+    Problem p{};
+    if (cell < 0 || cell > surnn::kPeephole || table < 0 || table > surnn::kPerExample ||
+        x.dimensions().size() != 3)
+        return ffi::Error::InvalidArgument("surnn native: unknown cell or table, or x not [T, B, D]");
+    p.steps = x.dimensions()[0], p.batch = x.dimensions()[1], p.inputs = x.dimensions()[2];
+    p.cell = static_cast<int>(cell), p.table = static_cast<int>(table);
+    p.is_double = x.element_type() == ffi::DataType::F64;
+    if (!p.is_double && x.element_type() != ffi::DataType::F32)
+        return ffi::Error::InvalidArgument("surnn native: x must be float32 or float64");
+    p.x = x.untyped_data();
+    if (args.size() < 5) return ffi::Error::InvalidArgument("surnn native: too few arguments");
+    const auto bias = args.get<ffi::AnyBuffer>(args.size() - 1);  // the last argument is [H]
+    if (!bias.has_value()) return bias.error();
+    p.features = static_cast<int64_t>(bias->element_count());
+    p.slope = static_cast<int>(slope), p.shape = shape, p.rows = rows;
+
+    const int64_t t = p.steps, b = p.batch, d = p.inputs, h = p.features;
+    const int carries = kCarries[cell];
+    Reader in(args, get_argument, x.element_type());
+    Reader out(results, get_result, x.element_type());
+    p.logits = in.next(table == surnn::kPerExample ? t * b * h : t * h, true);
+    p.keep = static_cast<const uint8_t*>(in.next(t * b, true, true));
+    p.resets = static_cast<const uint8_t*>(in.next(t * b, true, true));
+    for (int c = 0; c < carries; ++c) p.start[c] = in.next(b * h);
+    for (int c = 0; c < carries; ++c) p.fresh[c] = in.next(b * h);
+    for (int c = 0; c < carries; ++c)
+        if (back) p.carries[c] = in.next(t * b * h);
+    for (int c = 0; c < carries; ++c)
+        if (back) p.cotangent[c] = in.next(t * b * h, true);
+    for (int g = 0; g < kGates[cell]; ++g) p.input[g] = in.next(d * h);
+    for (int g = 0; g < kGates[cell]; ++g) p.recurrent[g] = in.next(h * h);
+    for (int v = 0; v < kVectors[cell]; ++v) p.vector[v] = in.next(h);
+    if (back) {
+        p.dx = out.next(t * b * d, true);
+        p.dlogits = out.next(table == surnn::kPerExample ? t * b * h : t * h, true);
+        for (int c = 0; c < carries; ++c) p.dstart[c] = out.next(b * h);
+        for (int c = 0; c < carries; ++c) p.dfresh[c] = out.next(b * h);
+        for (int g = 0; g < kGates[cell]; ++g) p.dinput[g] = out.next(d * h);
+        for (int g = 0; g < kGates[cell]; ++g) p.drecurrent[g] = out.next(h * h);
+        for (int v = 0; v < kVectors[cell]; ++v) p.dvector[v] = out.next(h);
+    } else {
+        for (int c = 0; c < carries; ++c) p.carries[c] = out.next(t * b * h);
+    }
+    if (!in.done() || !out.done())
+        return ffi::Error::InvalidArgument(in.problem.empty() ? out.problem.empty()
+            ? "surnn native: wrong number of buffers" : out.problem + " (result)" : in.problem);
+    XlaPool pool(threads);
+    if (!(back ? kernels.backward : kernels.forward)(p, pool))
+        return ffi::Error(ffi::ErrorCode::kResourceExhausted, "surnn native: out of memory");
+    return ffi::Error::Success();
+}
+
+ffi::Error forward(ffi::ThreadPool threads, int64_t cell, int64_t table, ffi::AnyBuffer x,
+                   ffi::RemainingArgs args, ffi::RemainingRets results) {
+    return run(false, threads, cell, table, 0, 0, 0, x, args, results);
+}
+
+ffi::Error backward(ffi::ThreadPool threads, int64_t cell, int64_t table, int64_t slope, double shape,
+                    int64_t rows, ffi::AnyBuffer x, ffi::RemainingArgs args,
+                    ffi::RemainingRets results) {
+    return run(true, threads, cell, table, slope, shape, rows, x, args, results);
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(surnn_forward, forward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<int64_t>("cell")
+                                  .Attr<int64_t>("table")
+                                  .Arg<ffi::AnyBuffer>()
+                                  .RemainingArgs()
+                                  .RemainingRets());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(surnn_backward, backward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<int64_t>("cell")
+                                  .Attr<int64_t>("table")
+                                  .Attr<int64_t>("slope")
+                                  .Attr<double>("shape")
+                                  .Attr<int64_t>("rows")
+                                  .Arg<ffi::AnyBuffer>()
+                                  .RemainingArgs()
+                                  .RemainingRets());
+
+// The instruction set in use.
+extern "C" const char* surnn_kernels() { return kernels.name; }
+
+// Uses the kernels of that name; 0 if this processor or build has them not.
+extern "C" int surnn_select(const char* name) {
+    const surnn::Kernels top = best();
+    surnn::Kernels all[] = {
+        surnn::portable(),
+#ifdef SURNN_X86
+        surnn::avx2(),
+        surnn::avx512(),
+#endif
+    };
+    for (const surnn::Kernels& one : all) {
+        if (std::strcmp(one.name, name) == 0) {
+            kernels = one;
+            return 1;
+        }
+        if (std::strcmp(one.name, top.name) == 0) break;
+    }
+    return 0;
+}
+
+// At most so many threads; 0 for as many as XLA has.
+extern "C" void surnn_threads(int most) { most_threads = most; }

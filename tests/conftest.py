@@ -1,0 +1,42 @@
+"""Settings of every test: they must stand before JAX looks for devices."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import pytest
+
+# Nothing in the package leans on implicit promotion, so that nothing is computed in a dtype or
+# shape that nobody wrote.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 2)
+
+hypothesis.settings.register_profile("surnn", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("surnn"), derandomize=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "surnn")
+
+
+@pytest.fixture(scope="module")
+def float64():
+    """The module computes in float64: for comparisons with oracles."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled_back_ends():
+    """Each back end is compiled once a shape, not at every call; the border around it runs as is.
+
+    The reference stays a plain loop: running it takes less time than compiling it.
+    """
+    from core_case import BACKENDS, compiled
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(BACKENDS) - {"reference"}:
+            patch.setitem(BACKENDS, name, compiled(name))
+        yield

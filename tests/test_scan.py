@@ -1,0 +1,372 @@
+"""What a run promises beside its numbers: held states, padding, packing, parts, directions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from core_case import (
+    BACK_ENDS,
+    SWITCHES,
+    UNITS,
+    assert_close,
+    cotangents,
+    gradients,
+    label,
+    problem,
+    setting,
+    solve,
+    switch,
+    weigh,
+)
+
+from surnn_jax import run, selective, step
+
+each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
+each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+each_back_end = pytest.mark.parametrize("backend", BACK_ENDS)
+pytestmark = pytest.mark.usefixtures("float64", "compiled_back_ends")
+
+
+def _equal(got, want):
+    """The same tree, bit for bit."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert (one.shape, one.dtype) == (two.shape, two.dtype)
+        assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
+
+
+# Closed switches
+
+
+@each_back_end
+@pytest.mark.parametrize("kind", [SWITCHES[1], SWITCHES[3]], ids=label)
+def test_a_unit_that_never_opens_passes_state_and_gradient_through(kind, backend):
+    unit = selective("lstm", switch(kind))
+    task = problem(unit, 0, resets=False)
+    task.free["params"]["switch"]["b"] -= 1000.0
+    result = solve(unit, *task, backend)
+    assert result.rate == 0
+    _equal(result.carry.cell, task.free["cell"])
+    weights = jax.tree.map(jnp.ones_like, cotangents(0, result))
+    grad = gradients(unit, task, weights, backend)[1]
+    # One for each carry, one for the end, and h once more for each output within the length.
+    held = len(task.free["x"]) + 1.0
+    np.testing.assert_array_equal(grad["cell"].c, jnp.full_like(grad["cell"].c, held))
+    shown = task.given["lengths"][:, None].astype(jnp.float64)
+    np.testing.assert_array_equal(grad["cell"].h - held, jnp.broadcast_to(shown, (3, 6)))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(grad["params"]))
+
+
+# Padding
+
+
+@each_unit
+@each_direction
+def test_what_the_padding_contains_changes_no_bit(unit, reverse):
+    params, x, carry, fresh, given = setting(unit)
+    lengths = np.array([4, 6, 0])
+    padding = np.arange(6)[:, None] >= lengths
+
+    def results(fill, padded):
+        flags = {k: jnp.where(padding, padded, given[k]) for k in ("mask", "resets")}
+
+        def loss(free):
+            params, x, fresh = free
+            result = run(
+                unit, params, x, carry=carry, fresh=fresh, lengths=lengths, reverse=reverse, **flags
+            )
+            return weigh(result, cotangents(0, result)), result
+
+        filled = jnp.where(padding[..., None], fill, x)
+        return jax.grad(loss, has_aux=True)((params, filled, fresh))
+
+    grad, result = results(0.0, False)
+    for fill, padded in ((jnp.nan, True), (1e300, True), (-jnp.inf, False)):
+        _equal(results(fill, padded), (grad, result))
+    assert not grad[1][padding].any()
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grad))
+    assert not result.outputs[padding].any()
+    if not reverse:
+        assert (result.outputs[~padding] != 0).all()
+    cell = result.carry.cell if unit.switch is not None else result.carry
+    start = carry.cell if unit.switch is not None else carry
+    _equal(jax.tree.map(lambda leaf: leaf[2], cell), jax.tree.map(lambda leaf: leaf[2], start))
+    if unit.switch is not None:
+        assert result.carry.clock[2] == carry.clock[2]
+    if unit.switch is not None and unit.switch.looks_back:
+        _equal(result.carry.previous[2], carry.previous[2])
+
+
+@each_unit
+@each_direction
+def test_padding_equals_no_padding(unit, reverse):
+    """Values and gradients of 4 steps are those of the first 4 of 6."""
+    params, x, carry, fresh, _ = setting(unit)
+    lengths = jnp.full((3,), 4, jnp.int32)
+    weights = np.random.default_rng(1).normal(size=(4, 3, 6))
+
+    def loss(free, padded):
+        params, x, carry, fresh = free
+        if unit.switch is not None:
+            carry = carry._replace(clock=jnp.full((3,), 2, jnp.int32))
+        flags = {"lengths": lengths} if padded else {}
+        x = x if padded else x[:4]
+        result = run(unit, params, x, carry=carry, fresh=fresh, reverse=reverse, **flags)
+        shown = (result.outputs[:4], result.carry, result.rate)
+        return jnp.sum(result.outputs[:4] * weights) + result.rate, shown
+
+    floats = carry._replace(clock=None) if unit.switch is not None else carry
+    x = x.at[4:].set(jnp.nan)
+    results = [
+        jax.grad(loss, has_aux=True)((params, x, floats, fresh), padded) for padded in (True, False)
+    ]
+    assert_close(results[0], results[1])
+
+
+@each_unit
+def test_length_beyond_the_array_is_its_length(unit):
+    params, x, carry, fresh, _ = setting(unit)
+    want = run(unit, params, x, carry=carry, fresh=fresh, lengths=jnp.full((3,), 6, jnp.int32))
+    got = run(unit, params, x, carry=carry, fresh=fresh, lengths=jnp.full((3,), 99, jnp.int32))
+    _equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32", "int64"])
+def test_lengths_of_any_integer_dtype(dtype):
+    """Also where the number of steps does not fit the dtype."""
+    unit = UNITS["dense"]
+    params, x, *_ = setting(unit, steps=300, batch=2)
+    lengths = np.array([0, 100])
+    want = run(unit, params, x, lengths=jnp.asarray(lengths, jnp.int32), reverse=True)
+    _equal(run(unit, params, x, lengths=lengths.astype(dtype), reverse=True), want)
+
+
+# Packing
+
+
+@each_unit
+@each_direction
+def test_packed_sequences_equal_the_same_in_rows_of_their_own(unit, reverse):
+    """Values and gradients, `fresh` learned. The rows of their own are padded."""
+    rows = ((3, 1, 2), (2, 4))
+    params, x, _, fresh, _ = setting(unit, steps=12, batch=1)
+    tokens = x[:, 0]
+    starts, resets = np.zeros((6, 2), bool), np.zeros((6, 2), bool)
+    places = []  # of each sequence's tokens: steps and row
+    for b, row in enumerate(rows):
+        for i, length in enumerate(row):
+            first = sum(row[:i])
+            starts[first, b] = True
+            places.append((np.arange(first, first + length), b))
+    resets[:] = starts
+    resets[0, 0] = False  # at the beginning there is nothing to forget
+    packed = np.zeros((6, 2), int)
+    padded = np.zeros((4, 5), int)
+    lengths, used = [], 0
+    for n, (steps, b) in enumerate(places):
+        mine = np.arange(used, used + len(steps))
+        packed[steps, b] = mine
+        padded[: len(steps), n] = mine
+        lengths.append(len(steps))
+        used += len(steps)
+    weights = jnp.asarray(np.random.default_rng(2).normal(size=(12, 6)))
+    order = {"reverse": reverse, "keep_order": True}
+
+    def in_rows(free):
+        params, tokens, fresh = free
+        result = run(unit, params, tokens[packed], fresh=fresh, resets=jnp.asarray(resets), **order)
+        return jnp.sum(result.outputs * weights[packed]) + result.rate, result
+
+    def in_batch(free):
+        params, tokens, fresh = free
+        given = jnp.asarray(lengths)
+        result = run(unit, params, tokens[padded], fresh=fresh, lengths=given, **order)
+        return jnp.sum(result.outputs * weights[padded]) + result.rate, result
+
+    free = (params, tokens, fresh)
+    grad, one = jax.grad(in_rows, has_aux=True)(free)
+    want, two = jax.grad(in_batch, has_aux=True)(free)
+    assert_close(grad, want)
+    assert_close(one.rate, two.rate)
+    for n, (steps, b) in enumerate(places):
+        assert_close(
+            jax.tree.map(lambda leaf, s=steps, b=b: leaf[s, b], (one.outputs, one.carries)),
+            jax.tree.map(lambda leaf, n=n: leaf[: lengths[n], n], (two.outputs, two.carries)),
+        )
+
+
+# Holding
+
+
+@each_unit
+def test_mask_holds_the_state_and_hides_the_input_while_time_goes_on(unit):
+    params, x, carry, fresh, given = setting(unit)
+    mask = given["mask"].at[2].set(False)
+
+    def loss(x):
+        result = run(unit, params, x, carry=carry, fresh=fresh, mask=mask)
+        return weigh(result, cotangents(0, result)), result
+
+    grad, result = jax.grad(loss, has_aux=True)(x)
+    assert not grad[~mask].any()
+    assert grad[mask].any()
+    hidden = jax.grad(loss, has_aux=True)(jnp.where(mask[..., None], x, jnp.nan))
+    _equal(hidden, (grad, result))
+    start = carry if unit.switch is None else carry.cell
+    before = jax.tree.map(lambda s, c: jnp.concatenate([s[None], c[:-1]]), start, result.carries)
+    _equal(*(jax.tree.map(lambda leaf: leaf[~mask], tree) for tree in (result.carries, before)))
+    if unit.switch is not None:
+        _equal(result.carry.clock, carry.clock + 6)
+
+
+# Batch axes
+
+
+@each_unit
+def test_any_number_of_batch_axes(unit):
+    params, x, carry, fresh, given = setting(unit, batch=6, seed=3)
+    given = {k: given[k] for k in ("lengths", "mask", "resets")}
+    order = {"reverse": True, "keep_order": True}
+    want = run(unit, params, x, carry=carry, fresh=fresh, **given, **order)
+
+    def two(leaf, axis):
+        return leaf.reshape(*leaf.shape[:axis], 2, 3, *leaf.shape[axis + 1 :])
+
+    fields = want._fields
+    axes = dict(zip(fields, (1, 0, 1, None, 1), strict=True))
+    got = run(
+        unit,
+        params,
+        two(x, 1),
+        carry=jax.tree.map(lambda leaf: two(leaf, 0), carry),
+        fresh=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None, None], (2, 3, 6)), fresh),
+        **{k: two(v, v.ndim - 1) for k, v in given.items()},
+        **order,
+    )
+    for field in fields:
+        axis = axes[field]
+        wanted = getattr(want, field)
+        if axis is not None:
+            wanted = jax.tree.map(lambda leaf, a=axis: two(leaf, a), wanted)
+        _equal(getattr(got, field), wanted)
+
+    first = run(
+        unit,
+        params,
+        x[:, :1],
+        carry=jax.tree.map(lambda leaf: leaf[:1], carry),
+        fresh=fresh,
+        **{k: v[..., :1] for k, v in given.items()},
+        **order,
+    )
+    none = run(
+        unit,
+        params,
+        x[:, 0],
+        carry=jax.tree.map(lambda leaf: leaf[0], carry),
+        fresh=fresh,
+        **{k: v[..., 0] for k, v in given.items()},
+        **order,
+    )
+    for field in fields:
+        axis, wanted = axes[field], getattr(first, field)
+        if axis is not None:
+            wanted = jax.tree.map(lambda leaf, a=axis: jnp.squeeze(leaf, a), wanted)
+        _equal(getattr(none, field), wanted)
+
+
+def test_table_of_a_rhythm_is_shared_by_the_batch_until_clocks_differ():
+    unit = UNITS["fourier"]
+    params, x, *_ = setting(unit)
+    assert run(unit, params, x).table.shape == (6, 6)
+    resets = jnp.zeros((6, 3), bool).at[2, 1].set(True)
+    assert run(unit, params, x, resets=resets).table.shape == (6, 3, 6)
+    assert run(UNITS["event"], setting(UNITS["event"])[0], x).table.shape == (6, 3, 6)
+    dense = run(UNITS["dense"], setting(UNITS["dense"])[0], x)
+    assert dense.table is None
+    assert dense.rate == 1
+
+
+# In parts
+
+
+@each_unit
+@each_direction
+def test_parts_equal_the_whole(unit, reverse):
+    """Of 2, 0 and 4 steps, the carry passed on; backwards the last part comes first."""
+    params, x, carry, fresh, given = setting(unit)
+    given = {k: given[k] for k in ("mask", "resets")}
+    if reverse:  # backwards, the part before has to begin within a sequence
+        given["resets"] = given["resets"].at[2].set(False)
+    lengths = np.array([6, 3, 0])
+    order = {"reverse": reverse, "keep_order": True, "fresh": fresh}
+    whole = run(unit, params, x, carry=carry, lengths=lengths, **given, **order)
+    parts, places = [], [(0, 2), (2, 2), (2, 6)]
+    for first, last in places[::-1] if reverse else places:
+        part = run(
+            unit,
+            params,
+            x[first:last],
+            carry=carry,
+            lengths=np.clip(lengths - first, 0, last - first),
+            **{k: v[first:last] for k, v in given.items()},
+            **order,
+        )
+        carry = part.carry
+        parts.append(part)
+    assert_close(carry, whole.carry)
+    parts = parts[::-1] if reverse else parts
+    assert_close(jnp.concatenate([part.outputs for part in parts]), whole.outputs)
+    if unit.switch is not None:
+        inside = np.arange(6)[:, None] < lengths
+        table = jnp.concatenate([jnp.broadcast_to(p.table, (len(p.table), 3, 6)) for p in parts])
+        np.testing.assert_array_equal(table[inside], whole.table[inside])
+
+
+@each_unit
+def test_step_equals_sequence(unit):
+    params, x, carry, fresh, _ = setting(unit)
+    whole = run(unit, params, x, carry=carry, fresh=fresh)
+    for t in range(6):
+        carry, output = step(unit, params, carry, x[t], fresh=fresh)
+        assert_close(output, whole.outputs[t])
+    assert_close(carry, whole.carry)
+
+
+@each_unit
+def test_steps_from_rest_equal_a_run_from_rest(unit):
+    params, x, *_ = setting(unit)
+    whole = run(unit, params, x)
+    carry = unit.initial_carry(params, (3,))
+    for t in range(6):
+        carry, output = step(unit, params, carry, x[t])
+        assert_close(output, whole.outputs[t])
+    assert_close(carry, whole.carry)
+
+
+# Backwards
+
+
+@each_unit
+def test_reverse_is_flipping_each_sequence_by_hand(unit):
+    params, x, _, fresh, given = setting(unit)
+    lengths, mask = (4, 6, 0), given["mask"]
+    flags = {"fresh": fresh, "lengths": jnp.asarray(lengths), "mask": mask}
+    straight = run(unit, params, x, reverse=True, **flags)
+    ordered = run(unit, params, x, reverse=True, keep_order=True, **flags)
+    _equal(ordered.carry, straight.carry)
+    _equal(ordered.rate, straight.rate)
+    for b, n in enumerate(lengths):
+        by_hand = run(unit, params, x[:n, b][::-1], fresh=fresh, mask=mask[:n, b][::-1])
+        for got, want in (
+            (straight.outputs[:n, b], by_hand.outputs),
+            (ordered.outputs[:n, b], by_hand.outputs[::-1]),
+            (ordered.carries.h[:n, b], by_hand.carries.h[::-1]),
+        ):
+            assert_close(got, want)
+        if unit.switch is not None:
+            np.testing.assert_array_equal(ordered.table[:n, b], by_hand.table[::-1])
+            table = straight.table if straight.table.ndim == 3 else straight.table[:, None]
+            np.testing.assert_array_equal(jnp.broadcast_to(table, (6, 3, 6))[:n, b], by_hand.table)
+    plain = run(unit, params, x, reverse=True, keep_order=True)
+    assert_close(plain.outputs, run(unit, params, x[::-1]).outputs[::-1])

@@ -1,0 +1,124 @@
+"""What holds in the dtypes of everyday use: bits that are kept, products in bfloat16."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from core_case import BACK_ENDS, CELLS, SWITCHES, compiled, label, random_like, switch
+
+from surnn_jax import run, selective, switches
+from surnn_jax.scan import BACKENDS
+
+each_back_end = pytest.mark.parametrize("backend", BACK_ENDS)
+pytestmark = pytest.mark.usefixtures("compiled_back_ends")
+
+# Zero of either sign, denormals, the ends of the range, and what is no number.
+ODD = np.array([0, -0.0, 1e-45, -1e-39, 3e38, np.inf, -np.inf, np.nan], np.float32)
+
+
+def _bits(leaf):
+    assert leaf.dtype == jnp.float32
+    return np.asarray(leaf).view(np.uint32)
+
+
+@pytest.mark.parametrize("gate", [switches.window(), switches.soft()], ids=label)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cell", CELLS, ids=label)
+@each_back_end
+def test_closed_switch_leaves_the_state_bit_identical(backend, cell, dtype, gate):
+    """Whatever state and inputs are. Even neurons are closed always, odd ones open; the second
+    example is held by `keep`, and so is the first with a soft gate, which never closes."""
+    steps, batch, inputs, features = 3, 2, 2, 2 * len(ODD)
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs, features))
+    params = random_like(random, shapes)
+    x = random.normal(size=(steps, batch, inputs)).astype(np.float32)
+    x[0, 0, 0], x[1, 0, 0] = np.nan, np.inf
+    a = np.where(np.arange(features) % 2, 1, -1).astype(np.float32)
+    a = np.broadcast_to(a, (steps, batch, features))
+    state = random.normal(size=(batch, features)).astype(np.float32)
+    state[:, ::2] = ODD
+    start = cell.carry(
+        *(jnp.asarray(np.roll(state, i, 1)) for i in (0, 2)[: len(cell.carry._fields)])
+    )
+    keep = np.broadcast_to([gate.hard, False], (steps, batch))
+    fresh = jax.tree.map(jnp.ones_like, start)
+    scan = compiled(backend) if backend != "reference" else BACKENDS[backend]
+    arrays = (params, jnp.asarray(x), jnp.asarray(a), start, fresh, jnp.asarray(keep), None)
+    carries = scan(cell, gate, jnp.dtype(dtype), *arrays)
+    for field, first in zip(carries, start, strict=True):
+        for now in field:
+            closed = slice(None, None, 2) if gate.hard else slice(None)
+            np.testing.assert_array_equal(_bits(now)[0, closed], _bits(first)[0, closed])
+            np.testing.assert_array_equal(_bits(now)[1], _bits(first)[1])
+            if gate.hard:
+                assert (_bits(now)[0, 1::2] != _bits(first)[0, 1::2]).all()
+
+
+@each_back_end
+@pytest.mark.parametrize("gate", [switches.window(), switches.soft()], ids=label)
+def test_nan_logit_is_seen(backend, gate):
+    """It gives NaN in its own neuron at its own step, not a silently closed switch."""
+    cell = CELLS[0]
+    params = jax.tree.map(
+        lambda s: jnp.zeros(s.shape), jax.eval_shape(lambda: cell.init(jax.random.key(0), 2, 4))
+    )
+    start = cell.initial_carry(params, (3,))
+    a = jnp.ones((2, 3, 4)).at[1, 1, 2].set(jnp.nan)
+    scan = compiled(backend) if backend != "reference" else BACKENDS[backend]
+    arrays = (params, jnp.ones((2, 3, 2)), a, start, start, None, None)
+    carries = scan(cell, gate, jnp.dtype("float32"), *arrays)
+    np.testing.assert_array_equal(jnp.isnan(carries.h), jnp.isnan(a))
+
+
+@each_back_end
+@pytest.mark.parametrize("cell", CELLS, ids=label)
+def test_bfloat16_rounds_products_and_nothing_else(backend, cell):
+    """Operands are rounded to 8 bits: a part in 512 each, so in a state of size one after four
+    steps of products over eight terms a few hundredths. The carry stays float32."""
+    unit = selective(cell, switch(SWITCHES[1]))
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(4, 3, 2)), jnp.float32)
+    shapes = jax.eval_shape(lambda: unit.init(jax.random.key(0), x, 6))
+    params = random_like(random, shapes, 0.5)
+
+    def loss(params, dtype):
+        result = run(unit, params, x, dtype=dtype, backend=backend)
+        return jnp.sum(jnp.square(result.carries.h)), result
+
+    grads = {}
+    for name in ("float32", "bfloat16"):
+        grads[name], result = jax.grad(loss, has_aux=True)(params, jnp.dtype(name))
+        assert result.outputs.dtype == name
+        assert all(leaf.dtype == jnp.float32 for leaf in result.carries)
+        assert all(leaf.dtype == jnp.float32 for leaf in result.carry.cell)
+        np.testing.assert_array_equal(result.outputs, result.carries.h.astype(name))
+        if name == "float32":
+            full = result
+    np.testing.assert_allclose(result.carries.h, full.carries.h, atol=0.03)
+    assert (result.carries.h != full.carries.h).any()
+    assert (result.carries.h != result.carries.h.astype(jnp.bfloat16).astype(jnp.float32)).any()
+    np.testing.assert_array_equal(result.table, full.table)
+    for rounded, exact in zip(*(jax.tree.leaves(g) for g in grads.values()), strict=True):
+        assert rounded.dtype == jnp.float32
+        assert np.linalg.norm(rounded - exact) <= 0.05 * max(1, np.linalg.norm(exact))
+    default = run(unit, params, x, backend=backend)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), default, full)
+
+
+@each_back_end
+def test_inputs_in_bfloat16_to_parameters_in_float32(backend):
+    unit = selective("gru", switch(SWITCHES[4]))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 2)), jnp.bfloat16)
+    shapes = jax.eval_shape(lambda: unit.init(jax.random.key(0), x, 6))
+    params = random_like(np.random.default_rng(1), shapes, 0.5)
+
+    def loss(x):
+        result = run(unit, params, x, backend=backend)
+        return jnp.sum(result.outputs), result
+
+    grad, result = jax.grad(loss, has_aux=True)(x)
+    assert grad.dtype == jnp.bfloat16
+    assert result.outputs.dtype == result.carry.previous.dtype == jnp.float32
