@@ -1,0 +1,53 @@
+"""The code that README and CONTRIBUTING show is code that runs."""
+
+import dataclasses
+import re
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from data.locate import ROOT
+from surnn_jax import run, selective
+from surnn_jax.cells import Cell
+from surnn_jax.switches import Switch
+from surnn_jax.typing import Array
+
+
+def blocks(document: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.M | re.S)
+
+
+def test_readme_runs_from_top_to_bottom():
+    names = {}
+    for block in blocks("README.md"):
+        exec(block, names)
+    assert names["logits"].shape == (8, 10)
+    assert names["outputs"].shape == (8, 784, 64)
+    assert names["result"].table.shape == names["result"].outputs.shape == (784, 8, 64)
+    # Thresholds were set by this very batch.
+    assert abs(names["result"].rate - 0.05) < 0.005
+
+
+def test_the_unit_and_the_switch_of_contributing_work():
+    given = {
+        "Array": Array,
+        "Cell": Cell,
+        "NamedTuple": NamedTuple,
+        "Switch": Switch,
+        "dataclasses": dataclasses,
+        "jax": jax,
+        "jnp": jnp,
+    }
+    for block in blocks("CONTRIBUTING.md"):
+        exec(block, given)
+    unit = selective(given["MGU"], given["Every"](6, n=3))
+    x = jax.random.normal(jax.random.key(0), (6, 2, 3))
+    params = unit.init(jax.random.key(1), x, 4)
+    results = [run(unit, params, x, backend=name) for name in ("reference", "masked")]
+    chex.assert_trees_all_close(*results, atol=1e-6)  # float32
+    assert results[1].table[:, 0].tolist() == [1, 0, 0, 1, 0, 0]
+    h = results[1].outputs
+    assert (h[0] == h[1]).all()
+    assert not (h[2] == h[3]).any()
