@@ -57,16 +57,54 @@ def _unit(cell, kind, gate, frozen):
     return selective(cell, None if kind is None else switch(kind, gate=gate, frozen=frozen))
 
 
+def _by_the_book(unit, free, given, reverse, opening=None, scale=None):
+    return core_oracle.run(
+        unit.cell.name,
+        unit.switch,
+        free["params"],
+        free["x"],
+        tuple(free["cell"]),
+        tuple(free["fresh"]),
+        reverse=reverse,
+        previous=free.get("previous"),
+        opening=opening,
+        scale=scale,
+        **given,
+    )
+
+
+def _tells(unit, task, reverse):
+    """Whether some switches open, some close, and some come near their threshold."""
+    if unit.switch is None:
+        return True
+    free, given = jax.tree.map(np.asarray, tuple(task))
+    book = _by_the_book(unit, free, given, reverse)
+    a = book.a[book.kept]
+    return (a > 0).any() and (a < 0).any() and (np.abs(a) < 0.5).any()
+
+
 @functools.lru_cache(maxsize=1)
 def _solved(number):
     """A unit, a problem for it and the reference's answer."""
     cell, kind, gate, frozen = UNITS[number]
     unit = _unit(cell, kind, gate, frozen)
-    # Without resets and with one clock the rhythm's table is shared by the batch.
-    task = problem(unit, number, resets=frozen or kind is None or unit.switch.per_example)
     flags = {"reverse": number % 2 == 1, "keep_order": number % 4 == 3}
-    weights = cotangents(number, solve(unit, *task, "reference", **flags))
-    return unit, task, weights, flags, gradients(unit, task, weights, "reference", **flags)
+    for seed in range(number, number + 10_000, 1000):
+        # Without resets and with one clock the rhythm's table is shared by the batch.
+        task = problem(unit, seed, resets=frozen or kind is None or unit.switch.per_example)
+        weights = cotangents(seed, solve(unit, *task, "reference", **flags))
+        answer = gradients(unit, task, weights, "reference", **flags)
+        if _tells(unit, *answer):
+            return unit, task, weights, flags, answer
+    raise AssertionError("no seed gives a problem in which the switch matters")
+
+
+def _tells(unit, result, gradient):
+    """Whether some switches are open, some closed, and some near enough to learn."""
+    if unit.switch is None:
+        return True
+    learns = unit.switch.frozen or gradient["params"]["switch"]["b"].any()
+    return 0 < result.rate < 1 and learns
 
 
 def _id(number):
@@ -89,7 +127,7 @@ def test_back_end_equals_reference(number, backend):
         if unit.switch.frozen:
             assert not any(leaf.any() for leaf in own.values())
         else:
-            assert own["b"].any(), "no logit came near its threshold: another seed, please"
+            assert own["b"].any()
         assert 0 < want.rate < 1
 
 
@@ -132,22 +170,6 @@ def test_masked_equals_reference_in_any_shape(
     weights = cotangents(seed, solve(unit, *task, "reference", **flags))
     want = gradients(unit, task, weights, "reference", **flags)
     assert_close(gradients(unit, task, weights, "masked", **flags), want)
-
-
-def _by_the_book(unit, free, given, reverse, opening=None, scale=None):
-    return core_oracle.run(
-        unit.cell.name,
-        unit.switch,
-        free["params"],
-        free["x"],
-        tuple(free["cell"]),
-        tuple(free["fresh"]),
-        reverse=reverse,
-        previous=free.get("previous"),
-        opening=opening,
-        scale=scale,
-        **given,
-    )
 
 
 def _weigh(result, weights):
