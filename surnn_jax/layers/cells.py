@@ -44,6 +44,8 @@ class UnitCell(nn.RNNCellBase):
     Goes wherever a Flax cell goes. Its parameters are those of :class:`.Recurrent`, which runs
     the same unit faster. `nn.RNN` shows a cell no data at initialisation, so here an event switch
     sets its thresholds for independent inputs of unit variance; the layer uses its first batch.
+    And as it sees one step at a time, the scale of an event switch's surrogate is that of the
+    step: outputs are the layer's, the gradient of the switch is scaled otherwise.
 
     Attributes:
         cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.

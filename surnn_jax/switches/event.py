@@ -40,7 +40,8 @@ class Event(Switch):
     with features e of the present (and previous) input. It opens where something happens, and
     since it does not read the state, its table ``[T, B, H]`` is known before the scan. Logits are
     divided by their standard deviation over batch and time (no gradient through it), which sets
-    the scale of the surrogate and leaves every sign, hence the forward pass, alone.
+    the scale of the surrogate and leaves every sign, hence the forward pass, alone. Inside
+    `jax.shard_map` that is the batch of one device; under `jit` with sharded arrays, the whole one.
 
     Keep the features few: the table costs E + K products a neuron and step. Hold the rate with
     :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
