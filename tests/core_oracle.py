@@ -182,7 +182,7 @@ def run(
         elif not switch.gate.hard:
             scale = 1.0
         elif scale is None:
-            scale = raw[kept].std(0)
+            scale = raw[kept].std(0) if kept.any() else 1.0
         a = raw / scale
         g = value(switch.gate, a) if opening is None else opening(a)
         rate = g[kept].mean() if kept.any() else 0.0

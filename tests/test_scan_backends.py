@@ -73,16 +73,6 @@ def _by_the_book(unit, free, given, reverse, opening=None, scale=None):
     )
 
 
-def _tells(unit, task, reverse):
-    """Whether some switches open, some close, and some come near their threshold."""
-    if unit.switch is None:
-        return True
-    free, given = jax.tree.map(np.asarray, tuple(task))
-    book = _by_the_book(unit, free, given, reverse)
-    a = book.a[book.kept]
-    return (a > 0).any() and (a < 0).any() and (np.abs(a) < 0.5).any()
-
-
 @functools.lru_cache(maxsize=1)
 def _solved(number):
     """A unit, a problem for it and the reference's answer."""
