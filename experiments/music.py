@@ -17,8 +17,16 @@ from absl import flags
 from data import cli
 from experiments import options
 
-FEATURES = {"tanh": 100, "gru": 46, "gru_before": 46, "lstm": 36, "lstm_peephole": 36}
-"""Layer sizes of equal parameter count (Chung et al. 2014, table 1)."""
+FEATURES = {
+    "tanh": 100,
+    "gru": 46,
+    "gru_before": 46,
+    "lstm": 36,
+    "lstm_peephole": 36,
+    "min_gru": 105,
+    "min_lstm": 70,
+}
+"""Layer sizes of equal parameter count: Chung et al. 2014, table 1; the minimal ones are ours."""
 
 
 def _field(default: Any, text: str) -> Any:
@@ -30,7 +38,7 @@ class Config:
     """All that decides the numbers of a run; every field is a flag."""
 
     dataset: str = _field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
-    cell: str = _field("gru", "tanh, gru, gru_before, lstm, lstm_peephole")
+    cell: str = _field("gru", ", ".join(FEATURES))
     switch: str = _field("none", "none, fourier (a learned rhythm) or event (reads the input)")
     features: int | None = _field(None, "Neurons; by default the paper's size for the cell")
     gate: str = _field("window", "Surrogate: window, sigmoid, identity; or soft, no step at all")
@@ -46,6 +54,7 @@ class Config:
     schedule: str = _field("constant", "constant, or cosine: down to 5 % at max_epochs")
     switch_scale: float = _field(1.0, "Factor on it for the parameters of switches")
     clip: float = _field(1.0, "Largest norm of the gradient of the weights")
+    weight_decay: float = _field(0.0, "AdamW's: share of the weights taken off, times the rate")
     weight_noise: float = _field(0.0, "Standard deviation of noise on the cell's matrices")
     batch_size: int = _field(8, "Pieces a step, each whole")
     max_epochs: int = _field(200, "The most epochs")

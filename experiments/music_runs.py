@@ -139,6 +139,7 @@ def _plans(
         schedule=config.schedule,
         total_steps=config.max_epochs * steps_per_epoch,
         clip=config.clip,
+        weight_decay=config.weight_decay,
         switch_scale=config.switch_scale,
     )
     return settings, optimiser

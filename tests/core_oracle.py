@@ -51,12 +51,26 @@ def _lstm_peephole(W, U, p, state, x):
     return c, o * np.tanh(c)
 
 
+def _min_gru(W, U, p, state, x):
+    (h,) = state
+    z = sigmoid(x @ W["z"] + p["b_z"])
+    return ((1 - z) * h + z * (x @ W["n"] + p["b_n"]),)
+
+
+def _min_lstm(W, U, p, state, x):
+    (h,) = state
+    f, i = sigmoid(x @ W["f"] + p["b_f"]), sigmoid(x @ W["i"] + p["b_i"])
+    return (f / (f + i) * h + i / (f + i) * (x @ W["n"] + p["b_n"]),)
+
+
 _STEPS = {
     "tanh": _tanh,
     "gru": _gru,
     "gru_before": _gru_before,
     "lstm": _lstm,
     "lstm_peephole": _lstm_peephole,
+    "min_gru": _min_gru,
+    "min_lstm": _min_lstm,
 }
 
 
@@ -144,7 +158,8 @@ def run(
 
     ``start`` is a tuple of ``[B, H]``, ``fresh`` of ``[H]``. ``opening`` replaces the gate by
     another function of all logits and ``scale`` fixes that of the event switch: with these,
-    finite differences see what the surrogate gradient is defined to be.
+    finite differences see what the surrogate gradient is defined to be. ``opening`` must equal
+    the gate at the parameters where differences are taken.
     """
     steps, batch, width = x.shape
     features = start[0].shape[-1]
@@ -186,6 +201,11 @@ def run(
         a = raw / scale
         g = value(switch.gate, a) if opening is None else opening(a)
         rate = g[kept].mean() if kept.any() else 0.0
+        if opening is not None and switch.gate.share < 1:
+            # The first rows teach the switch, and stand for all; the rate is everyone's.
+            few = int(np.ceil(switch.gate.share * batch))
+            lesson = (np.arange(batch) < few)[:, None] * batch / few
+            g = value(switch.gate, a) + lesson * (g - value(switch.gate, a))
 
     outputs = np.zeros_like(raw)
     carries = tuple(np.zeros_like(raw) for _ in start)

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from surnn_jax import cells, switches
-from surnn_jax.cells import minimal
 from surnn_jax.scan import compact, masked, reference, rows
 
 SCANS = {"reference": reference.scan, "compact": compact.scan, "rows": rows.scan}
-CELLS = (*cells.CELLS.values(), minimal.MIN_GRU, minimal.MIN_LSTM)
+CELLS = tuple(cells.CELLS.values())
 STEPS, BATCH, INPUTS, FEATURES = 4, 2, 2, 11  # two portions of `rows` when all are open
 WINDOW = switches.window(0.5)
 

@@ -18,6 +18,7 @@ from core_case import (
     FEATURES,
     GATES,
     INPUTS,
+    STEPS,
     SWITCHES,
     assert_close,
     cotangents,
@@ -121,8 +122,13 @@ def test_back_end_equals_reference(number, backend):
         assert 0 < want.rate < 1
 
 
-SIZES = ((1, 1, 1), (2, 1, 3), (BATCH, INPUTS, FEATURES))
-"""Batch, inputs and features; few, for every one is compiled."""
+SIZES = (
+    (STEPS, BATCH, INPUTS, FEATURES),
+    (0, BATCH, INPUTS, FEATURES),
+    (1, 1, 1, 1),
+    (7, 2, 1, 3),
+)
+"""Steps, batch, inputs and features; few, for each is compiled."""
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=label)
@@ -130,17 +136,16 @@ SIZES = ((1, 1, 1), (2, 1, 3), (BATCH, INPUTS, FEATURES))
 @hypothesis.given(
     switched=st.sampled_from([unit[1:] for unit in UNITS if unit[0] is CELLS[0]]),
     sizes=st.sampled_from(SIZES),
-    steps=st.integers(0, 8),
     given=st.sets(st.sampled_from(["lengths", "mask", "resets"])),
     flags=st.fixed_dictionaries({"reverse": st.booleans(), "keep_order": st.booleans()}),
     threshold=st.sampled_from([0.0, 0.0, 30.0, -30.0]),
     seed=st.integers(0, 999),
 )
 def test_masked_equals_reference_in_any_shape(
-    cell, switched, sizes, steps, given, flags, threshold, seed
+    cell, switched, sizes, given, flags, threshold, seed
 ):
     """Any length, none included; nothing given or all of it; rates of 0 and 100 % as well."""
-    batch, inputs, features = sizes
+    steps, batch, inputs, features = sizes
     unit = _unit(cell, *switched)
     task = problem(
         unit,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from core_case import GATES, SWITCHES, label, random_like, switch
 
-from surnn_jax import selective, switches
+from surnn_jax import run, selective, switches
 from surnn_jax.switches import Seen
 
 each_gate = pytest.mark.parametrize("gate", GATES, ids=label)
@@ -247,6 +247,89 @@ def test_gradient_of_theta_does_not_grow_with_time():
         assert 0.5 < jnp.abs(slope(params["theta"])).max() <= 1
 
 
+# Groups
+
+
+@each_switch
+def test_neurons_of_a_group_open_together(kind):
+    made, x = switch(kind, groups=3), _inputs()
+    params = _init(made, x, 12)
+    assert params["b"].shape == (3,)
+    a = _logits(made, params, x)
+    for_all = switches.for_neurons(a, 12)
+    for neuron in range(12):
+        np.testing.assert_array_equal(for_all[..., neuron], a[..., neuron * 3 // 12])
+    unit = selective("gru", made)
+    params = unit.init(jax.random.key(0), x, 12, jnp.float64)
+    done = run(unit, params, x)
+    np.testing.assert_array_equal(done.table, switches.for_neurons(done.table[..., ::4], 12))
+    assert done.table.any(axis=tuple(range(done.table.ndim - 1))).all()
+    assert done.rate == pytest.approx(done.table.mean())
+
+
+def test_the_gradient_of_a_group_is_the_sum_over_its_neurons():
+    one, each, x = switch(SWITCHES[0], groups=2), switch(SWITCHES[0]), _inputs(6)
+    together = selective("gru", one)
+    params = together.init(jax.random.key(0), x, 6, jnp.float64)
+    shared = params["switch"]
+    spread = {k: v if k == "theta" else jnp.repeat(v, 3, -1) for k, v in shared.items()}
+
+    def loss(own, unit):
+        return jnp.sum(jnp.sin(run(unit, {**params, "switch": own}, x).outputs))
+
+    got = jax.grad(loss)(shared, together)
+    want = jax.grad(loss)(spread, selective("gru", each))
+    for name, grad in got.items():
+        wanted = want[name]
+        if name != "theta":
+            wanted = wanted.reshape(*wanted.shape[:-1], 2, 3).sum(-1)
+        np.testing.assert_allclose(grad, wanted, 1e-9, 1e-12)
+        assert grad.any()
+
+
+def test_one_group_leaves_whole_steps_empty():
+    made = switches.fourier(64, rate=0.1, groups=1)
+    unit, x = selective("tanh", made), _inputs(64, 1)
+    params = unit.init(jax.random.key(0), x, 32, jnp.float64)
+    table = run(unit, params, x).table
+    assert set(np.asarray(table.sum(-1))) == {0.0, 32.0}
+    assert table.any(-1).mean() == pytest.approx(0.1, abs=0.05)
+
+
+# Rows that teach
+
+
+def test_rows_that_teach_the_switch_stand_for_all():
+    """Whichever rows teach, their mean over all choices is the gradient from all rows."""
+    x = _inputs(6, 4)
+    full = selective("gru", switch(SWITCHES[0], gate=switches.window(1.0)))
+    some = selective("gru", switch(SWITCHES[0], gate=switches.window(1.0, share=0.25)))
+    params = full.init(jax.random.key(0), x, 6, jnp.float64)
+
+    def grad(unit, x):
+        return jax.grad(lambda p: jnp.sum(jnp.sin(run(unit, p, x).outputs)))(params)
+
+    want = grad(full, x)
+    found = [grad(some, jnp.roll(x, turn, axis=1)) for turn in range(4)]
+    for one in found:  # the cell's own gradient is not a matter of the switch's teachers
+        for got, wanted in zip(*map(jax.tree.leaves, (one["cell"], want["cell"])), strict=True):
+            np.testing.assert_allclose(got, wanted, 1e-9, 1e-12)
+    mean = jax.tree.map(lambda *parts: sum(parts) / 4, *(one["switch"] for one in found))
+    for name, wanted in want["switch"].items():
+        assert not np.allclose(found[0]["switch"][name], wanted)
+        np.testing.assert_allclose(mean[name], wanted, 1e-9, 1e-12)
+
+
+def test_how_many_rows_teach():
+    assert [switches.window(share=s).teachers(100) for s in (1.0, 0.07, 0.071, 1e-6)] == [
+        100,
+        7,
+        8,
+        1,
+    ]
+    assert switches.window(share=0.5).teachers(1) == 1
+
+
 # Errors
 
 
@@ -256,6 +339,7 @@ def test_gradient_of_theta_does_not_grow_with_time():
     [
         (0, {}, "horizon must be at least 1 step, got 0"),
         (9, {"harmonics": -1}, "harmonics must not be negative, got -1"),
+        (9, {"groups": 0}, "groups must be at least 1, got 0"),
         (9, {"rate": 0.0}, r"rate must lie strictly between 0 and 1, got 0\.0; for a unit that al"),
         (9, {"rate": 1.0}, "for a unit that always updates, use no switch"),
         (9, {"rate": float("nan")}, "rate must lie strictly between 0 and 1, got nan"),
@@ -285,6 +369,20 @@ def test_switch_that_cannot_be(make, horizon, options, message):
         ),
         (lambda: switches.window(0.0), r"^window: width must be a positive number, got 0\.0$"),
         (lambda: switches.window(float("inf")), "^window: width must be a positive number, got in"),
+        (
+            lambda: switches.window(share=0.0),
+            r"^window: share must lie above 0 and not above 1, got 0\.0$",
+        ),
+        (lambda: switches.identity(share=1.5), r"^identity: share must .* above 1, got 1\.5$"),
+        (lambda: switches.sigmoid(share=float("nan")), "^sigmoid: share must .* got nan$"),
+        (
+            lambda: _init(switches.fourier(9, groups=3), _inputs()),
+            "^fourier: 8 neurons cannot be cut into 3 equal groups$",
+        ),
+        (
+            lambda: _init(switches.event(9, groups=3), _inputs()),
+            "^event: 8 neurons cannot be cut into 3 equal groups$",
+        ),
         (lambda: switches.sigmoid(-1.0), r"^sigmoid: steepness must be a positive .* got -1\.0$"),
         (lambda: switches.soft(float("nan")), "^soft: steepness must be a positive .* got nan$"),
         (

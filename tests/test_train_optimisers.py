@@ -73,6 +73,18 @@ def test_without_clip_or_scale_it_is_the_stock_optimiser(name, stock):
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
+def test_weights_decay_as_in_adamw_and_switches_do_not():
+    with jax.numpy_dtype_promotion("standard"):
+        stock = optax.adamw(0.01, weight_decay=0.1)
+        expected, _ = stock.update(GRADS, stock.init(PARAMS), PARAMS)
+    [ours] = updates({"learning_rate": 0.01, "weight_decay": 0.1})
+    [plain] = updates({"learning_rate": 0.01})
+    np.testing.assert_array_equal(ours["cell"]["w"], expected["cell"]["w"])
+    np.testing.assert_array_equal(ours["out"]["w"], expected["out"]["w"])
+    assert (ours["cell"]["w"] != plain["cell"]["w"]).all()
+    jax.tree.map(np.testing.assert_array_equal, ours["cell"]["switch"], plain["cell"]["switch"])
+
+
 def test_cosine_goes_from_the_peak_to_five_percent():
     config = {"learning_rate": 0.2, "schedule": "cosine", "total_steps": 10}
     # Adam's update under an unchanging gradient is the rate itself.
@@ -94,6 +106,7 @@ def test_cosine_goes_from_the_peak_to_five_percent():
         ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
         ({"schedule": "cosine"}, "schedule cosine needs total_steps >= 1, got None"),
         ({"clip": 0.0}, "clip must be positive, or None for no clipping, got 0.0"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
         ({"switch_scale": -1.0}, "switch_scale must not be negative, got -1.0"),
     ],
 )

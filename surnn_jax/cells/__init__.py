@@ -3,9 +3,12 @@
 from surnn_jax.cells.cell import Cell
 from surnn_jax.cells.gru import GRU, GRU_BEFORE, GRUCarry
 from surnn_jax.cells.lstm import LSTM, LSTM_PEEPHOLE, LSTMCarry
+from surnn_jax.cells.minimal import MIN_GRU, MIN_LSTM, MinimalCarry
 from surnn_jax.cells.tanh import TANH, TanhCarry
 
-CELLS: dict[str, Cell] = {c.name: c for c in (TANH, GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE)}
+CELLS: dict[str, Cell] = {
+    cell.name: cell for cell in (TANH, GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, MIN_GRU, MIN_LSTM)
+}
 """Every cell by its name."""
 
 
@@ -28,10 +31,13 @@ __all__ = [
     "GRU_BEFORE",
     "LSTM",
     "LSTM_PEEPHOLE",
+    "MIN_GRU",
+    "MIN_LSTM",
     "TANH",
     "Cell",
     "GRUCarry",
     "LSTMCarry",
+    "MinimalCarry",
     "TanhCarry",
     "get",
 ]

@@ -5,8 +5,7 @@ products are known before the first step, and what is left of the recurrence is 
 
     h[t] = p[t] ∘ h[t-1] + q[t],    p and q functions of x[t]
 
-which the back end `held` runs. The *selective* forms keep h where the switch is closed, and there
-p = 1 and q = 0.
+The *selective* forms keep h where the switch is closed, and there p = 1 and q = 0.
 """
 
 from typing import NamedTuple

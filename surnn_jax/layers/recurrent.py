@@ -16,8 +16,8 @@ class Recurrent(nn.Module):
     """A unit run over a sequence: `nn.RNN` and its cell in one, with a switch.
 
     ``Recurrent("gru", 64)`` is called as ``nn.RNN(nn.GRUCell(64))`` is, by itself or inside
-    `nn.Bidirectional`. Of the arguments of `nn.RNN` only those that lift variables of a linen
-    cell are missing: a functional cell has none.
+    `nn.Bidirectional`. Of the arguments of `nn.RNN` only those are missing that lift variables of
+    a linen cell, as a functional cell has none, and `unroll`: how to loop is the back end's affair.
 
     Unlike `nn.RNN` it returns the initial carry for a sequence of length 0, zeros beyond the end
     of a sequence, works with lengths on any number of batch axes, takes a mask with the input,
@@ -35,6 +35,7 @@ class Recurrent(nn.Module):
         keep_order: with `reverse`, outputs in the order of the inputs.
         learn_carry: the carry from which sequences begin is a parameter (zeros at first).
         backend: how to scan, see :data:`surnn_jax.scan.BACKENDS`.
+        chunk: steps whose carries are kept at a time for the gradient; None for all.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
     """
@@ -49,6 +50,7 @@ class Recurrent(nn.Module):
     keep_order: bool = False
     learn_carry: bool = False
     backend: str = "masked"
+    chunk: int | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -129,6 +131,7 @@ class Recurrent(nn.Module):
             carry=initial_carry,
             fresh=self._fresh(unit),
             backend=self.backend,
+            chunk=self.chunk,
             dtype=self.dtype,
         )
         if not time_major:

@@ -100,7 +100,7 @@ def _schedule(unit: Unit, features: int) -> tuple[float, float, int]:
     share = switch.rate
     if not switch.frozen:
         share = min(1.0, share + _CROWD * switch.gate.support)
-    return switch.rate, share, getattr(switch, "groups", None) or features
+    return switch.rate, share, switch.groups or features
 
 
 def _costs(unit: Unit, features: int, batch: int) -> dict[str, float]:

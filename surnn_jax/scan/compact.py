@@ -21,7 +21,7 @@ from jax.custom_derivatives import SymbolicZero
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
 from surnn_jax.scan import plan
-from surnn_jax.scan.masked import mix, opening, select
+from surnn_jax.scan.masked import mix, opening, select, taught
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
 
@@ -208,6 +208,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
             dg = sum(jax.tree.leaves(gaps))
             if keep is not None:
                 dg = jnp.where(keep.at[now].get(mode="fill", fill_value=False)[..., None], dg, 0)
+            dg = taught(gate, dg)
             slope = gate.slope(a[jnp.minimum(now, steps - 1)].astype(out))
             if a.ndim == 2:
                 dg = dg.sum(1)

@@ -46,6 +46,15 @@ def mix(gate: Gate | None, g: Array | None, candidate: Carry, old: Carry) -> Car
     return jax.tree.map(lambda f, h: jnp.where(g == 0, h, h + g * (f - h)), candidate, old)
 
 
+def taught(gate: Gate, dg: Array) -> Array:
+    """What is owed to the switches ``[..., B, H]``, where few rows teach: theirs, scaled."""
+    lesson = gate.lesson(dg.shape[-2], dg.dtype)
+    if lesson is None:
+        return dg
+    lesson = lesson.reshape((1,) * (dg.ndim - 2) + (-1, 1))
+    return jnp.where(lesson == 0, 0, lesson * dg)
+
+
 def _map_once(function: Callable[[Array], Array], tree: Any) -> Any:
     """`jax.tree.map` that gives leaves which are one object one result."""
     leaves, form = jax.tree.flatten(tree)
@@ -138,6 +147,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
             dg = sum(jax.tree.leaves(gap))
             if keep_t is not None:
                 dg = jnp.where(keep_t[:, None], dg, 0)
+            dg = taught(gate, dg)
             slope = gate.slope(a_t.astype(out))
             if a_t.ndim == 1:
                 dg = dg.sum(0)

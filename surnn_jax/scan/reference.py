@@ -19,6 +19,20 @@ def mix(g: Array, candidate: Array, old: Array) -> Array:
     return jnp.where(g == 1, candidate, jnp.where(g == 0, old, g * candidate + (1 - g) * old))
 
 
+@jax.custom_jvp
+def weighed(g: Array, weight: Array) -> Array:
+    """`g`, whose derivative counts `weight` times."""
+    del weight
+    return g
+
+
+@weighed.defjvp
+def _weighed_jvp(primals, tangents):
+    g, weight = primals
+    # Where it counts 0 times it may be anything, NaN included.
+    return weighed(g, weight), jnp.where(weight == 0, 0, weight * tangents[0])
+
+
 @mix.defjvp
 def _mix_jvp(primals, tangents):
     g, candidate, old = primals
@@ -66,6 +80,9 @@ def scan(
         if a is not None:
             opened = gate(a[t].astype(carry.h.dtype))
             g = jnp.broadcast_to(opened[None] if opened.ndim == 1 else opened, g.shape)
+            lesson = gate.lesson(g.shape[0], g.dtype)
+            if lesson is not None:
+                g = weighed(g, jnp.broadcast_to(lesson[:, None], g.shape))
         if keep is not None:
             g = jnp.where(keep[t][:, None], g, 0)
         carry = jax.tree.map(lambda new, old, g=g: mix(g, new, old), candidate, carry)

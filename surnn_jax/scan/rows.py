@@ -21,7 +21,7 @@ from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
 from surnn_jax.scan import compact, plan
 from surnn_jax.scan.compact import at, materialise, put, values
-from surnn_jax.scan.masked import mix, select
+from surnn_jax.scan.masked import mix, select, taught
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
 
@@ -202,6 +202,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
             dg = sum(jax.tree.leaves(gaps))
             if keep_t is not None:
                 dg = jnp.where(keep_t[:, None], dg, 0)
+            dg = taught(gate, dg)
             slope = gate.slope(_pick(a_t.astype(out), rows))
             da = da.at[t, rows].set(jnp.where(slope == 0, 0, slope * dg.sum(0)), mode="drop")
         if reset_t is not None:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.scan import auto, compact, masked, native, reference, rows
+from surnn_jax.scan.chunked import chunked
 from surnn_jax.scan.unit import SelectiveCarry, Unit, before
-from surnn_jax.switches import Seen
+from surnn_jax.switches import Seen, for_neurons
 from surnn_jax.typing import Array, Carry, Params
 
 BACKENDS = {
@@ -55,6 +56,7 @@ def run(
     carry: Carry | None = None,
     fresh: Carry | None = None,
     backend: str = "masked",
+    chunk: int | None = None,
     dtype: Any = None,
 ) -> Run:
     """Runs a unit over a batch of sequences.
@@ -76,6 +78,8 @@ def run(
         fresh: the carry of the cell from which a sequence begins, ``[H]`` or ``[*batch, H]`` a
             field, for example learned; None for zeros.
         backend: one of :data:`BACKENDS`, or ``"auto"`` for what :func:`.auto.choose` says.
+        chunk: steps whose carries are kept at a time for the gradient, the others computed anew
+            (:func:`.chunked.chunked`); None for all.
         dtype: operands of matrix products are rounded to it (for example ``jnp.bfloat16``);
             sums and the state stay in the parameters' dtype, float32 at least. None for no
             rounding.
@@ -88,6 +92,8 @@ def run(
     """
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"unknown back end {backend!r}; one of: auto, {', '.join(BACKENDS)}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1 step, or None, got {chunk}")
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype must be floating point, got {jnp.dtype(dtype)}")
     batch = _check(unit, params, x, lengths, mask, resets)
@@ -144,12 +150,14 @@ def run(
             if resets is not None:
                 past = jnp.where(resets[..., None], 0, past)
         logits = unit.switch.logits(params["switch"], Seen(x, past, position, keep))
+        logits = for_neurons(logits, state.cell.h.shape[-1])
         if unit.switch.frozen:
             logits = jax.lax.stop_gradient(logits)
 
     compute = jnp.dtype(dtype) if dtype is not None else unit.cell.carry_dtype(params["cell"])
     varying = _alike((params["cell"], x, logits, start, rest, keep, resets))
-    carries = BACKENDS[backend](unit.cell, gate, compute, *varying)
+    scan = BACKENDS[backend] if chunk is None else chunked(BACKENDS[backend], chunk)
+    carries = scan(unit.cell, gate, compute, *varying)
 
     last = jax.tree.map(lambda s, c: c[-1] if steps else s, start, carries)
     end = flat.unfold(last, 0)

@@ -4,7 +4,7 @@ from surnn_jax.switches.event import READERS, Event, event
 from surnn_jax.switches.fourier import Fourier, fourier
 from surnn_jax.switches.gates import GATES, Gate, identity, sigmoid, soft, window
 from surnn_jax.switches.gates import get as get_gate
-from surnn_jax.switches.switch import Seen, Switch, rate_penalty
+from surnn_jax.switches.switch import Seen, Switch, for_neurons, rate_penalty
 
 SWITCHES = {"fourier": fourier, "event": event}
 """Makers of switches by name: ``SWITCHES[name](horizon, **options)``."""
@@ -19,6 +19,7 @@ __all__ = [
     "Seen",
     "Switch",
     "event",
+    "for_neurons",
     "fourier",
     "get_gate",
     "identity",

@@ -72,6 +72,7 @@ class Event(Switch):
 
     def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
         draw, wave = jax.random.split(key)
+        features = self.schedules(features)
         params = self.init_rhythm(wave, features, dtype)
         width = READERS[self.read](seen).shape[-1]
         params["v"] = self.spread * jax.random.normal(draw, (width, features), dtype)

@@ -34,7 +34,7 @@ class Fourier(Switch):
 
     def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
         pick, draw = jax.random.split(key)
-        params = self.init_rhythm(draw, features, dtype)
+        params = self.init_rhythm(draw, self.schedules(features), dtype)
         t = jnp.arange(min(self.horizon, _MOST_STEPS))
         if self.horizon > _MOST_STEPS:  # random places: a stride would beat with the periods
             t = jax.random.randint(pick, (_MOST_STEPS,), 0, self.horizon)

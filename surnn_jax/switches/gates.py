@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,12 @@ class Gate:
     Attributes:
         name: which of the four.
         shape: its one number: half-width of the window, or steepness of the sigmoid.
+        share: how much of a batch teaches the switch, see :func:`window`.
     """
 
     name: str
     shape: float = 1.0
+    share: float = 1.0
 
     @property
     def hard(self) -> bool:
@@ -51,6 +54,18 @@ class Gate:
         s = jax.nn.sigmoid(self.shape * a)
         return self.shape * s * (1 - s)
 
+    def teachers(self, batch: int) -> int:
+        """How many rows of a batch teach the switch: the first ⌈share · B⌉, one at least."""
+        # 0.07 * 100 is a little more than 7.
+        return max(1, math.ceil(self.share * batch - 1e-9))
+
+    def lesson(self, batch: int, dtype: Any) -> Array | None:
+        """The weight of each row of a batch in the switch's gradient, ``[B]``; None for 1."""
+        few = self.teachers(batch)
+        if few >= batch:
+            return None
+        return jnp.where(jnp.arange(batch) < few, jnp.asarray(batch / few, dtype), 0)
+
     def __call__(self, a: Array) -> Array:
         """:meth:`value`, whose derivative is :meth:`slope`."""
         return _switch(self, a)
@@ -73,7 +88,14 @@ def _positive(name: str, what: str, value: float) -> float:
     return float(value)
 
 
-def window(width: float = 0.25) -> Gate:
+def _hard(name: str, what: str, value: float, share: float) -> Gate:
+    value = _positive(name, what, value)
+    if not 0 < share <= 1:
+        raise ValueError(f"{name}: share must lie above 0 and not above 1, got {share}")
+    return Gate(name, value, float(share))
+
+
+def window(width: float = 0.25, share: float = 1.0) -> Gate:
     """Step with a triangular surrogate of compact support: ``max(0, 1 - |a|/width) / width``.
 
     Outside the window nothing is owed to the switch, so a kernel computes candidates for open
@@ -81,18 +103,22 @@ def window(width: float = 0.25) -> Gate:
 
     Args:
         width: half-width, in units of the normalised logit.
+        share: in (0, 1]: only the first ⌈share · B⌉ rows of a batch teach the switch what the
+            loss gains by an update, their gradient scaled up to stand for all. The candidates of
+            nearly open neurons are then needed in those rows alone. Unbiased where the rows of a
+            batch are in random order; the gradient of everything else is untouched.
     """
-    return Gate("window", _positive("window", "width", width))
+    return _hard("window", "width", width, share)
 
 
-def sigmoid(steepness: float = 4.0) -> Gate:
-    """Step with the derivative of ``sigmoid(steepness * a)`` as surrogate."""
-    return Gate("sigmoid", _positive("sigmoid", "steepness", steepness))
+def sigmoid(steepness: float = 4.0, share: float = 1.0) -> Gate:
+    """Step with the derivative of ``sigmoid(steepness * a)`` as surrogate; share as there."""
+    return _hard("sigmoid", "steepness", steepness, share)
 
 
-def identity() -> Gate:
+def identity(share: float = 1.0) -> Gate:
     """Step whose gradient passes straight through. Wants a tenth of the learning rate."""
-    return Gate("identity")
+    return _hard("identity", "slope", 1.0, share)
 
 
 def soft(steepness: float = 8.0) -> Gate:

@@ -44,6 +44,10 @@ class Switch:
         longest: the longest period drawn, in steps; None for `horizon`.
         per_neuron: whether every neuron has its own K frequencies; False for K shared ones, as
             in the paper.
+        groups: G, how many schedules the layer has: neurons are cut into G blocks of equal size
+            that open and close together. None for one a neuron, as in the paper; 1 is one rhythm
+            for the layer. Where few schedules are open at a time whole steps fall empty, and a
+            step that is empty costs nothing anywhere.
         gate: how a logit opens, see :mod:`surnn_jax.switches.gates`.
         frozen: no gradient reaches the switch: its random start is kept. The control that any
             claim about learned rhythms has to beat.
@@ -55,6 +59,7 @@ class Switch:
     shortest: float = 2.0
     longest: float | None = None
     per_neuron: bool = False
+    groups: int | None = None
     gate: gates.Gate = _WINDOW
     frozen: bool = False
 
@@ -64,6 +69,8 @@ class Switch:
             raise ValueError(f"{name}: horizon must be at least 1 step, got {self.horizon}")
         if self.harmonics < 0:
             raise ValueError(f"{name}: harmonics must not be negative, got {self.harmonics}")
+        if self.groups is not None and self.groups < 1:
+            raise ValueError(f"{name}: groups must be at least 1, got {self.groups}")
         if not 0 < self.rate < 1:
             raise ValueError(
                 f"{name}: rate must lie strictly between 0 and 1, got {self.rate}; "
@@ -91,12 +98,27 @@ class Switch:
         return False
 
     def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
-        """Draws parameters; biases are set so that `seen` opens every neuron at `rate`."""
+        """Draws parameters; biases are set so that `seen` opens every neuron at `rate`.
+
+        Raises:
+            ValueError: `features` neurons cannot be cut into `groups` equal blocks.
+        """
         raise NotImplementedError
 
     def logits(self, params: Params, seen: Seen) -> Array:
-        """Normalised logits a, ``[T, H]`` or ``[T, B, H]``; a switch is open where a > 0."""
+        """Normalised logits a, ``[T, H]`` or ``[T, B, H]``; a switch is open where a > 0.
+
+        With groups ``[T, G]`` or ``[T, B, G]``: :func:`for_neurons` repeats them.
+        """
         raise NotImplementedError
+
+    def schedules(self, features: int) -> int:
+        """G, or H without groups."""
+        groups = self.groups or features
+        if features % groups:
+            name = type(self).__name__.lower()
+            raise ValueError(f"{name}: {features} neurons cannot be cut into {groups} equal groups")
+        return groups
 
     def init_rhythm(self, key: Array, features: int, dtype: Any) -> Params:
         """Random frequencies, amplitudes and phases; see :meth:`rhythm`."""
@@ -125,6 +147,12 @@ class Switch:
             angle = clock * theta[k].reshape(*lead[1:], -1) + phi[k].reshape(*lead[1:], -1)
             total = total + alpha[k].reshape(*lead[1:], -1) * jnp.sin(angle)
         return total
+
+
+def for_neurons(a: Array, features: int) -> Array:
+    """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋."""
+    groups = a.shape[-1]
+    return a if groups == features else jnp.repeat(a, features // groups, axis=-1)
 
 
 def quantile_bias(raw: Array, rate: float, valid: Array | None) -> Array:

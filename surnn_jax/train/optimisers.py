@@ -8,7 +8,7 @@ import optax
 
 from surnn_jax.typing import Params
 
-_RULES = {"adam": optax.adam, "rmsprop": optax.rmsprop}
+_RULES = {"adam": optax.scale_by_adam, "rmsprop": optax.scale_by_rms}
 _SCHEDULES = ("constant", "cosine")
 _FLOOR = 0.05  # where the cosine ends, as a share of its peak
 
@@ -24,6 +24,8 @@ class OptimiserConfig:
         total_steps: length of the cosine in steps.
         clip: largest global norm of the gradient of the weights; None for no clipping. The
             switches' gradient neither counts towards the norm nor is scaled.
+        weight_decay: share of every weight taken off a step, as a factor on the learning rate
+            (decoupled, as in AdamW: arXiv 1711.05101). Switches do not decay.
         switch_scale: factor on the learning rate of the parameters below a key ``switch``; 0
             keeps them as they are.
 
@@ -36,6 +38,7 @@ class OptimiserConfig:
     schedule: str = "constant"
     total_steps: int | None = None
     clip: float | None = None
+    weight_decay: float = 0.0
     switch_scale: float = 1.0
 
     def __post_init__(self):
@@ -49,6 +52,8 @@ class OptimiserConfig:
             raise ValueError(f"schedule cosine needs total_steps >= 1, got {self.total_steps}")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         if not 0 <= self.switch_scale < math.inf:
             raise ValueError(f"switch_scale must not be negative, got {self.switch_scale}")
 
@@ -58,10 +63,13 @@ def make(config: OptimiserConfig) -> optax.GradientTransformation:
     rate = config.learning_rate
     if config.schedule == "cosine":
         rate = optax.cosine_decay_schedule(rate, config.total_steps, alpha=_FLOOR)
-    rule = _RULES[config.name](rate)
+    rule, down = _RULES[config.name](), optax.scale_by_learning_rate(rate)
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
-    scale = optax.scale(config.switch_scale)
-    rules = {"weights": optax.chain(clip, rule), "switch": optax.chain(rule, scale)}
+    decay = optax.add_decayed_weights(config.weight_decay)
+    rules = {
+        "weights": optax.chain(clip, rule, decay, down),
+        "switch": optax.chain(rule, down, optax.scale(config.switch_scale)),
+    }
     return optax.partition(rules, _labels)
 
 
