@@ -14,7 +14,12 @@ STEPS, BATCH, INPUTS, FEATURES = 4, 3, 2, 6
 HORIZON = 9
 
 CELLS = tuple(cells.CELLS.values())
-GATES = (switches.window(1.0, share=0.4), switches.sigmoid(), switches.identity(), switches.soft(3.0))
+GATES = (
+    switches.window(1.0, share=0.4),
+    switches.sigmoid(),
+    switches.identity(),
+    switches.soft(3.0),
+)
 SWITCHES = (
     ("fourier", {"harmonics": 2}),
     ("fourier", {"harmonics": 3, "per_neuron": True}),

@@ -78,5 +78,5 @@ def test_what_is_kept_grows_with_the_number_of_chunks(backend):
 def test_what_no_chunk_can_be():
     unit = selective("tanh", None)
     params = unit.init(jax.random.key(0), jnp.zeros((1, 1, 2)), 4, jnp.float64)
-    with pytest.raises(ValueError, match="^chunk must be at least 1 step, or None, got 0$"):
+    with pytest.raises(ValueError, match=r"^chunk must be at least 1 step, or None, got 0$"):
         run(unit, params, jnp.zeros((3, 1, 2)), chunk=0)

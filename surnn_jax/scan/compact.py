@@ -19,9 +19,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from surnn_jax.cells import Cell
-from surnn_jax.cells.cell import product
-from surnn_jax.scan import plan
-from surnn_jax.scan.masked import mix, opening, select, taught
+from surnn_jax.scan import adjoint, plan
+from surnn_jax.scan.adjoint import opening, select
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
 
@@ -74,11 +73,8 @@ def scan(
 
     def step(j, state):
         carry, carries = state
-        x_t, a_t, keep_t, reset_t = at(todo.index[j], (x, a, keep, resets))
-        if reset_t is not None:
-            carry = select(reset_t, fresh, carry)
-        candidate = cell.step(params, carry, x_t, dtype)
-        carry = mix(gate, opening(gate, a_t, keep_t, carry.h), candidate, carry)
+        now = at(todo.index[j], (x, a, keep, resets))
+        carry = adjoint.forward(cell, gate, dtype, params, fresh, carry, now)
         return carry, put(carries, j + 1, carry)
 
     carries = jax.tree.map(lambda s: lax.empty((x.shape[0] + 1, *s.shape), s.dtype), start)
@@ -102,10 +98,9 @@ def _backward(cell, gate, dtype, saved, cotangents):
         nothing = jax.tree.map(jnp.zeros_like, (params, x, a, start, fresh))
         return *nothing, None, None
     out = cell.carry_dtype(params)
-    # Turned once: a product that reads its kernel across takes twice as long on a CPU.
-    turned = lax.optimization_barrier(jax.tree.map(jnp.transpose, params["recurrent"]))
     cotangents = materialise(cotangents, carries)
     vectors = cell.spread(params, start.h.shape)
+    pull = adjoint.puller(cell, gate, dtype, params, vectors)
     wanted = None if a is None else plan.needed(gate, a.astype(start.h.dtype), learned is not None)
     todo = plan.listed(plan.steps_with(wanted, keep, resets, x.shape[0]))
     block = max(1, min(steps, _ROWS // max(size, 1)))
@@ -117,34 +112,6 @@ def _backward(cell, gate, dtype, saved, cotangents):
             return jax.tree.map(jnp.add, total, at(last - 1 - i, cotangents))
 
         return lax.fori_loop(0, last - first, add, ahead)
-
-    def back(g, tree):
-        return sum(product(tree[k], turned[k], dtype, out) for k in g)
-
-    def step(total, old, z, u, inner, g):
-        """Pulls back through one step: what is owed to its arguments."""
-        pull = jax.vjp(cell.rule, vectors, old, z, {**u, **inner})[1]
-        if g is None:
-            dvec, past, dz, du = pull(total)
-        else:
-            toward = jax.tree.map(lambda d: g * d, total)
-            # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
-            dvec, dold, dz, du = jax.tree.map(lambda d: jnp.where(g == 0, 0, d), pull(toward))
-            past = jax.tree.map(lambda d, p: (1 - g) * d + p, total, dold)
-        if inner:
-            dv = back(cell.inner_recurrent, du)
-            more = jax.vjp(cell.inner, vectors, old, z, u)[1](dv)
-            dvec, past, dz = (
-                jax.tree.map(jnp.add, p, q) for p, q in zip((dvec, past, dz), more[:3], strict=True)
-            )
-            du = {**du, **{k: du[k] + more[3][k] for k in cell.recurrent}}
-        if cell.recurrent:
-            past = past._replace(h=past.h + back(cell.recurrent, du))
-        return dvec, past, dz, du
-
-    def weight(operand, d):
-        rows = (operand.reshape(-1, operand.shape[-1]).T, d.reshape(-1, d.shape[-1]))
-        return product(*rows, dtype, out)
 
     def walk(b, state):
         ahead, dweights, dvectors, dfresh, dx, da = state
@@ -174,45 +141,39 @@ def _backward(cell, gate, dtype, saved, cotangents):
             g = opening(gate, a_t, keep_t, start.h)
             args = (total, *at(i, (old, z, u, inner)), g)
             if learned is None:
-                dvec, past, dz_t, du_t = step(*args)
+                owed = pull(*args)[1]
             else:
-                closed = jax.tree.map(jnp.zeros_like, (vectors, *at(0, (dz, du))))
-                dvec, past, dz_t, du_t = lax.cond(
-                    (g != 0).any(), step, lambda d, *_: (closed[0], d, *closed[1:]), *args
+                nothing = jax.tree.map(jnp.zeros_like, (vectors, *at(0, (dz, du))))
+                closed = adjoint.Owed(nothing[0], total, *nothing[1:])
+                owed = lax.cond(
+                    (g != 0).any(), lambda *args: pull(*args)[1], lambda *_: closed, *args
                 )
+            past = owed.past
             if reset_t is not None:
                 nothing = jax.tree.map(jnp.zeros_like, past)
                 dfresh = jax.tree.map(jnp.add, dfresh, select(reset_t, past, nothing))
                 past = select(reset_t, nothing, past)
-            dvectors = jax.tree.map(jnp.add, dvectors, dvec)
+            dvectors = jax.tree.map(jnp.add, dvectors, owed.vectors)
             if totals is not None:
                 totals = put(totals, i, total)
-            return past, dvectors, dfresh, put(dz, i, dz_t), put(du, i, du_t), totals
+            return past, dvectors, dfresh, put(dz, i, owed.z), put(du, i, owed.u), totals
 
         zeros = jax.tree.map(jnp.zeros_like, (z, {**u, **inner}, old if learned == () else None))
         state = (ahead, dvectors, dfresh, *zeros)
         turns = jnp.minimum(block, todo.count - first)
         ahead, dvectors, dfresh, dz, du, totals = lax.fori_loop(0, turns, one, state)
 
-        operands = dict.fromkeys(cell.recurrent, old.h) | dict.fromkeys(cell.inner_recurrent, v)
-        more = {
-            "input": {k: weight(x_b, dz[k]) for k in cell.inputs},
-            "recurrent": {k: weight(operands[k], du[k]) for k in operands},
-        }
+        owed = adjoint.Owed({}, ahead, dz, du)
+        more = adjoint.kernels(cell, dtype, out, x_b, old.h, v, owed)
         dweights = jax.tree.map(jnp.add, dweights, more)
-        toward = sum(product(dz[k], params["input"][k].T, dtype, out) for k in cell.inputs)
+        toward = adjoint.inputs(cell, dtype, out, params, dz)
         dx = dx.at[now].set(toward.astype(dx.dtype), mode="drop")
         if totals is not None:
             candidate = cell.update(params, old, z, {**u, **inner})
-            gaps = jax.tree.map(lambda d, f, o: d * (f - o), totals, candidate, old)
-            dg = sum(jax.tree.leaves(gaps))
-            if keep is not None:
-                dg = jnp.where(keep.at[now].get(mode="fill", fill_value=False)[..., None], dg, 0)
-            dg = taught(gate, dg)
-            slope = gate.slope(a[jnp.minimum(now, steps - 1)].astype(out))
-            if a.ndim == 2:
-                dg = dg.sum(1)
-            rows = jnp.where(slope == 0, 0, slope * dg)
+            kept = None if keep is None else keep.at[now].get(mode="fill", fill_value=False)
+            rows = adjoint.logits(
+                gate, a[jnp.minimum(now, steps - 1)], kept, totals, candidate, old
+            )
             da = da.at[now].set(rows.astype(da.dtype), mode="drop")
         return ahead, dweights, dvectors, dfresh, dx, da
 

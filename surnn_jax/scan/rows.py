@@ -19,9 +19,9 @@ from jax import lax
 
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
-from surnn_jax.scan import compact, plan
+from surnn_jax.scan import adjoint, compact, plan
+from surnn_jax.scan.adjoint import mix, select
 from surnn_jax.scan.compact import at, materialise, put, values
-from surnn_jax.scan.masked import mix, select, taught
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
 
@@ -198,13 +198,9 @@ def _backward(cell, gate, dtype, saved, cotangents):
         dx_t = sum(product(dz[k], fed[k], dtype, out) for k in fed)
         dx = put(dx, t, at(t, dx) + dx_t)
         if da is not None:
-            gaps = jax.tree.map(lambda d, f, o: d * (f - o), owed, candidate, old)
-            dg = sum(jax.tree.leaves(gaps))
-            if keep_t is not None:
-                dg = jnp.where(keep_t[:, None], dg, 0)
-            dg = taught(gate, dg)
-            slope = gate.slope(_pick(a_t.astype(out), rows))
-            da = da.at[t, rows].set(jnp.where(slope == 0, 0, slope * dg.sum(0)), mode="drop")
+            near = _pick(a_t, rows)
+            owing = adjoint.logits(gate, near, keep_t, owed, candidate, old)
+            da = da.at[t, rows].set(owing, mode="drop")
         if reset_t is not None:
             nothing = jax.tree.map(jnp.zeros_like, past)
             dfresh = jax.tree.map(jnp.add, dfresh, select(reset_t, past, nothing))
