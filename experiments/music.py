@@ -107,7 +107,16 @@ PRESETS: dict[str, dict[str, Config]] = {
     "jsb": _units(Config("jsb")),
     # python -m experiments.music --preset=nottingham --data_dir=FOLDER
     "nottingham": _units(
-        Config("nottingham", horizon=512, weight_noise=0.075, schedule="cosine", max_epochs=150)
+        Config(
+            "nottingham",
+            horizon=512,
+            learning_rate=0.01,
+            schedule="cosine",
+            weight_decay=0.1,
+            batch_size=4,
+            max_epochs=80,
+            patience=80,
+        )
     ),
 }
 

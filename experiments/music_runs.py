@@ -11,7 +11,7 @@ import data
 from data.batches import Batches
 from experiments import figures, records, sound
 from experiments.music import Config
-from experiments.music_task import carry_on, look_inside, model_of, resting_logit, score, task_of
+from experiments.music_task import carry_on, look_inside, look_through, model_of, score, task_of
 from surnn_jax import train
 
 EXPERIMENT = "music"
@@ -67,7 +67,7 @@ def go(
 def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> records.Record:
     """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
-    task = task_of(config, resting_logit(splits["train"].x))
+    task = task_of(config, look_through(splits["train"].x, config.batch_size))
     batches = batches_of(config, splits)
     settings, optimiser = _plans(config, batches["train"].steps_per_epoch)
     fit = train.fit(

@@ -1,6 +1,6 @@
 """The model, the loss and the score of the music experiment, as pure functions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,11 +73,28 @@ def measure(model: FramePredictor, params: Params, batch: dict[str, Array]) -> M
     }
 
 
-def resting_logit(pieces: Iterable[np.ndarray]) -> float:
-    """The logit of the share of keys that sound, over all pieces ``[T, 88]``."""
-    rolls = np.concatenate(list(pieces))
+class Pieces(NamedTuple):
+    """What a run has to know of the training pieces.
+
+    Attributes:
+        logit: of the share of keys that sound. The bias of the read-out starts from it; from
+            zeros it takes most of the training to learn how few keys sound at once.
+        frames: predicted frames of a batch, on average. The loss is divided by it, not by those
+            of the batch at hand: pieces of a length share a batch, and a frame of a short piece
+            would count more than one of a long.
+    """
+
+    logit: float
+    frames: float
+
+
+def look_through(pieces: Sequence[np.ndarray], batch_size: int) -> Pieces:
+    """Looks through the training pieces ``[T, 88]``."""
+    rolls = np.concatenate(pieces)
     share = rolls.sum(dtype=np.int64) / rolls.size
-    return float(np.log(share / (1 - share)))
+    batches = -(-len(pieces) // batch_size)
+    logit = float(np.log(share / (1 - share)))
+    return Pieces(logit, (len(rolls) - len(pieces)) / batches)
 
 
 def noisy(params: Params, key: Array, deviation: float) -> Params:
@@ -96,20 +113,19 @@ def noisy(params: Params, key: Array, deviation: float) -> Params:
     return {**params, "recurrent": {**params["recurrent"], "cell": cell}}
 
 
-def task_of(config: Config, bias: float) -> Task:
+def task_of(config: Config, pieces: Pieces) -> Task:
     """The three functions that the trainer wants.
 
     Args:
         config: what to train.
-        bias: of the read-out at the start: :func:`resting_logit` of the training pieces. From
-            zeros it takes most of the training to learn how few keys sound at once.
+        pieces: what :func:`look_through` says of those trained on.
     """
     model = model_of(config)
 
     def init(key, batch):
         x, _, lengths, _ = frames(batch)
         params = model.init(key, x, lengths)["params"]
-        start = jnp.full_like(params["readout"]["bias"], bias)
+        start = jnp.full_like(params["readout"]["bias"], pieces.logit)
         return {**params, "readout": {**params["readout"], "bias": start}}
 
     def loss(params, batch, key):
@@ -118,7 +134,7 @@ def task_of(config: Config, bias: float) -> Task:
         measured = measure(model, params, batch)
         (nats, weight), (rate, _) = measured["nll"], measured["update_rate"]
         penalty = switches.rate_penalty(rate / weight, config.rate)
-        return nats / weight + config.hold * penalty, measured
+        return nats / pieces.frames + config.hold * penalty, measured
 
     def evaluate(params, batch):
         return measure(model, params, batch)

@@ -304,6 +304,7 @@ YES = np.ones((BATCH, STEPS), bool)
         (r"inputs must have shape \[\*batch, T, D\], got \(4,\)", X[0, 0], {}),
         ("inputs must be floating point, got int32", X.astype(np.int32), {}),
         ("mask is given twice", (X, YES), {"mask": YES}),
+        (r"inputs must be an array or \(inputs, mask\), got 3", (X, YES, YES), {}),
         (r"mask must .*shape \(3, 6\), got .*\(6, 3\)", X, {"mask": YES.T}),
         (r"mask must .*shape \(3, 6\), got .*\(3,\)", X, {"mask": YES[:, 0]}),
         (r"mask must .*shape \(3, 6\), got .*\(\)", X, {"mask": YES[0, 0]}),
@@ -336,6 +337,10 @@ def test_arguments_that_do_not_fit_are_named(message, inputs, options, initialis
         ("unknown back end 'fast'; one of: .*reference, masked", {"backend": "fast"}),
         ("features must be at least 1, got 0", {"features": 0}),
         ("dtype must be floating point, got int32", {"dtype": jnp.int32}),
+        (
+            "parameters must be float32 or float64, got bfloat16; products alone may be",
+            {"param_dtype": jnp.bfloat16},
+        ),
     ],
 )
 def test_options_that_do_not_exist_are_named(message, arguments):
@@ -356,3 +361,5 @@ def test_a_stream_needs_parameters_and_a_carry_that_fits():
         layer.apply(variables, carry, X[:, 0], method="step")
     with pytest.raises(Exception, match=r"shape \(3, 5\).*shape \(4, 5\)"):
         layer.apply(variables, X[..., 1:])
+    with pytest.raises(ValueError, match="a step needs a carry; initial_carry gives the first"):
+        layer.apply(variables, None, X[:, 0], method="step")

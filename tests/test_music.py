@@ -41,12 +41,12 @@ def arrays(workdir: Path) -> bytes:
     import jax
 
     from data.batches import Batches
-    from experiments.music_task import task_of
+    from experiments.music_task import Pieces, task_of
     from surnn_jax import train
     from surnn_jax.train import checkpoint, step
 
     config = music.Config(**records.read(workdir / "result.json").config)
-    task, folder = task_of(config, 0.0), checkpoint.find(workdir)
+    task, folder = task_of(config, Pieces(0.0, 1.0)), checkpoint.find(workdir)
     batch = Batches([np.zeros((9, 88), np.uint8)], config.batch_size).batch(0)
     optimiser = train.make_optimiser(train.OptimiserConfig(clip=1.0))
     like = jax.eval_shape(

@@ -81,8 +81,13 @@ class Cell:
             ``{"input": {gate: [D, H]}, "recurrent": {gate: [H, H]}, "vector": {name: [H]}}``.
 
         Raises:
-            ValueError: if `inputs` or `features` is not positive.
+            ValueError: if `inputs` or `features` is not positive, or `dtype` too narrow.
         """
+        if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)):
+            raise ValueError(
+                f"{self.name}: parameters must be float32 or float64, got {jnp.dtype(dtype)}; "
+                "products alone may be computed in less"
+            )
         for what, size in (("inputs", inputs), ("features", features)):
             if size < 1:
                 raise ValueError(f"{self.name}: {what} must be at least 1, got {size}")

@@ -97,6 +97,8 @@ class Recurrent(nn.Module):
         if isinstance(inputs, tuple):
             if mask is not None:
                 raise ValueError("mask is given twice: with the inputs and by name")
+            if len(inputs) != 2:
+                raise ValueError(f"inputs must be an array or (inputs, mask), got {len(inputs)}")
             inputs, mask = inputs
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
@@ -182,6 +184,8 @@ class Recurrent(nn.Module):
             The next carry and the output ``[*batch, H]``.
         """
         unit, params = self._bound()
+        if carry is None:
+            raise ValueError("a step needs a carry; initial_carry gives the first")
         return scan.step(unit, params, carry, inputs, dtype=self.dtype)
 
     def _bound(self):
