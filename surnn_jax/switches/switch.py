@@ -140,12 +140,19 @@ class Switch:
         """``Σ_k alpha[k] sin(theta[k] t / horizon + phi[k])``, ``[*t.shape, H]``."""
         theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
         clock = t.astype(theta.dtype)[..., None] / self.horizon
-        lead = (1,) * clock.ndim
+        lead = (1,) * t.ndim
+        if not self.per_neuron:
+            # sin(u + phi) = sin u cos phi + cos u sin phi: where neurons share their frequencies,
+            # T · K sines and one product do instead of T · K · H sines.
+            angle = clock * theta.reshape(*lead, -1)
+            waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+            parts = jnp.concatenate([alpha * jnp.cos(phi), alpha * jnp.sin(phi)])
+            return jnp.matmul(waves, parts, precision=jax.lax.Precision.HIGHEST)
         total = jnp.zeros((*t.shape, alpha.shape[-1]), theta.dtype)
         # One harmonic at a time keeps memory at one table, whatever K is.
         for k in range(self.harmonics):
-            angle = clock * theta[k].reshape(*lead[1:], -1) + phi[k].reshape(*lead[1:], -1)
-            total = total + alpha[k].reshape(*lead[1:], -1) * jnp.sin(angle)
+            angle = clock * theta[k].reshape(*lead, -1) + phi[k].reshape(*lead, -1)
+            total = total + alpha[k].reshape(*lead, -1) * jnp.sin(angle)
         return total
 
 
