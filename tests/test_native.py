@@ -128,9 +128,22 @@ def test_any_shape_and_rate(seed, shape, table, masks, shift):
 
 @needs_kernel
 @pytest.mark.usefixtures("float64")
-def test_a_sequence_of_many_chunks():
-    # 512 KiB of states, or 512 steps, make a chunk.
-    assert_same(cells.TANH, make(cells.TANH, 1, "example", (1100, 1, 2, 9)))
+@pytest.mark.parametrize("table", TABLES[1:])
+def test_a_sequence_of_many_chunks(table):
+    # 256 KiB of states or 256 steps are a chunk, 64 entries of a neuron are a block, 64 neurons are
+    # read at once, and 8 rows go through time together.
+    problem = make(cells.GRU, 1, table, (300, 9, 2, 70))
+    assert_same(cells.GRU, problem)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("table", TABLES[1:])
+def test_few_rows_teach_the_switch(table):
+    # 3 of 11: some rows of a tile, and of those that go through time together.
+    problem = make(cells.LSTM_PEEPHOLE, 1, table, (5, 11, 2, 9))
+    gate = switches.window(0.5, share=0.25)
+    assert_same(cells.LSTM_PEEPHOLE, problem, gate, oracle="reference")
 
 
 @needs_kernel
@@ -231,6 +244,10 @@ def test_broken_numbers_pass_through():
             fine = np.isfinite(w)
             np.testing.assert_allclose(f[fine], w[fine], rtol=1e-8, atol=1e-8)
         assert not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(df))
+        nowhere = np.isnan(free[2])
+        if nowhere.any():  # the logit's own gradient where a row looks, the state's before it
+            assert np.isnan(df[2][nowhere]).any()
+            assert np.isnan(df[3].h[:, 4]).any()
 
 
 @needs_kernel

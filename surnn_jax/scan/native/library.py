@@ -25,8 +25,9 @@ def load() -> ctypes.CDLL | str:
         for name in (FORWARD, BACKWARD):
             target = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(name, target, platform="cpu")
-    except (OSError, AttributeError) as error:
-        return f"{files[0].name} cannot be loaded: {error}"
+    # XLA refuses a kernel built for another version of its interface by an exception of its own.
+    except Exception as error:
+        return f"{files[0].name} cannot be loaded, build it anew: {error}"
     library.surnn_kernels.restype = ctypes.c_char_p
     return library
 

@@ -9,56 +9,75 @@ template <class T, class Cell> struct Forward {
     const Problem& p;
     const Weights<T, Cell>& w;
 
-    template <int W> bool run(int64_t row) {
-        using L = Layout<T, W>;
-        const int64_t h = p.features;
-        const auto& shape = w.shape;
+    Forward(const Problem& p_, const Weights<T, Cell>& w_) : p(p_), w(w_) {}
+
+    bool run(int width, int64_t first, int64_t many) {
+        bool done = true;
+        with_width<T>(width, [&](auto w) {
+            constexpr int W = decltype(w)::value;
+            for (int64_t at = 0; done && at < many; at += together(W))
+                done = tiles_of<W>(first + at * W, smaller(many - at, together(W)));
+        });
+        return done;
+    }
+
+  private:
+    // `many` tiles of W rows from `first` on.
+    template <int W> bool tiles_of(int64_t first, int64_t many) {
+        const int64_t h = p.features, size = w.shape.width() * W;
         Scratch scratch;
-        T* state = scratch.get<T>(shape.width() * W, true);
+        T* states = scratch.get<T>(size * many, true);
         Opening<T> opening{scratch.get<int>(h), nullptr, 0, 0, false};
         Entries<T, Cell> e;
         e.allocate(scratch, h * W);
         if (scratch.failed) return false;
-        T* frame = state + shape.hwidth() * W;
-        for (int b = 0; b < W; ++b)
-            L::set_row(state, b, of<T>(p.start[0]) + (row + b) * h, h);
+        for (int64_t r = 0; r < many * W; ++r)
+            Layout<T, W>::set_row(states + r / W * size, r % W, of<T>(p.start[0]) + (first + r) * h,
+                                  h);
         if (p.table == surnn::kDense) opening.all(h);
+        for (int64_t t = 0; t < p.steps; ++t)
+            for (int64_t k = 0; k < many; ++k)
+                step<W>(t, first + k * W, states + k * size, opening, e);
+        return true;
+    }
 
-        for (int64_t t = 0; t < p.steps; ++t) {
-            const T* rows[Cell::C][W];
-            T* out[Cell::C][W];
-            for (int c = 0; c < Cell::C; ++c)
-                for (int b = 0; b < W; ++b) {
-                    rows[c][b] = before<T>(p, c, t, row + b);
-                    out[c][b] = of<T>(p.carries[c]) + (t * p.batch + row + b) * h;
-                    std::memcpy(out[c][b], rows[c][b], h * sizeof(T));
-                }
-            if (p.resets != nullptr)
-                for (int b = 0; b < W; ++b)
-                    if (p.resets[t * p.batch + row + b]) L::set_row(state, b, rows[0][b], h);
-            const int look = p.keep == nullptr ? W : kept_rows<W>(p, t, row);
-            if (look == 0) continue;
-            const T* a = nullptr;
-            if (p.table != surnn::kDense) {
-                a = logits_at<T>(p, t, row);
-                opening.read(a, h, false, 0);
-                if (opening.count == 0) continue;
+    template <int W>
+    void step(int64_t t, int64_t row, T* state, Opening<T>& opening, Entries<T, Cell>& e) {
+        using L = Layout<T, W>;
+        const int64_t h = p.features;
+        const T* rows[Cell::C][W];
+        T* out[Cell::C][W];
+        for (int c = 0; c < Cell::C; ++c)
+            for (int b = 0; b < W; ++b) {
+                rows[c][b] = before<T>(p, c, t, row + b);
+                out[c][b] = of<T>(p.carries[c]) + (t * p.batch + row + b) * h;
+                std::memcpy(out[c][b], rows[c][b], h * sizeof(T));
             }
-            const T* x = of<T>(p.x) + (t * p.batch + row) * p.inputs;
-            for (int b = 0; b < W; ++b) L::set_row(frame, b, x + b * p.inputs, p.inputs);
-            candidates<T, Cell, W>(w, state, rows, opening.open, opening.count, e, nullptr, 0);
-            for (int s = 0; s < opening.count; ++s) {
-                const int i = opening.open[s];
-                const bool odd = opening.odd && a[i] != a[i];
-                for (int b = 0; b < W; ++b) {
-                    if (look < W && !kept(p, t, row + b)) continue;
-                    for (int c = 0; c < Cell::C; ++c)
-                        out[c][b][i] = odd ? nan_of<T>() : e.fresh[c * e.plane + s * W + b];
-                    state[L::at(i, b)] = out[0][b][i];
-                }
+        if (p.resets != nullptr)
+            for (int b = 0; b < W; ++b)
+                if (p.resets[t * p.batch + row + b]) L::set_row(state, b, rows[0][b], h);
+        const int look = p.keep == nullptr ? W : kept_rows(p, t, row, W);
+        if (look == 0) return;
+        const T* a = nullptr;
+        if (p.table != surnn::kDense) {
+            a = logits_at<T>(p, t, row);
+            opening.read(a, h, false, 0);
+            if (opening.count == 0) return;
+        }
+        const T* x = of<T>(p.x) + (t * p.batch + row) * p.inputs;
+        T* frame = state + w.shape.hwidth() * W;
+        for (int b = 0; b < W; ++b) L::set_row(frame, b, x + b * p.inputs, p.inputs);
+        candidates<T, Cell, W>(w, state, rows, opening.open, opening.count, e);
+        for (int s = 0; s < opening.count; ++s) {
+            const int i = opening.open[s];
+            const bool odd = opening.odd && a[i] != a[i];
+            for (int b = 0; b < W; ++b) {
+                if (look < W && !kept(p, t, row + b)) continue;
+                for (int c = 0; c < Cell::C; ++c)
+                    out[c][b][i] = odd ? nan_of<T>() : e.fresh[c * e.plane + s * W + b];
+                state[L::at(i, b)] = out[0][b][i];
             }
         }
-        return true;
     }
 };
 

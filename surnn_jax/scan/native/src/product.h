@@ -1,60 +1,10 @@
-// The three products of a step, over open neurons only.
-//
-// Weights are packed by neuron: packed[i][block][gate][lane], where blocks of `lanes` inputs run
-// over the H recurrent ones and then over the D of the input frame, both padded with zeros. The
-// rows of a neuron are one contiguous stream, and the gradient has the same layout.
+// The products of the forward rule: of listed neurons with the states of a tile at one step, and of
+// one neuron with the states of many steps.
 #pragma once
 
-#include "kernel.h"
-#include "vec.h"
+#include "packed.h"
 
 namespace {
-
-using surnn::Pool;
-using surnn::Problem;
-
-template <class T, int G> struct Packed {
-    int64_t features, inputs, hblocks, xblocks, stride;
-    Packed(int64_t h, int64_t d)
-        : features(h),
-          inputs(d),
-          hblocks(padded(h, lanes<T>) / lanes<T>),
-          xblocks(padded(d, lanes<T>) / lanes<T>),
-          stride((hblocks + xblocks) * G * lanes<T>) {}
-    int64_t blocks() const { return hblocks + xblocks; }
-    int64_t hwidth() const { return hblocks * lanes<T>; }
-    int64_t xwidth() const { return xblocks * lanes<T>; }
-    int64_t width() const { return hwidth() + xwidth(); }
-    int64_t size() const { return features * stride; }
-
-    // Calls f(packed index, matrix, gate, row, column) for the elements of one block.
-    template <class F> void each(int64_t block, F f) const {
-        const bool recurrent = block < hblocks;
-        const int64_t first = (recurrent ? block : block - hblocks) * lanes<T>;
-        const int64_t count = smaller(lanes<T>, (recurrent ? features : inputs) - first);
-        SURNN_UNROLL
-        for (int g = 0; g < G; ++g)
-            for (int64_t i = 0; i < features; ++i)
-                f(i * stride + (block * G + g) * lanes<T>, recurrent, g, first, count, i);
-    }
-    void pack(const Problem& p, int64_t block, T* to) const {
-        each(block, [&](int64_t at, bool recurrent, int g, int64_t first, int64_t count, int64_t i) {
-            const T* from = static_cast<const T*>(recurrent ? p.recurrent[g] : p.input[g]);
-            from += first * features + i;
-            for (int64_t l = 0; l < count; ++l) to[at + l] = from[l * features];
-            for (int64_t l = count; l < lanes<T>; ++l) to[at + l] = 0;
-        });
-    }
-    void unpack(const Problem& p, int64_t block, T* const* parts, int many) const {
-        each(block, [&](int64_t at, bool recurrent, int g, int64_t first, int64_t count, int64_t i) {
-            T* to = static_cast<T*>(recurrent ? p.drecurrent[g] : p.dinput[g]);
-            to += first * features + i;
-            Vec<T> sum = load(parts[0] + at);
-            for (int k = 1; k < many; ++k) sum += load(parts[k] + at);
-            for (int64_t l = 0; l < count; ++l) to[l * features] = sum[l];
-        });
-    }
-};
 
 // State of a tile of W rows: state[j / P][row][j % P] with P = lanes / W (1 if W is wider), so
 // that a vector holds P inputs of every row and no lane is idle, whatever W is.
@@ -164,109 +114,75 @@ void product(const Packed<T, G>& shape, const T* packed, const T* state, const i
              T* pre, int64_t plane) {
     constexpr int fit = SURNN_REGISTERS / (G * Layout<T, W>::V);
     constexpr int most = fit < 1 ? 1 : fit > 4 ? 4 : fit;
-    int turns = (count + most - 1) / most;
-    for (int at = 0; turns > 0; --turns) {
-        const int n = (count - at + turns - 1) / turns;
-        T* to = pre + at * W;
-        if (n == 1) product_block<T, W, G, SPLIT, 1>(shape, packed, state, list + at, to, plane);
-        if constexpr (most >= 2)
-            if (n == 2) product_block<T, W, G, SPLIT, 2>(shape, packed, state, list + at, to, plane);
-        if constexpr (most >= 3)
-            if (n == 3) product_block<T, W, G, SPLIT, 3>(shape, packed, state, list + at, to, plane);
-        if constexpr (most >= 4)
-            if (n == 4) product_block<T, W, G, SPLIT, 4>(shape, packed, state, list + at, to, plane);
-        at += n;
-    }
+    int at = 0;
+    for (; at + most <= count; at += most)
+        product_block<T, W, G, SPLIT, most>(shape, packed, state, list + at, pre + at * W, plane);
+    if constexpr (most > 2)
+        for (; at + 2 <= count; at += 2)
+            product_block<T, W, G, SPLIT, 2>(shape, packed, state, list + at, pre + at * W, plane);
+    if constexpr (most > 1)
+        for (; at < count; ++at)
+            product_block<T, W, G, SPLIT, 1>(shape, packed, state, list + at, pre + at * W, plane);
 }
 
-// to[b][block] += sum over slots and gates of d[q(g)][slot][b] * packed[list[slot]][block][g].
-template <class T, int W, int G, int RB, int NJ>
-SURNN_INLINE void spread_block(const T* packed, int64_t stride, const int* list, int count,
-                               const T* const* d, T* to, int64_t width) {
-    Vec<T> sum[RB][NJ];
+// pre[q][m] = sum over inputs of one neuron, for M states and frames at once: the weights stay in
+// the nearest cache. Row at[m] of `states` is a state with its frame.
+template <class T, int G, bool SPLIT, int M>
+SURNN_INLINE void dots_block(const Packed<T, G>& shape, const T* weights, const T* states,
+                             const int* at, T* pre, int64_t plane) {
+    constexpr int Q = SPLIT ? G + 1 : G, P = lanes<T>;
+    constexpr int padded_rows = (Q * M + P - 1) / P * P;
+    Vec<T> sum[G][M] = {};
+    Vec<T> all[padded_rows] = {};
+    const T* row[M];
     SURNN_UNROLL
-    for (int b = 0; b < RB; ++b)
-        SURNN_UNROLL
-        for (int j = 0; j < NJ; ++j) sum[b][j] = load(to + b * width + j * lanes<T>);
-    for (int s = 0; s < count; ++s) {
-        const T* row = packed + list[s] * stride;
-        SURNN_UNROLL
-        for (int g = 0; g < G; ++g) {
-            Vec<T> w[NJ];
-            SURNN_UNROLL
-            for (int j = 0; j < NJ; ++j) w[j] = load(row + (j * G + g) * lanes<T>);
-            SURNN_UNROLL
-            for (int b = 0; b < RB; ++b) {
-                const Vec<T> c = fill(d[g][s * W + b]);
-                SURNN_UNROLL
-                for (int j = 0; j < NJ; ++j) sum[b][j] += c * w[j];
-            }
-        }
-    }
-    SURNN_UNROLL
-    for (int b = 0; b < RB; ++b)
-        SURNN_UNROLL
-        for (int j = 0; j < NJ; ++j) store(to + b * width + j * lanes<T>, sum[b][j]);
-}
-
-template <class T, int W, int G>
-SURNN_APART void spread(const T* packed, int64_t stride, int64_t blocks, const int* list, int count,
-            const T* const* d, T* to, int64_t width) {
-    constexpr int fit = SURNN_REGISTERS >= 20 ? 8 : 4;
-    constexpr int RB = W < fit ? W : fit;
-    constexpr int NJ = RB == 8 ? 2 : RB == 4 ? SURNN_REGISTERS >= 20 ? 4 : 2 : RB == 1 ? 8 : 4;
-    if (count == 0) return;
-    for (int b = 0; b < W; b += RB) {
-        const T* shifted[G];
-        SURNN_UNROLL
-        for (int g = 0; g < G; ++g) shifted[g] = d[g] + b;
-        T* at = to + b * width;
-        int64_t j = 0;
-        for (; j + NJ <= blocks; j += NJ)
-            spread_block<T, W, G, RB, NJ>(packed + j * G * lanes<T>, stride, list, count, shifted,
-                                          at + j * lanes<T>, width);
-        for (; j < blocks; ++j)
-            spread_block<T, W, G, RB, 1>(packed + j * G * lanes<T>, stride, list, count, shifted,
-                                         at + j * lanes<T>, width);
-    }
-}
-
-// gradient[block][g] += sum over m of d[g][at[m]] * rows[m][block], for one neuron.
-template <class T, int G, int NJ>
-SURNN_INLINE void outer_block(T* gradient, const T* const* rows, int64_t offset, const int* at,
-                              int count, const T* const* d) {
-    Vec<T> sum[G][NJ];
-    SURNN_UNROLL
-    for (int g = 0; g < G; ++g)
-        SURNN_UNROLL
-        for (int j = 0; j < NJ; ++j) sum[g][j] = load(gradient + (j * G + g) * lanes<T>);
-    for (int m = 0; m < count; ++m) {
-        const T* row = rows[m] + offset;
-        Vec<T> v[NJ];
-        SURNN_UNROLL
-        for (int j = 0; j < NJ; ++j) v[j] = load(row + j * lanes<T>);
-        SURNN_UNROLL
-        for (int g = 0; g < G; ++g) {
-            const Vec<T> c = fill(d[g][at[m]]);
-            SURNN_UNROLL
-            for (int j = 0; j < NJ; ++j) sum[g][j] += c * v[j];
-        }
-    }
-    SURNN_UNROLL
-    for (int g = 0; g < G; ++g)
-        SURNN_UNROLL
-        for (int j = 0; j < NJ; ++j) store(gradient + (j * G + g) * lanes<T>, sum[g][j]);
-}
-
-template <class T, int G>
-SURNN_APART void outer(T* gradient, int64_t blocks, const T* const* rows, const int* at, int count,
-           const T* const* d) {
-    constexpr int NJ = SURNN_REGISTERS >= 20 ? (G == 1 ? 8 : 4) : (G == 1 ? 8 : 2);
+    for (int m = 0; m < M; ++m) row[m] = states + at[m] * shape.width();
     int64_t j = 0;
-    for (; j + NJ <= blocks; j += NJ)
-        outer_block<T, G, NJ>(gradient + j * G * lanes<T>, rows, j * lanes<T>, at, count, d);
-    for (; j < blocks; ++j)
-        outer_block<T, G, 1>(gradient + j * G * lanes<T>, rows, j * lanes<T>, at, count, d);
+    for (int part = 0; part < 2; ++part) {
+        const int64_t end = part == 0 ? shape.hblocks : shape.blocks();
+        for (; j < end; ++j) {
+            Vec<T> v[M];
+            SURNN_UNROLL
+            for (int m = 0; m < M; ++m) v[m] = load(row[m] + j * lanes<T>);
+            SURNN_UNROLL
+            for (int g = 0; g < G; ++g) {
+                const Vec<T> u = load(weights + g * lanes<T>);
+                SURNN_UNROLL
+                for (int m = 0; m < M; ++m) sum[g][m] += u * v[m];
+            }
+            weights += G * lanes<T>;
+        }
+        if (SPLIT && part == 0)
+            SURNN_UNROLL
+            for (int m = 0; m < M; ++m) {
+                all[G * M + m] = sum[G - 1][m];
+                sum[G - 1][m] = Vec<T>{};
+            }
+    }
+    SURNN_UNROLL
+    for (int g = 0; g < G; ++g)
+        SURNN_UNROLL
+        for (int m = 0; m < M; ++m) all[g * M + m] = sum[g][m];
+    fold<T, padded_rows, P>(all);
+    T flat[padded_rows];
+    SURNN_UNROLL
+    for (int r = 0; r < padded_rows / P; ++r) store(flat + r * P, all[r]);
+    SURNN_UNROLL
+    for (int q = 0; q < Q; ++q) std::memcpy(pre + q * plane, flat + q * M, M * sizeof(T));
+}
+
+// The same for any number of rows; planes are so long that M may be written at once.
+template <class T, int G, bool SPLIT>
+SURNN_APART void dots(const Packed<T, G>& shape, const T* weights, const T* states,
+                      const int* at, int count, T* pre, int64_t plane) {
+    constexpr int M = G == 1 ? 8 : 4;
+    int m = 0;
+    for (; m + M <= count; m += M)
+        dots_block<T, G, SPLIT, M>(shape, weights, states, at + m, pre + m, plane);
+    if (m == count) return;
+    int last[M];
+    for (int k = 0; k < M; ++k) last[k] = at[m + k < count ? m + k : m];
+    dots_block<T, G, SPLIT, M>(shape, weights, states, last, pre + m, plane);
 }
 
 }  // namespace

@@ -13,12 +13,21 @@ struct Partition {
     int64_t batch;
     int parts;
     Partition(const Problem& p, const Pool& pool)
-        : batch(p.batch), parts(static_cast<int>(larger(1, smaller(smaller(p.batch, kMost), pool.threads())))) {
+        : batch(p.batch),
+          parts(static_cast<int>(larger(1, smaller(smaller(batch, kMost), pool.threads())))) {
         // A thread is worth waking for about a hundred thousand multiplications.
         if (p.steps * p.batch * p.features * (p.features + p.inputs) < 1 << 20) parts = 1;
     }
     int64_t first(int part) const { return batch * part / parts; }
 };
+
+// The widths of tiles: those whose vectors are read without much shuffling, and single rows.
+template <class T> constexpr int kWidest = lanes<T>;
+template <class T> constexpr int narrower(int width) { return width >= lanes<T> ? width / 2 : 1; }
+
+// How many tiles go through time together: the rows of a step lie side by side in memory, those of
+// one example far apart.
+constexpr int64_t together(int width) { return width < 8 ? 8 / width : 1; }
 
 template <class T> const T* of(const void* p) { return static_cast<const T*>(p); }
 template <class T> T* of(void* p) { return static_cast<T*>(p); }
@@ -33,26 +42,41 @@ template <class T> struct Opening {
 
     // `near` are those with low <= a <= 0, if wanted.
     void read(const T* a, int64_t features, bool want_near, T low) {
-        int k = 0, n = 0;
+        count = close = 0;
         odd = false;
-        for (int64_t i = 0; i < features; ++i) {
-            open[k] = static_cast<int>(i);
-            k += !(a[i] <= 0);
-        }
-        count = k;
-        for (int s = 0; s < k; ++s) odd |= a[open[s]] != a[open[s]];
-        if (want_near)
-            for (int64_t i = 0; i < features; ++i) {
-                near[n] = static_cast<int>(i);
-                n += (a[i] <= 0) & (a[i] >= low);
+        for (int64_t first = 0; first < features; first += 64) {
+            const int many = static_cast<int>(smaller(64, features - first));
+            uint64_t up = 0, nearly = 0, broken = 0;
+            int l = 0;
+            for (; l + lanes<T> <= many; l += lanes<T>) {
+                const Vec<T> v = load(a + first + l);
+                up |= signs<T>(~(v <= 0)) << l;
+                if (want_near) nearly |= signs<T>((v <= 0) & (v >= low)) << l;
+                broken |= signs<T>(v != v);
             }
-        close = n;
+            for (; l < many; ++l) {
+                const T v = a[first + l];
+                up |= static_cast<uint64_t>(!(v <= 0)) << l;
+                nearly |= static_cast<uint64_t>(want_near && v <= 0 && v >= low) << l;
+                broken |= v != v;
+            }
+            count += numbers(up, static_cast<int>(first), open + count);
+            close += numbers(nearly, static_cast<int>(first), near + close);
+            odd |= broken != 0;
+        }
     }
     void all(int64_t features) {
         for (int64_t i = 0; i < features; ++i) open[i] = static_cast<int>(i);
         count = static_cast<int>(features);
         close = 0;
         odd = false;
+    }
+
+  private:
+    static int numbers(uint64_t bits, int first, int* to) {
+        int n = 0;
+        for (; bits != 0; bits &= bits - 1) to[n++] = first + __builtin_ctzll(bits);
+        return n;
     }
 };
 
@@ -73,10 +97,10 @@ SURNN_INLINE bool kept(const Problem& p, int64_t t, int64_t row) {
     return p.keep == nullptr || p.keep[t * p.batch + row];
 }
 
-// How many rows of the tile look at step t.
-template <int W> int kept_rows(const Problem& p, int64_t t, int64_t row) {
+// How many of `width` rows look at step t.
+SURNN_INLINE int kept_rows(const Problem& p, int64_t t, int64_t row, int width) {
     int many = 0;
-    for (int b = 0; b < W; ++b) many += kept(p, t, row + b);
+    for (int b = 0; b < width; ++b) many += kept(p, t, row + b);
     return many;
 }
 
@@ -113,11 +137,11 @@ SURNN_INLINE void gather(const T* vector, const int* list, int count, T* to) {
         for (int b = 0; b < W; ++b) to[s * W + b] = vector[list[s]];
 }
 
-// Candidates of the listed neurons for the rows of a tile: e.old and e.fresh, and Cell::VALUES
-// planes of `values` (a plane `stride` apart) unless null. `rows[b]` are the carries before.
+// Candidates of the listed neurons for the rows of a tile: e.fresh. `rows[b]` are the carries
+// before.
 template <class T, class Cell, int W>
 SURNN_APART void candidates(const Weights<T, Cell>& w, const T* state, const T* const (*rows)[W],
-                const int* list, int count, Entries<T, Cell>& e, T* values, int64_t stride) {
+                            const int* list, int count, Entries<T, Cell>& e) {
     constexpr int Q = Cell::Q, C = Cell::C;
     const int64_t plane = e.plane;
     product<T, W, Cell::G, Cell::SPLIT>(w.shape, w.packed, state, list, count, e.pre, plane);
@@ -142,24 +166,31 @@ SURNN_APART void candidates(const Weights<T, Cell>& w, const T* state, const T* 
         for (int v = 0; v < Cell::PEEPHOLES; ++v) peep[v] = load(e.peep + v * plane + n);
         const Group<T, C> fresh = Cell::template forward<T>(pre, old, peep, value);
         for (int c = 0; c < C; ++c) store(e.fresh + c * plane + n, fresh[c]);
-        if (values != nullptr)
-            for (int v = 0; v < Cell::VALUES; ++v) store(values + v * stride + n, value[v]);
     }
 }
 
-// Calls f.template run<W>(tile) for tiles that cover rows [first, last): the widest that fit, so
-// that no lane is ever padding.
-template <class T, int W, class F> bool tiles_from(int64_t first, int64_t last, F& f) {
-    for (; last - first >= W; first += W)
-        if (!f.template run<W>(first)) return false;
-    if constexpr (W > 1) return tiles_from<T, (W >= lanes<T> ? W / 2 : 1)>(first, last, f);
-    return true;
+// A width as a type, and the call f(Width<W>{}) for the one that is wanted.
+template <int W> struct Width {
+    static constexpr int value = W;
+};
+template <class T, int W = kWidest<T>, class F> void with_width(int width, F f) {
+    if constexpr (W > 1) {
+        if (width < W) return with_width<T, narrower<T>(W)>(width, f);
+    }
+    f(Width<W>{});
 }
 
-template <class T, class F>
-bool tiles(const Problem& p, int64_t first, int64_t last, F& f) {
-    if (p.table == surnn::kPerExample) return tiles_from<T, 1>(first, last, f);
-    return tiles_from<T, 2 * lanes<T>>(first, last, f);
+// Calls f.run(width, first, many) so that `many` tiles of each width cover rows [first, last): the
+// widest that fit, so that no lane is ever padding.
+template <class T, class F> bool tiles(const Problem& p, int64_t first, int64_t last, F& f) {
+    int width = p.table == surnn::kPerExample ? 1 : kWidest<T>;
+    while (first < last) {
+        const int64_t many = (last - first) / width;
+        if (many > 0 && !f.run(width, first, many)) return false;
+        first += many * width;
+        width = narrower<T>(width);
+    }
+    return true;
 }
 
 // Splits work(first, last) over [0, count) among the threads.

@@ -8,6 +8,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#ifdef SURNN_X86
+#include <immintrin.h>
+#endif
+
 #ifndef SURNN_BYTES
 #define SURNN_BYTES 16
 #endif
@@ -63,6 +67,24 @@ template <class T> SURNN_INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b, Bits<T> index
     return r;
 #else
     return __builtin_shuffle(a, b, index);
+#endif
+}
+
+// One bit for each lane of a comparison.
+template <class T> SURNN_INLINE uint64_t signs(Bits<T> all) {
+#if defined(SURNN_X86) && SURNN_BYTES == 64
+    if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask(reinterpret_cast<__m512i>(all));
+    else return _mm512_movepi64_mask(reinterpret_cast<__m512i>(all));
+#elif defined(SURNN_X86) && SURNN_BYTES == 32
+    if constexpr (sizeof(T) == 4) return _mm256_movemask_ps(reinterpret_cast<__m256>(all));
+    else return _mm256_movemask_pd(reinterpret_cast<__m256d>(all));
+#elif defined(SURNN_X86)
+    if constexpr (sizeof(T) == 4) return _mm_movemask_ps(reinterpret_cast<__m128>(all));
+    else return _mm_movemask_pd(reinterpret_cast<__m128d>(all));
+#else
+    uint64_t bits = 0;
+    for (int i = 0; i < lanes<T>; ++i) bits |= static_cast<uint64_t>(all[i] & 1) << i;
+    return bits;
 #endif
 }
 

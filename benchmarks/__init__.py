@@ -1,0 +1,12 @@
+"""Benchmarks: what an update costs, by the clock and in bytes. One program a question:
+
+    skip_scan    a training step against the update rate: the masked scan against ours
+    dense_scan   a training step where everything updates: Flax and PyTorch against ours
+    held         a training step of a unit whose candidate does not read the state
+    memory       bytes kept between forward and backward pass
+    inference    one long sequence, forward alone
+
+Each writes one JSON object a line, and a table for the reader on stderr. `python -m
+benchmarks.plot` draws such lines, `python -m benchmarks.floors` holds them against what this
+project asks of itself.
+"""

@@ -1,0 +1,107 @@
+"""What others would run. Nothing here uses our back ends; the derivatives are JAX's own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+from jax import lax
+
+from surnn_jax.scan import Unit
+from surnn_jax.switches import Seen, for_neurons
+
+Params = dict[str, Any]
+
+
+def logits(unit: Unit, switch: Params, x: jax.Array, features: int) -> jax.Array:
+    """The table of a switch, ``[T, H]`` or ``[T, B, H]``."""
+    previous = None
+    if unit.switch.looks_back:
+        previous = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
+    t = jnp.arange(x.shape[0], dtype=jnp.int32)
+    return for_neurons(unit.switch.logits(switch, Seen(x, previous, t)), features)
+
+
+def masked_scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:
+    """A selective GRU as one writes it: everything is computed, the switch chooses.
+
+    The projection of the input stays in the loop, gate by gate: the faster layout on a CPU.
+    """
+    cell, batch = params["cell"], x.shape[1]
+    w, u = cell["input"], cell["recurrent"]
+    b = {name: vector[None] for name, vector in cell["vector"].items()}
+    g = _switches(unit, params, x, u["n"].shape[0])
+
+    def step(h, now):
+        x_t, g_t = now
+        r = jax.nn.sigmoid(x_t @ w["r"] + h @ u["r"] + b["b_r"])
+        z = jax.nn.sigmoid(x_t @ w["z"] + h @ u["z"] + b["b_z"])
+        n = jnp.tanh(x_t @ w["n"] + b["b_n"] + r * (h @ u["n"] + b["c_n"]))
+        candidate = (1 - z) * n + z * h
+        g_t = _by_row(unit, g_t, batch)
+        h = g_t * candidate + (1 - g_t) * h
+        return h, h
+
+    return lax.scan(step, jnp.zeros((batch, u["n"].shape[0]), x.dtype), (x, g))[1]
+
+
+def _switches(unit: Unit, params: Params, x: jax.Array, features: int) -> jax.Array:
+    a = logits(unit, params["switch"], x, features)
+    return unit.switch.gate(lax.stop_gradient(a) if unit.switch.frozen else a)
+
+
+def _by_row(unit: Unit, g_t: jax.Array, batch: int) -> jax.Array:
+    """The switches ``[B, H]`` or ``[1, H]``, their gradient from the rows that teach."""
+    g_t = g_t[None] if g_t.ndim == 1 else g_t
+    lesson = unit.switch.gate.lesson(batch, g_t.dtype)
+    if lesson is None:
+        return g_t
+    still = lax.stop_gradient(g_t)
+    return still + lesson[:, None] * (g_t - still)
+
+
+def _minimal(params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How far a minimal GRU moves and where to, for all steps at once."""
+    w, b = params["cell"]["input"], params["cell"]["vector"]
+    return jax.nn.sigmoid(x @ w["z"] + b["b_z"][None, None]), x @ w["n"] + b["b_n"][None, None]
+
+
+def associative_scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:
+    """A selective minimal GRU as the linear recurrence that it is, in parallel over time."""
+    z, n = _minimal(params, x)
+    g = _switches(unit, params, x, z.shape[-1])
+    move = (g if g.ndim == 3 else g[:, None]) * z
+
+    def join(first, then):
+        (p, q), (r, s) = first, then
+        return p * r, q * r + s
+
+    return lax.associative_scan(join, (1 - move, move * n))[1]
+
+
+def where_scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:
+    """The same step by step; for a frozen switch."""
+    z, n = _minimal(params, x)
+    g = _switches(unit, params, x, z.shape[-1])
+
+    def step(h, now):
+        z_t, n_t, g_t = now
+        open_now = (g_t[None] if g_t.ndim == 1 else g_t) > 0
+        h = jnp.where(open_now, (1 - z_t) * h + z_t * n_t, h)
+        return h, h
+
+    return lax.scan(step, jnp.zeros_like(z[0]), (z, n, g))[1]
+
+
+def flax_rnn(params: Params, x: jax.Array) -> jax.Array:
+    """``flax.linen.RNN(GRUCell)``, time-major as ours; parameters as :func:`for_flax` gives."""
+    features = params["params"]["cell"]["hn"]["kernel"].shape[0]
+    return linen.RNN(linen.GRUCell(features), time_major=True).apply(params, x)
+
+
+def for_flax(cell: Params) -> Params:
+    """Our GRU's parameters, or their gradient, by Flax's names."""
+    w, u, b = cell["input"], cell["recurrent"], cell["vector"]
+    layers = {f"i{k}": {"kernel": w[k], "bias": b[f"b_{k}"]} for k in "rzn"}
+    layers |= {f"h{k}": {"kernel": u[k]} for k in "rz"}
+    return {"params": {"cell": {**layers, "hn": {"kernel": u["n"], "bias": b["c_n"]}}}}

@@ -1,0 +1,37 @@
+"""One point of a sweep: sizes, a schedule, a rate. Imports nothing heavy."""
+
+import dataclasses
+
+SCHEDULES = ("neuron", "group", "event")
+"""A rhythm of its own for every neuron; one for the layer; a table for every example, opened by
+the input."""
+
+SWITCHES = ("frozen", "learned", "share")
+"""No gradient for the switch; its gradient from all rows of the batch; from an eighth of them."""
+
+BACKENDS = ("native", "rows", "compact", "masked")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is run.
+
+    Attributes:
+        features: H.
+        batch: B.
+        steps: T.
+        inputs: D.
+        schedule: one of :data:`SCHEDULES`, or None for a unit without a switch.
+        asked: the share of open switches asked for, above 0 and up to 1.
+        cell: name of the cell.
+        seed: of everything random.
+    """
+
+    features: int
+    batch: int
+    steps: int
+    inputs: int
+    schedule: str | None = None
+    asked: float = 1.0
+    cell: str = "gru"
+    seed: int = 0

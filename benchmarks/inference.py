@@ -1,0 +1,89 @@
+"""One long sequence, forward alone: what skipping is worth where a model is used.
+
+    python -m benchmarks.inference --features=256 --steps=784 --rates=0.17
+
+One pixel a step, as in the task on which the paper of the suRNN times its C program (784 steps,
+17 % updates, 5.3 times faster than its dense one; 1 / 0.17 = 5.88 is ideal). The baseline is our
+own native kernel on the same cell without a switch, the fastest dense one that we have.
+
+The table of the switch is made within the call. For one sequence alone that costs as much as many
+updates; but a rhythm's table is the same for all sequences, and who serves a model makes it once:
+that is the variant `native, table given`.
+"""
+
+from absl import flags
+
+from benchmarks import options
+from benchmarks.case import Case
+from data import cli
+
+DENSE, GIVEN = "native, no switch", "native, table given"
+
+
+def enter(case: Case, backends: list[str]) -> dict:
+    """The entrants of a case.
+
+    Raises:
+        ValueError: there is no native kernel.
+    """
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks import baselines, problem
+    from benchmarks.timing import Entrant
+    from surnn_jax.scan import BACKENDS
+
+    def call(forward, posed, *more):
+        compiled, arguments = jax.jit(forward), (posed.params, posed.x, *more)
+        return lambda: compiled(*arguments)
+
+    dense = problem.pose(dataclasses.replace(case, schedule=None))
+    if not problem.serves("native", dense.unit):
+        raise ValueError(
+            "the baseline is the native kernel, which is not built; "
+            "python -m surnn_jax.scan.native.build builds it"
+        )
+    posed = problem.pose(case, "frozen")
+    plain = call(problem.theirs(baselines.masked_scan, posed.unit), posed)
+    entrants = {DENSE: Entrant(DENSE, call(problem.ours(dense.unit, "native"), dense), dense.facts)}
+    for backend in backends:
+        if problem.serves(backend, posed.unit):
+            entrants[backend] = Entrant(
+                backend,
+                call(problem.ours(posed.unit, backend), posed),
+                posed.facts,
+                (DENSE,),
+                plain,
+            )
+    if "native" in backends and not posed.unit.switch.per_example:
+        cell, gate = posed.unit.cell, posed.unit.switch.gate
+
+        def given(params, x, a):
+            start = cell.initial_carry(params["cell"], (case.batch,))
+            rest = (start, start, None, None)
+            return BACKENDS["native"](cell, gate, jnp.float32, params["cell"], x, a, *rest).h
+
+        switch = posed.params["switch"]
+        table = jax.jit(lambda switch, x: baselines.logits(posed.unit, switch, x, case.features))(
+            switch, posed.x
+        )
+        entrants[GIVEN] = Entrant(GIVEN, call(given, posed, table), posed.facts, (DENSE,), plain)
+    return entrants
+
+
+def main() -> None:
+    """Runs the sweep that the flags ask for."""
+    backends, schedules = options.names("backends"), options.names("schedules")
+    race = options.race("inference", lambda case: enter(case, backends))
+    options.go(options.cases(schedules), race)
+
+
+if __name__ == "__main__":
+    options.define(
+        rounds=25, features="256", batch="1", steps="784", inputs="1", rates="0.17",
+        schedules="neuron",
+    )  # fmt: skip
+    flags.adopt_module_key_flags(options)
+    cli.run(main)

@@ -1,0 +1,73 @@
+"""Bytes that a scan keeps between its forward and its backward pass.
+
+    python -m benchmarks.memory --features=256 --batch=16 --steps=1024 --inputs=64 --rates=0.1
+
+`kept_bytes` is counted, not timed: the forward pass is run under `jax.vjp` and `jit`, and the
+arrays are added up that its backward pass holds on to. Arrays equal to an argument, or to one
+already counted, take no memory of their own in a training step and do not count. The outputs do,
+where a back end keeps them: the baseline keeps its states beside them.
+
+`temporary_bytes` is what XLA says a compiled training step needs besides arguments and results at
+its highest, the work space of the backward pass included; what the native kernel allocates by
+itself is not in it.
+
+`reads` says what the loss reads. With chunks (`--chunks`, steps a chunk) a scan keeps one state a
+chunk and computes the others anew. A loss that reads all outputs then holds them itself until the
+backward pass begins, so there `temporary_bytes` is the fairer figure. The baseline is the masked
+`lax.scan` with JAX's own derivative.
+"""
+
+from absl import flags
+
+from benchmarks import options
+from benchmarks.case import Case
+from data import cli
+
+BASE = "masked lax.scan"
+READS = ("outputs", "last")
+
+
+def measure(case: Case, progress: options.Progress) -> list[dict]:
+    """The records of a case."""
+    from benchmarks import baselines, problem, residuals
+    from benchmarks.records import sizes
+
+    chunks = [None, *(options.numbers("chunks", int) if flags.FLAGS["chunks"].value else ())]
+    learning, lines = options.names("switches"), []
+    variants = [(b, chunk) for b in options.names("backends") for chunk in chunks]
+    progress.case(case, len(learning) * len(READS) * (len(variants) + 1))
+    for switch in learning:
+        posed = problem.pose(case, switch)
+        for reads in READS:
+            plain = problem.theirs(baselines.masked_scan, posed.unit)
+            base = residuals.measure(plain, posed, reads)
+            found = {(BASE, None): base}
+            progress.tick()
+            for backend, chunk in variants:
+                if problem.serves(backend, posed.unit):
+                    forward = problem.ours(posed.unit, backend, chunk)
+                    now = residuals.measure(forward, posed, reads)
+                    residuals.agree(f"{switch}/{backend}", now, base)
+                    found[backend, chunk] = now
+                progress.tick()
+            for (backend, chunk), now in found.items():
+                line = {"benchmark": "memory", "backend": backend, **posed.facts, **sizes(case)}
+                line |= {"reads": reads, "chunk": chunk}
+                line |= {"kept_bytes": now.kept, "temporary_bytes": now.temporary}
+                lines.append({**line, "baseline": BASE, "saving": base.kept / now.kept})
+    return lines
+
+
+def main() -> None:
+    """Runs the sweep that the flags ask for."""
+    options.go(options.cases(options.names("schedules")), measure)
+
+
+if __name__ == "__main__":
+    options.define(
+        rounds=0, features="256", batch="16", steps="1024", inputs="64", rates="0.05,0.1,0.25,1",
+        schedules="neuron", switches="frozen",
+    )  # fmt: skip
+    flags.DEFINE_list("chunks", "32", "Steps a chunk of a second run of each; empty for none")
+    flags.adopt_module_key_flags(options)
+    cli.run(main)

@@ -1,0 +1,162 @@
+"""The command line of the benchmarks: a sweep over lists, records out, a table, a plot."""
+
+import importlib.util
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from benchmarks.case import BACKENDS, SCHEDULES, SWITCHES, Case
+from benchmarks.records import Record
+
+_SIZES = {
+    "features": "H, neurons",
+    "batch": "B, sequences at once",
+    "steps": "T, steps of a sequence",
+    "inputs": "D, width of the input",
+}
+
+
+def define(rounds: int = 7, **defaults: str) -> None:
+    """Defines the flags of a program; a list runs all its values, several lists their product.
+
+    Args:
+        rounds: the default of ``--rounds``; 0 for a program that times nothing.
+        **defaults: of ``features``, ``batch``, ``steps`` and ``inputs``, and of those of
+            ``rates``, ``schedules``, ``switches`` that the program has.
+    """
+    for name, text in _SIZES.items():
+        flags.DEFINE_list(name, defaults[name], text)
+    if "rates" in defaults:
+        flags.DEFINE_list("rates", defaults["rates"], "Shares of open switches, above 0 up to 1")
+    for name, known in (("schedules", SCHEDULES), ("switches", SWITCHES)):
+        if name in defaults:
+            flags.DEFINE_list(name, defaults[name], f"Of {', '.join(known)}")
+    flags.DEFINE_list("backends", ",".join(BACKENDS), "Those of ours that are raced")
+    if rounds:
+        flags.DEFINE_integer("rounds", rounds, "How often each variant is timed", lower_bound=1)
+        if "rates" in defaults:
+            flags.DEFINE_string("plot", None, "A PNG to draw: time against rate")
+        flags.DEFINE_boolean("keep_memory", True, "Let glibc keep freed memory between calls")
+    flags.DEFINE_integer("seed", 0, "Of parameters, data and the order of the variants")
+    flags.DEFINE_string("output", None, "A file to add the records to, instead of stdout")
+
+
+def names(flag: str) -> list[str]:
+    """The values of a list of names.
+
+    Raises:
+        ValueError: an unknown or repeated one, or none.
+    """
+    known = {"backends": BACKENDS, "schedules": SCHEDULES, "switches": SWITCHES}[flag]
+    given = flags.FLAGS[flag].value
+    if not given or len(set(given)) < len(given) or not set(given) <= set(known):
+        raise ValueError(f"--{flag} must list some of {', '.join(known)}, got {','.join(given)!r}")
+    return given
+
+
+def numbers(flag: str, kind: Callable[[str], float], most: float = float("inf")) -> list:
+    """The values of a list of numbers.
+
+    Raises:
+        ValueError: one that is not a number above 0 and up to `most`, or none.
+    """
+    given = flags.FLAGS[flag].value
+    try:
+        values = [kind(text) for text in given]
+        if values and all(0 < value <= most for value in values):
+            return values
+    except ValueError:
+        pass
+    what = "whole numbers above 0" if kind is int else f"numbers above 0 and up to {most:g}"
+    raise ValueError(f"--{flag} must be {what}, got {','.join(given)!r}")
+
+
+def cases(schedules: Iterable[str | None] = (None,), cell: str = "gru") -> list[Case]:
+    """The product of the lists; for a schedule of None without rates."""
+    rates = numbers("rates", float, 1) if "rates" in flags.FLAGS else [1.0]
+    lists = [numbers(name, int) for name in _SIZES]
+    return [
+        Case(*point, schedule, rate, cell, flags.FLAGS.seed)
+        for *point, schedule, rate in itertools.product(*lists, schedules, rates)
+    ]
+
+
+class Progress:
+    """A bar on stderr over all calls of all cases, guessed from the first."""
+
+    def __init__(self, cases: int):
+        self._left = cases
+        self._bar = tqdm(
+            total=cases,
+            unit="call",
+            dynamic_ncols=True,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def case(self, case: Case, calls: int) -> None:
+        """A case begins that is going to make so many calls."""
+        self._bar.total = self._bar.n + calls * self._left
+        self._bar.set_description(f"{case.schedule or 'dense'} {case.asked:g}")
+        self._left -= 1
+
+    def tick(self) -> None:
+        """A call has been made."""
+        self._bar.update()
+
+    def close(self) -> None:
+        """The bar stays where it is."""
+        self._bar.close()
+
+
+def go(cases: Sequence[Case], measure: Callable[[Case, Progress], list[Record]]) -> None:
+    """Measures every case, writes its records at once, ends with the table and the plot.
+
+    Raises:
+        ValueError: ``--plot`` without matplotlib.
+        OSError: a file that cannot be written, before anything is measured.
+    """
+    values = flags.FLAGS.flag_values_dict()
+    plot = values.get("plot")
+    if plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("--plot needs matplotlib: pip install matplotlib")
+    if plot is not None and not Path(plot).resolve().parent.is_dir():
+        raise FileNotFoundError(f"--plot={plot}: no such folder")
+    from benchmarks import records, timing
+
+    with ExitStack() as stack:
+        output = sys.stdout
+        if values["output"] is not None:
+            output = stack.enter_context(open(values["output"], "a", encoding="utf-8"))
+        facts = records.machine(timing.keep_memory() if values.get("keep_memory") else False)
+        progress, lines = Progress(len(cases)), []
+        stack.callback(progress.close)
+        for case in cases:
+            for line in measure(case, progress):
+                lines.append({**line, **facts})
+                output.write(records.dump(lines[-1]))
+            output.flush()
+    print(records.table(lines), file=sys.stderr)
+    if plot is not None:
+        from benchmarks import plot as plots
+
+        plots.draw(lines, plot)
+
+
+def race(benchmark: str, enter: Callable[[Case], dict]) -> Callable[[Case, Progress], list[Record]]:
+    """For :func:`go`: races what `enter` makes of a case, key -> :class:`.timing.Entrant`."""
+
+    def measure(case: Case, progress: Progress) -> list[Record]:
+        from benchmarks import records, timing
+
+        entrants, values = enter(case), flags.FLAGS
+        progress.case(case, len(entrants) * (values.rounds + 2))
+        results = timing.race(entrants, values.rounds, values.seed, progress.tick)
+        return records.timed(benchmark, case, entrants, *results)
+
+    return measure

@@ -1,0 +1,71 @@
+"""A training step of a selective GRU, by its update rate.
+
+    python -m benchmarks.skip_scan --features=256 --batch=16 --steps=1024 --inputs=64 \\
+        --rates=0.05,0.1,0.25,1 --rounds=7 --output=skip.jsonl --plot=skip.png
+
+Forward and backward pass, gradient for every parameter, the switch's where it learns, and for the
+inputs. The baseline is a masked `lax.scan` with JAX's own derivative; Flax's plain GRU runs along.
+The table of the switch and all that is made of it are part of the step and are timed with it. At
+rate 1 the switch is there and everything open.
+
+A schedule and a rate is one race: all back ends, frozen and learned, take turns. `computed` is
+the share of candidates the schedule asks for, near ones included; the masked scans compute all.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from benchmarks import options
+from benchmarks.case import Case
+from data import cli
+
+BASE, DENSE = "masked lax.scan", "flax.linen.RNN"
+
+
+def enter(case: Case, learning: list[str], backends: list[str]) -> dict[str, Any]:
+    """The entrants of a case: ``frozen/native``, ``learned/masked lax.scan`` and so on."""
+    import dataclasses
+    import functools
+
+    from benchmarks import baselines, problem
+    from benchmarks.timing import Entrant
+
+    entrants = {}
+    for switch in learning:
+        posed = problem.pose(case, switch)
+        plain = problem.step(problem.theirs(baselines.masked_scan, posed.unit), posed)
+        wanted, against = functools.cache(plain), (f"{switch}/{BASE}",)
+        if switch == "share":  # whoever writes a masked scan has nothing to gain by it
+            against = (f"learned/{BASE}",)
+        else:
+            entrants[f"{switch}/{BASE}"] = Entrant(BASE, plain, posed.facts)
+        for backend in backends:
+            if problem.serves(backend, posed.unit):
+                call = problem.step(problem.ours(posed.unit, backend), posed)
+                entrants[f"{switch}/{backend}"] = Entrant(
+                    backend, call, posed.facts, against, wanted
+                )
+    dense = problem.pose(dataclasses.replace(case, schedule=None))
+    dense = dense._replace(params=baselines.for_flax(dense.params["cell"]))
+    entrants[DENSE] = Entrant(DENSE, problem.step(baselines.flax_rnn, dense), dense.facts)
+    return entrants
+
+
+def main() -> None:
+    """Runs the sweep that the flags ask for."""
+    learning, backends = options.names("switches"), options.names("backends")
+    if "share" in learning and "learned" not in learning:
+        raise ValueError("--switches: share is compared with learned, which is not listed")
+    schedules = options.names("schedules")
+    race = options.race("skip_scan", lambda case: enter(case, learning, backends))
+    options.go(options.cases(schedules), race)
+
+
+if __name__ == "__main__":
+    options.define(
+        features="256", batch="16", steps="1024", inputs="64", rates="0.05,0.1,0.25,1",
+        schedules="neuron,group,event", switches="frozen,learned,share",
+    )  # fmt: skip
+    flags.adopt_module_key_flags(options)
+    cli.run(main)

@@ -1,0 +1,134 @@
+"""Variants raced against one another in one process, round by round."""
+
+import ctypes
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+TOLERANCE = 1e-3
+"""Largest difference from the baseline's answer, as a share of the norm of what is compared.
+
+float32 keeps 6e-8. Gradients are sums of thousands to millions of products, in another order and
+with some cancellation: 1e-6 is usual, 1e-4 was seen. A term that is missing shows as more than
+1e-2. What was found stands in each record as ``difference``.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+    """A variant in a race.
+
+    Attributes:
+        backend: its name in the records.
+        call: runs it once and returns its answer, a tree of arrays, perhaps still under way.
+        facts: fields of its record: ``schedule``, ``switch``, ``rate``, ``computed``, ``asked``.
+        against: entrants of the same race, by their keys, whose time is divided by its own.
+        wanted: the answer it has to give; None for one that is the measure itself.
+        read: brings its answer into the form of `wanted`.
+    """
+
+    backend: str
+    call: Callable[[], Any]
+    facts: Mapping[str, Any]
+    against: tuple[str, ...] = ()
+    wanted: Callable[[], Any] | None = None
+    read: Callable[[Any], Any] = lambda answer: answer
+
+
+def race(
+    entrants: Mapping[str, Entrant], rounds: int, seed: int = 0, tick: Callable[[], Any] = int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Checks what everyone computes, then times everyone once a round, in a new order each.
+
+    The first call of each compiles, the second warms up.
+
+    Args:
+        entrants: key -> variant.
+        rounds: how often each is timed.
+        seed: of the orders.
+        tick: called ``len(entrants) * (rounds + 2)`` times, for a progress bar.
+
+    Returns:
+        Key -> milliseconds of wall clock a round; key -> difference from what was wanted.
+
+    Raises:
+        ValueError: an answer is not the wanted one; nothing is timed then.
+    """
+    differences = {}
+    for key, entrant in entrants.items():
+        answer = entrant.read(jax.block_until_ready(entrant.call()))
+        wanted = answer if entrant.wanted is None else entrant.wanted()
+        differences[key] = agree(key, answer, wanted)
+        tick()
+    for entrant in entrants.values():
+        jax.block_until_ready(entrant.call())
+        tick()
+    times: dict[str, list[float]] = {key: [] for key in entrants}
+    order, draw = list(entrants), random.Random(seed)
+    for _ in range(rounds):
+        draw.shuffle(order)
+        for key in order:
+            start = time.perf_counter()
+            jax.block_until_ready(entrants[key].call())
+            times[key].append(1e3 * (time.perf_counter() - start))
+            tick()
+    return times, differences
+
+
+def agree(name: str, answer: Any, wanted: Any) -> float:
+    """The largest difference of two trees, leaf by leaf, as a share of the wanted leaf's norm.
+
+    Raises:
+        ValueError: it is above :data:`TOLERANCE`, or something is not a number; names the leaf.
+    """
+    worst = 0.0
+    found = jax.tree.leaves(answer)
+    for (path, leaf), other in zip(jax.tree.leaves_with_path(wanted), found, strict=True):
+        leaf, other = np.asarray(leaf, np.float64), np.asarray(other, np.float64)
+        apart = float(np.linalg.norm(other - leaf) / max(np.linalg.norm(leaf), 1e-30))
+        if not apart <= TOLERANCE:  # so that NaN is caught
+            raise ValueError(
+                f"{name} computes something else than its baseline: {jax.tree_util.keystr(path)} "
+                f"differs by {apart:.2g} of its norm, more than {TOLERANCE}; nothing was timed"
+            )
+        worst = max(worst, apart)
+    return worst
+
+
+def milliseconds(times: Sequence[float]) -> float:
+    """The median."""
+    return float(np.median(times))
+
+
+def spread(times: Sequence[float]) -> list[float]:
+    """Minimum and both quartiles."""
+    return [float(v) for v in np.percentile(times, (0, 25, 75))]
+
+
+def speedup(base: Sequence[float], times: Sequence[float]) -> float:
+    """The median over the rounds of base / variant.
+
+    Not the ratio of the medians: a slow spell of a shared machine falls on all of a round and
+    cancels within it.
+    """
+    return float(np.median(np.asarray(base) / np.asarray(times)))
+
+
+def keep_memory() -> bool:
+    """Tells glibc to keep freed memory; False where there is no glibc.
+
+    Without it a fresh array of some megabytes is mapped, and its pages are touched for the first
+    time, at every call, which takes as long as a good kernel and is timed along with it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, TypeError):
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    # 32 MiB is the most that glibc takes.
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))
