@@ -123,12 +123,12 @@ def keep_memory() -> bool:
     """Tells glibc to keep freed memory; False where there is no glibc.
 
     Without it a fresh array of some megabytes is mapped, and its pages are touched for the first
-    time, at every call, which takes as long as a good kernel and is timed along with it.
+    time, at every call: at 5 % updates that takes as long as the good kernel it is timed with.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError):
         return False
-    trim_threshold, mmap_threshold = -1, -3
-    # 32 MiB is the most that glibc takes.
-    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))
+    trim_threshold, top_pad, most_mapped, most_arenas = -1, -2, -4, -8
+    options = {trim_threshold: 2**31 - 1, top_pad: 64 << 20, most_mapped: 0, most_arenas: 1}
+    return all(mallopt(option, value) for option, value in options.items())

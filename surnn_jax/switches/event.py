@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.switch import Seen, Switch, quantile_bias
+from surnn_jax.switches.switch import Seen, Switch, quantile_bias, weigh
 from surnn_jax.typing import Array, Params
 
 
@@ -76,10 +76,11 @@ class Event(Switch):
         params = self.init_rhythm(wave, features, dtype)
         width = READERS[self.read](seen).shape[-1]
         params["v"] = self.spread * jax.random.normal(draw, (width, features), dtype)
-        return {**params, "b": quantile_bias(self._raw(params, seen), self.rate, seen.valid)}
+        raw = self._raw(params, seen, jnp.zeros((features,), dtype))
+        return {**params, "b": quantile_bias(raw, self.rate, seen.valid)}
 
     def logits(self, params: Params, seen: Seen) -> Array:
-        raw = self._raw(params, seen) + params["b"].reshape(1, 1, -1)
+        raw = self._raw(params, seen, params["b"])
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
         sample = jax.lax.stop_gradient(raw)
@@ -90,12 +91,21 @@ class Event(Switch):
         usable = (scale > 0) & jnp.isfinite(scale)
         return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
 
-    def _raw(self, params: Params, seen: Seen) -> Array:
+    def _raw(self, params: Params, seen: Seen, bias: Array) -> Array:
+        # One product for all there is: its gradient is two products, where sums over the table
+        # [T, B, H] take several times as long.
         e = READERS[self.read](seen).astype(params["v"].dtype)
-        wave = self.rhythm(params, seen.t)
-        if wave.ndim == 2:
-            wave = wave[:, None]
-        return jnp.matmul(e, params["v"]) + wave
+        features, weights = [e, jnp.ones_like(e[..., :1])], [params["v"], bias[None]]
+        if not self.per_neuron:
+            waves, parts = self.waves(params, seen.t)
+            waves = waves if waves.ndim == 3 else waves[:, None]
+            features.append(jnp.broadcast_to(waves, (*e.shape[:2], waves.shape[-1])))
+            weights.append(parts)
+        raw = weigh(jnp.concatenate(features, axis=-1), jnp.concatenate(weights))
+        if self.per_neuron:
+            wave = self.rhythm(params, seen.t)
+            raw = raw + (wave if wave.ndim == 3 else wave[:, None])
+        return raw
 
 
 def event(horizon: int, **options: Any) -> Event:

@@ -136,24 +136,41 @@ class Switch:
             "phi": jax.random.uniform(phase, (k, features), dtype, 0, 2 * math.pi),
         }
 
+    def waves(self, params: Params, t: Array) -> tuple[Array, Array]:
+        """The rhythm of neurons that share their frequencies, as the factors of a product.
+
+        ``sin(u + phi) = sin u cos phi + cos u sin phi``, so that 2 T K sines do instead of T K H.
+
+        Returns:
+            Waves ``[*t.shape, 2K]`` and weights ``[2K, H]``.
+        """
+        theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
+        clock = t.astype(theta.dtype)[..., None] / self.horizon
+        angle = clock * theta.reshape(*(1,) * t.ndim, -1)
+        waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        return waves, jnp.concatenate([alpha * jnp.cos(phi), alpha * jnp.sin(phi)])
+
     def rhythm(self, params: Params, t: Array) -> Array:
         """``Σ_k alpha[k] sin(theta[k] t / horizon + phi[k])``, ``[*t.shape, H]``."""
         theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
+        if not self.per_neuron:
+            return weigh(*self.waves(params, t))
         clock = t.astype(theta.dtype)[..., None] / self.horizon
         lead = (1,) * t.ndim
-        if not self.per_neuron:
-            # sin(u + phi) = sin u cos phi + cos u sin phi: where neurons share their frequencies,
-            # T · K sines and one product do instead of T · K · H sines.
-            angle = clock * theta.reshape(*lead, -1)
-            waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-            parts = jnp.concatenate([alpha * jnp.cos(phi), alpha * jnp.sin(phi)])
-            return jnp.matmul(waves, parts, precision=jax.lax.Precision.HIGHEST)
         total = jnp.zeros((*t.shape, alpha.shape[-1]), theta.dtype)
         # One harmonic at a time keeps memory at one table, whatever K is.
         for k in range(self.harmonics):
             angle = clock * theta[k].reshape(*lead, -1) + phi[k].reshape(*lead, -1)
             total = total + alpha[k].reshape(*lead, -1) * jnp.sin(angle)
         return total
+
+
+def weigh(features: Array, weights: Array) -> Array:
+    """``[..., E] × [E, H]``, in full precision since a sign will be read off it."""
+    # As two matrices: with more axes XLA turns the whole table around for the gradient.
+    rows = features.reshape(-1, features.shape[-1])
+    product = jnp.matmul(rows, weights, precision=jax.lax.Precision.HIGHEST)
+    return product.reshape(*features.shape[:-1], weights.shape[-1])
 
 
 def for_neurons(a: Array, features: int) -> Array:
