@@ -5,20 +5,21 @@ READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
 
-.PHONY: help install native music test test-slow lint clean
+.PHONY: help install native music test test-slow bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
 	@echo "make test     run the test suite"
 	@echo "make test-slow  run the tests that take minutes, too"
-	@echo "make native   compile the CPU kernel (wants a C++ compiler; minutes)"
+	@echo "make native   compile the CPU kernel anew, warnings being errors"
+	@echo "make bench    race the scans against what others run (about 15 minutes, alone)"
 	@echo "make lint     check style"
 	@echo "make install  set up .venv only"
 	@echo "make clean    remove .venv and build products; runs/ stays"
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "surnn_jax needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -37,9 +38,17 @@ test-slow: install
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build
 
+# Appends to runs/bench; what is there already stays.
+bench: install
+	mkdir -p runs/bench
+	for what in skip_scan dense_scan inference held memory; do \
+	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
+	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
+	$(BIN)/python -m benchmarks.floors runs/bench/bench.jsonl
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist *.egg-info surnn_jax/scan/native/_kernel.so

@@ -18,6 +18,10 @@ NATIVE = pathlib.Path(__file__).parent / "surnn_jax" / "scan" / "native"
 class BuildKernel(build_ext):
     """Hands over to the package's own build, which needs several instruction sets."""
 
+    def get_ext_filename(self, fullname):
+        # One name, whoever builds it: it is no Python module, and fits every version.
+        return os.path.join(*fullname.split(".")) + ".so"
+
     def build_extension(self, ext):
         if os.environ.get("SURNN_BUILD") == "0":
             raise CompileError("switched off by SURNN_BUILD=0")

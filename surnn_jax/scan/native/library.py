@@ -16,18 +16,17 @@ def load() -> ctypes.CDLL | str:
     """The kernel's library with its two calls registered, or why there is none."""
     if os.environ.get("SURNN_NATIVE") == "0":
         return "switched off by SURNN_NATIVE=0"
-    folder = pathlib.Path(__file__).resolve().parent
-    files = sorted(folder.glob("_kernel*.so")) + sorted(folder.glob("_kernel*.pyd"))
-    if not files:
+    file = pathlib.Path(__file__).resolve().with_name("_kernel.so")
+    if not file.exists():
         return "it is not built; `python -m surnn_jax.scan.native.build` builds it"
     try:
-        library = ctypes.CDLL(str(files[0]))
+        library = ctypes.CDLL(str(file))
         for name in (FORWARD, BACKWARD):
             target = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(name, target, platform="cpu")
     # XLA refuses a kernel built for another version of its interface by an exception of its own.
     except Exception as error:
-        return f"{files[0].name} cannot be loaded, build it anew: {error}"
+        return f"{file.name} cannot be loaded, build it anew: {error}"
     library.surnn_kernels.restype = ctypes.c_char_p
     return library
 
