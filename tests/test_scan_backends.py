@@ -141,9 +141,7 @@ SIZES = (
     threshold=st.sampled_from([0.0, 0.0, 30.0, -30.0]),
     seed=st.integers(0, 999),
 )
-def test_masked_equals_reference_in_any_shape(
-    cell, switched, sizes, given, flags, threshold, seed
-):
+def test_masked_equals_reference_in_any_shape(cell, switched, sizes, given, flags, threshold, seed):
     """Any length, none included; nothing given or all of it; rates of 0 and 100 % as well."""
     steps, batch, inputs, features = sizes
     unit = _unit(cell, *switched)
