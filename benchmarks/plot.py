@@ -72,6 +72,7 @@ def _panels(
 
     names = _names(timed)
     colours = {name: figures._COLOURS[n % len(figures._COLOURS)] for n, name in enumerate(names)}
+    marks = [record for lines in panels.values() for record in lines]
     columns = min(2, len(panels))  # frozen and learned side by side
     rows = -(-len(panels) // columns)
     title = f"{timed[0]['benchmark']}: time of a call"
@@ -96,7 +97,8 @@ def _panels(
             shape = ", ".join(f"{_LETTERS[name]}={value:g}" for name, value in sizes.items())
             axis.set_title(f"{schedule}, {switch}\n{shape}")
             axis.set(xscale="log", yscale="log", xlabel=AXES[against])
-            axis.set_xticks(sorted({_place(r, against, asked=True) for r in lines}))
+            # Panels share their axes, and with them the marks.
+            axis.set_xticks(sorted({_place(r, against, asked=True) for r in marks}))
             axis.minorticks_off()
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_formatter(lambda value, _: f"{value:g}")
@@ -140,11 +142,11 @@ def _line(
 
 
 def _ideal(axis: Any, lines: Sequence[Record], plain: Sequence[Record], colour: str) -> None:
-    """The baseline's time at the highest rate, times the rate."""
+    """The rate times what the baseline takes; it computes everything at any rate."""
     bases = [r for r in lines if r["backend"] == r["baseline"]]
     base = max(bases or plain, key=lambda r: r["rate"])
     rates = sorted({r["rate"] for r in lines})
-    times = [base["milliseconds"] * rate / base["rate"] for rate in rates]
+    times = [base["milliseconds"] * rate for rate in rates]
     axis.plot([100 * r for r in rates], times, "--", color=colour, linewidth=1.2, label="ideal")
 
 

@@ -367,6 +367,14 @@ def test_a_plot_draws_the_medians_by_back_end(tmp_path):
         plot.draw([record(benchmark="memory")], path)
 
 
+def test_the_ideal_is_the_rate_even_where_no_record_is_dense(tmp_path):
+    at = {"rate": 0.25, "asked": 0.25}
+    lines = [record(backend="masked lax.scan", milliseconds=100.0, **at), record(**at)]
+    (axis,) = plot.draw(lines, tmp_path / "ideal.png").axes
+    (ideal,) = [line for line in axis.lines if line.get_label() == "ideal"]
+    assert ideal.get_ydata().tolist() == pytest.approx([25.0])
+
+
 def test_a_sweep_over_lengths_is_drawn_against_them(tmp_path):
     lines = [
         record(backend=name, steps=steps, milliseconds=ms * steps)
