@@ -26,8 +26,14 @@ UNITS = {
 }
 
 
-@pytest.mark.parametrize("kind", UNITS)
-@pytest.mark.parametrize("backend", [name for name in BACK_ENDS if name != "reference"])
+# Every back end in chunks, and every kind of table.
+PAIRS = [("shared", name) for name in BACK_ENDS if name != "reference"] + [
+    ("per_example", BACK_ENDS[-1]),
+    ("dense", "masked"),
+]
+
+
+@pytest.mark.parametrize(("kind", "backend"), PAIRS)
 def test_chunks_equal_the_whole(kind, backend):
     """3 steps do not divide 7: the last chunk is filled up with steps that hold."""
     unit, resets = UNITS[kind]
