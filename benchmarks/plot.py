@@ -71,12 +71,12 @@ def _panels(
     from experiments import figures
 
     names = _names(timed)
-    colours = {name: figures._COLOURS[n % len(figures._COLOURS)] for n, name in enumerate(names)}
+    colours = {name: figures.COLOURS[n % len(figures.COLOURS)] for n, name in enumerate(names)}
     marks = [record for lines in panels.values() for record in lines]
     columns = min(2, len(panels))  # frozen and learned side by side
     rows = -(-len(panels) // columns)
     title = f"{timed[0]['benchmark']}: time of a call"
-    with figures._figure(4.4 * columns + 1.4, 3.9 * rows + 0.6, title, path) as figure:
+    with figures.sheet(4.4 * columns + 1.4, 3.9 * rows + 0.6, title, path) as figure:
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axis in axes.flat[len(panels) :]:
             axis.remove()
@@ -92,8 +92,8 @@ def _panels(
             if against == "rate":
                 plain = [r for r in timed if r["schedule"] == "none"]
                 plain = [r for r in plain if all(r[n] == v for n, v in sizes.items())]
-                _ideal(axis, lines, plain, figures._GREY)
-                _dense(axis, plain, figures._GREY)
+                _ideal(axis, lines, plain, figures.GREY)
+                _dense(axis, plain, figures.GREY)
             shape = ", ".join(f"{_LETTERS[name]}={value:g}" for name, value in sizes.items())
             axis.set_title(f"{schedule}, {switch}\n{shape}")
             axis.set(xscale="log", yscale="log", xlabel=AXES[against])

@@ -18,9 +18,9 @@ DPI = 100
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#222222",
 )  # fmt: skip
-_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 _DASHES = ("-", "--", ":")
-_GREY = "#8a8a8a"
+GREY = "#8a8a8a"
 
 _STYLE = {
     "figure.facecolor": "white",
@@ -29,7 +29,7 @@ _STYLE = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
-    "axes.edgecolor": _GREY,
+    "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -120,7 +120,7 @@ def piano_roll(
     heard = np.where(truth, probability, 1 - probability)
     nats = -np.log(np.clip(heard, 1e-7, 1))
     used = _used(truth, probability)
-    with _figure(_width(len(truth)), 8.2, title, path) as figure:
+    with sheet(_width(len(truth)), 8.2, title, path) as figure:
         upper, middle, lower = axes = figure.subplots(3, sharex=True, sharey=True)
         _keys(upper, truth, used, _shades(BLACK), (0, 1))
         upper.set_title("Truth: the keys that sound")
@@ -171,7 +171,7 @@ def raster(
     changes = np.count_nonzero(table[1:] != table[:-1], axis=0)
     order = np.lexsort((-table.mean(0), changes))
     heights = [1.6, 0.8, 3.2] if inputs is not None else [0.8, 3.2]
-    with _figure(_width(steps), 1.2 * sum(heights) + 1, title, path) as figure:
+    with sheet(_width(steps), 1.2 * sum(heights) + 1, title, path) as figure:
         grid = figure.add_gridspec(len(heights), 2, width_ratios=[6, 1], height_ratios=heights)
         *above, share, main = [figure.add_subplot(grid[row, 0]) for row in range(len(heights))]
         side = figure.add_subplot(grid[-1, 1], sharey=main)
@@ -207,7 +207,7 @@ _OCTAVE = 12
 
 
 @contextmanager
-def _figure(width: float, height: float, title: str, path: str | os.PathLike) -> Iterator[Any]:
+def sheet(width: float, height: float, title: str, path: str | os.PathLike) -> Iterator[Any]:
     """An empty figure in the house style, `width` by `height` inches; saved at the end."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -226,14 +226,14 @@ def _curves(
 ) -> Any:
     runs = {label: _series(label, history, metric) for label, history in histories.items()}
     several, rates = len(runs) > 1, any(run.rate is not None for run in runs.values())
-    with _figure(10.5 if several else 8, 6 if rates else 4.5, title, path) as figure:
+    with sheet(10.5 if several else 8, 6 if rates else 4.5, title, path) as figure:
         upper, *below = figure.subplots(
             1 + rates, sharex=True, squeeze=False, height_ratios=[3, 1][: 1 + rates]
         )[:, 0]
         for number, (label, run) in enumerate(runs.items()):
             look = {
-                "color": _COLOURS[number % len(_COLOURS)],
-                "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": _DASHES[number // len(COLOURS) % len(_DASHES)],
                 "marker": "." if len(run.epoch) < _FEW else "",
             }
             best = int(np.argmin(run.valid))
@@ -323,7 +323,7 @@ def _keys(
     octaves = [note for note in range(LOWEST + low, LOWEST + high) if note % _OCTAVE == 0]
     axis.set_yticks(octaves, [f"C{note // _OCTAVE - 1}" for note in octaves])
     axis.set_axisbelow(False)
-    axis.grid(axis="y", color=_GREY, linewidth=0.5, alpha=0.5)
+    axis.grid(axis="y", color=GREY, linewidth=0.5, alpha=0.5)
     return image
 
 

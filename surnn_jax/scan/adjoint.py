@@ -173,3 +173,24 @@ def logits(
     if a.ndim < dg.ndim:
         dg = dg.sum(-2)
     return jnp.where(slope == 0, 0, slope * dg)
+
+
+def values(primals: Any) -> Any:
+    """The arrays of what a rule with symbolic zeros is given."""
+    return jax.tree.map(lambda p: p.value, primals, is_leaf=lambda p: hasattr(p, "perturbed"))
+
+
+def remember(scan: Callable[..., Carry]) -> Callable[..., tuple[Carry, Any]]:
+    """The forward rule of a back end that is told what nobody differentiates.
+
+    It keeps the arguments, the carries, and whether a gradient is owed to the logits: a fact of
+    the trace, so it is kept in the tree's shape, ``()`` for yes and None for no.
+    """
+
+    def rule(cell, gate, dtype, *primals):
+        args = values(primals)
+        learned = args[2] is not None and primals[2].perturbed
+        carries = scan(cell, gate, dtype, *args)
+        return carries, (args, carries, () if learned else None)
+
+    return rule

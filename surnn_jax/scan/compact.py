@@ -37,11 +37,6 @@ def put(tree: Any, t: Array, now: Any) -> Any:
     return jax.tree.map(lambda a, v: lax.dynamic_update_index_in_dim(a, v, t, 0), tree, now)
 
 
-def values(primals: Any) -> Any:
-    """The arrays of what a rule with symbolic zeros is given."""
-    return jax.tree.map(lambda p: p.value, primals, is_leaf=lambda p: hasattr(p, "perturbed"))
-
-
 def materialise(cotangents: Any, like: Any) -> Any:
     """Cotangents as arrays, zeros written out."""
 
@@ -81,14 +76,6 @@ def scan(
     carries = put(carries, 0, start)
     carries = lax.fori_loop(0, todo.count, step, (start, carries))[1]
     return jax.tree.map(lambda c: c[plan.latest(busy)], carries)
-
-
-def _forward(cell, gate, dtype, *primals):
-    args = values(primals)
-    learned = args[2] is not None and primals[2].perturbed
-    carries = scan(cell, gate, dtype, *args)
-    # Whether a gradient is owed to the logits is a fact of the trace: kept in the tree's shape.
-    return carries, (args, carries, () if learned else None)
 
 
 def _backward(cell, gate, dtype, saved, cotangents):
@@ -191,4 +178,4 @@ def _backward(cell, gate, dtype, saved, cotangents):
     return dparams, dx, da, dstart, dfresh, None, None
 
 
-scan.defvjp(_forward, _backward, symbolic_zeros=True)
+scan.defvjp(adjoint.remember(scan), _backward, symbolic_zeros=True)

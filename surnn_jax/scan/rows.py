@@ -21,7 +21,7 @@ from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
 from surnn_jax.scan import adjoint, compact, plan
 from surnn_jax.scan.adjoint import mix, select
-from surnn_jax.scan.compact import at, materialise, put, values
+from surnn_jax.scan.compact import at, materialise, put
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
 
@@ -123,14 +123,6 @@ def scan(
     return jax.tree.map(lambda c: c[slots], carries)
 
 
-def _forward(cell, gate, dtype, *primals):
-    args = values(primals)
-    learned = args[2] is not None and primals[2].perturbed
-    carries = scan(cell, gate, dtype, *args)
-    # Whether a gradient is owed to the logits is a fact of the trace: kept in the tree's shape.
-    return carries, (args, carries, () if learned else None)
-
-
 def _backward(cell, gate, dtype, saved, cotangents):
     args, carries, learned = saved
     params, x, a, start, fresh, keep, resets = args
@@ -224,4 +216,4 @@ def _backward(cell, gate, dtype, saved, cotangents):
     return dparams, dx.astype(x.dtype), da, dstart, dfresh, None, None
 
 
-scan.defvjp(_forward, _backward, symbolic_zeros=True)
+scan.defvjp(adjoint.remember(scan), _backward, symbolic_zeros=True)

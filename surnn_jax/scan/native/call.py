@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
-from surnn_jax.scan import masked
+from surnn_jax.scan import adjoint, masked
 from surnn_jax.scan.native import library
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
@@ -105,16 +105,12 @@ def _scan(cell, gate, params, x, a, start, fresh, keep, resets):
 
 
 def _forward(cell, gate, *primals):
-    values = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+    values = adjoint.values(primals)
     _, x, a, *_ = primals
     # Known while tracing, and carried to the backward pass by what is None.
     wants = tuple(() if p is not None and p.perturbed else None for p in (x, a))
     carries = _scan(cell, gate, *values)
     return carries, (values, carries, wants)
-
-
-def _is_primal(leaf: Any) -> bool:
-    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
 
 
 def _backward(cell, gate, saved, cotangents):
