@@ -1,52 +1,38 @@
-"""The data sets of the experiments: ``load(name, split)`` gives NumPy arrays.
+"""The data sets of the experiments: ``load(name, split)`` gives memory-mapped NumPy arrays.
 
 The first call reads the original, checks it and writes a prepared copy into the cache; later calls
 read that copy. See README.md for what there is and where it comes from.
 """
 
+import importlib
 import shlex
+import shutil
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
+from data import columns, locate, prepared
+from data.columns import Ragged, Split
+from data.source import SPLITS, Folder, Reading, Source
 
-from data import bach_chorales, locate, music, prepared
-from data.source import SPLITS, Source
+__all__ = ["NAMES", "SPLITS", "Ragged", "Split", "load", "prepare", "source_of"]
 
-__all__ = ["NAMES", "SOURCES", "SPLITS", "Sequences", "load", "prepare", "source_of"]
-
-SOURCES: dict[str, Source] = {
-    source.name: source for source in (bach_chorales.SOURCE, *music.SOURCES)
+_MODULES = {
+    "bach_chorales": ("bach_chorales",),
+    "music": ("jsb", "nottingham", "musedata", "piano_midi"),
 }
-"""Every data set by its name."""
+"""In ``data.sets``, each module and the data sets in its ``SOURCES``; imported when asked for."""
 
-NAMES = tuple(SOURCES)
+NAMES = tuple(name for names in _MODULES.values() for name in names)
 """What ``load`` takes; the first needs no file."""
 
 
-class Sequences(NamedTuple):
-    """One split of a data set.
-
-    Attributes:
-        name: the data set's name.
-        split: ``"train"``, ``"valid"`` or ``"test"``.
-        ids: N names, one for each sequence.
-        x: N sequences in the publisher's order; music: uint8 ``[T, 88]`` of 0 and 1, T >= 2.
-    """
-
-    name: str
-    split: str
-    ids: list[str]
-    x: list[np.ndarray]
-
-
-def load(name: str, split: str, data_dir: str | Path | None = None) -> Sequences:
+def load(name: str, split: str, data_dir: Folder = None) -> Split:
     """Loads one split, preparing the data set first where that has not been done.
 
     Args:
         name: one of ``NAMES``.
         split: one of ``SPLITS``.
-        data_dir: the folder of the originals; else ``SURNN_DATA``, else ``../shared/data``.
+        data_dir: the folder of the originals, or of an export; else the usual places are searched
+            (see ``locate.folders``).
 
     Raises:
         ValueError: unknown name or split; an original that is damaged or not the published one;
@@ -59,7 +45,7 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> Sequences
     return load_from(source, split, data_dir)
 
 
-def prepare(name: str, data_dir: str | Path | None = None) -> tuple[Path, bool]:
+def prepare(name: str, data_dir: Folder = None) -> tuple[Path, bool]:
     """Prepares a data set, or mends a damaged one; does nothing where it is whole.
 
     Returns:
@@ -78,44 +64,91 @@ def source_of(name: str) -> Source:
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in SOURCES:
-        raise ValueError(f"unknown data set {name!r}; one of: {', '.join(NAMES)}")
-    return SOURCES[name]
+    for module, names in _MODULES.items():
+        if name in names:
+            sources = importlib.import_module(f"data.sets.{module}").SOURCES
+            return next(source for source in sources if source.name == name)
+    raise ValueError(f"unknown data set {name!r}; one of: {', '.join(NAMES)}")
 
 
-def load_from(source: Source, split: str, data_dir: str | Path | None) -> Sequences:
-    """``load`` for a source that need not be in ``SOURCES``."""
-    # TFDS is slow to import, and --help must not wait for it.
-    from data import builders
-
-    folder = _folder(source, data_dir)
+def load_from(source: Source, split: str, data_dir: Folder) -> Split:
+    """``load`` for a source that need not be in ``NAMES``."""
+    exported = _exported(source, data_dir)
+    folder = exported or _folder(source, data_dir)
     if folder.exists():
-        prepared.verify(folder, _command(source, data_dir))
+        prepared.verify(folder, _mend(source, data_dir, exported))
     else:
         prepare_from(source, data_dir)
-    ids, rolls = builders.read(folder, split)
-    return Sequences(source.name, split, ids, rolls)
+    return columns.read(folder, split)
 
 
-def prepare_from(source: Source, data_dir: str | Path | None) -> tuple[Path, bool]:
-    """``prepare`` for a source that need not be in ``SOURCES``."""
+def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
+    """``prepare`` for a source that need not be in ``NAMES``."""
+    if exported := _exported(source, data_dir):
+        prepared.verify(exported, _mend(source, data_dir, exported))
+        return exported, False
     folder = _folder(source, data_dir)
+    # Finished blocks of generated data; they outlive a preparation that is killed.
+    unfinished = folder.parent / f"unfinished-{folder.name}"
 
     def fill(empty: Path) -> None:
-        from data import builders
-
-        builders.write(source, source.read(data_dir), empty)
+        try:
+            columns.write(
+                source.name, source.columns, _reading(source, data_dir, unfinished), empty
+            )
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise  # It says already what is wrong.
+            raise OSError(
+                f"{source.name}: cannot write prepared data: {error}; make room, or name another "
+                f"folder by {locate.CACHE_VARIABLE}=FOLDER"
+            ) from error
+        shutil.rmtree(unfinished, ignore_errors=True)
 
     return folder, prepared.write(folder, fill)
 
 
-def _folder(source: Source, data_dir: str | Path | None) -> Path:
+def _exported(source: Source, data_dir: Folder) -> Path | None:
+    return locate.possible([f"{prepared.EXPORTS}/{source.name}"], data_dir)
+
+
+def _tfds(source: Source, data_dir: Folder) -> Path | None:
+    return locate.possible([f"surnn_{source.name}"], data_dir)
+
+
+def _from_tfds(source: Source, data_dir: Folder) -> Path | None:
+    """TFDS's copy, where it is the best there is: before generating, instead of no original."""
+    if not source.generated:
+        try:
+            source.digest(data_dir)
+        except FileNotFoundError:
+            pass
+        else:
+            return None
+    return _tfds(source, data_dir)
+
+
+def _reading(source: Source, data_dir: Folder, unfinished: Path) -> Reading:
+    if copy := _from_tfds(source, data_dir):
+        # TFDS is slow to import, and --help must not wait for it.
+        from data import builders
+
+        return builders.read(copy)
+    return source.read(data_dir, unfinished)
+
+
+def _folder(source: Source, data_dir: Folder) -> Path:
     if data_dir is not None:
-        # Also for a set that needs no file: a mistyped folder must not go unseen.
-        locate.data_folder(data_dir)
-    return prepared.folder(source.name, source.digest(data_dir))
+        locate.folders(data_dir)  # Also for a set that needs no file: it must not go unseen.
+    copy = _from_tfds(source, data_dir)
+    digest = locate.stamp(copy) if copy else source.digest(data_dir)
+    return prepared.folder(source.name, digest)
 
 
-def _command(source: Source, data_dir: str | Path | None) -> str:
-    words = ["python", "-m", "data.prepare", source.name]
-    return shlex.join(words if data_dir is None else [*words, f"--data_dir={data_dir}"])
+def _mend(source: Source, data_dir: Folder, exported: Path | None) -> str:
+    if exported:
+        words = ["python", "-m", "data.export", source.name, f"--output={exported.parent.parent}"]
+    else:
+        words = ["python", "-m", "data.prepare", source.name]
+        words += [] if data_dir is None else [f"--data_dir={data_dir}"]
+    return shlex.join(words)

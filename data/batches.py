@@ -1,25 +1,29 @@
-"""Batches of padded sequences: a batch is a pure function of the seed and the step.
+"""Batches of examples: a batch is a pure function of the seed and the step.
 
 There is no state to save or restore: ``batch(step)`` gives the same arrays in any process, in any
 order of calls.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from data.columns import Ragged
+
 Batch = dict[str, np.ndarray]
-"""``x`` float32 ``[B, T, D]``, zero after a row's end; ``lengths`` int32 ``[B]``; ``index`` int32
-``[B]``, a row's place in the split. An empty row, which fills up a batch: length 0, index -1."""
+"""Every column by its name, in its own dtype: ``[B, T, ...]``, zero after a row's end, where it is
+ragged, else ``[B, ...]``. ``lengths`` int32 ``[B]`` are those of ``x``, ``lengths_<name>`` those of
+any other ragged column. ``index`` int32 ``[B]`` is a row's place in the split. An empty row, which
+fills up a batch: length 0, index -1."""
 
 
 class Batches:
-    """Cuts a split into batches of whole sequences of about one length.
+    """Cuts a split into batches of whole examples of about one length.
 
     Lengths are rounded up to the rungs of a ladder, of which the top one is the longest sequence
     and each lower one is smaller by the factor ``growth``; a batch is as long as the rung of its
     longest row. So few shapes occur, each of which a model is compiled for once. In every epoch the
-    sequences are shuffled, put in the order of their rungs and cut every ``batch_size``; then the
+    examples are shuffled, put in the order of their rungs and cut every ``batch_size``; then the
     batches are shuffled. Where the count does not divide, the batch of the shortest sequences is
     filled up with empty rows.
 
@@ -30,22 +34,26 @@ class Batches:
 
     def __init__(
         self,
-        sequences: Sequence[np.ndarray],
+        columns: Mapping[str, np.ndarray | Sequence[np.ndarray]],
         batch_size: int,
         seed: int = 0,
         *,
         growth: float = 2**0.5,
+        longest: int | None = None,
     ):
-        """Sorts the sequences by length; copies nothing.
+        """Sorts the examples by length; copies nothing.
 
         Args:
-            sequences: N arrays ``[T, D]``, T >= 1.
+            columns: by name, such as ``Split.columns``: an array ``[N, ...]``, or N arrays
+                ``[T, ...]``, T >= 1.
             batch_size: B, the rows of every batch.
             seed: decides the order, together with the epoch.
             growth: the factor between two rungs; nearer to 1: less padding, more shapes.
+            longest: sequences are cut after so many steps; None keeps them whole.
 
         Raises:
-            ValueError: no or an empty sequence; a batch size, seed or growth out of range.
+            ValueError: no example, columns of different counts or an empty sequence; a batch size,
+                seed, growth or longest out of range.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -53,17 +61,32 @@ class Batches:
             raise ValueError(f"seed must be at least 0, not {seed}")
         if not growth > 1:
             raise ValueError(f"growth must be greater than 1, not {growth}")
-        if not sequences:
-            raise ValueError("no sequences to make batches of")
-        self._sequences = sequences
+        if longest is not None and longest < 1:
+            raise ValueError(f"longest must be at least 1, not {longest}")
+        counts = {name: len(column) for name, column in columns.items()}
+        self._count = min(counts.values(), default=0)
+        if not self._count:
+            raise ValueError("no examples to make batches of")
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"columns of different counts: {counts}")
+        self._columns = dict(columns)
         self._size = batch_size
         self._seed = seed
-        self._lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-        if not self._lengths.all():
-            raise ValueError(f"sequence {int(np.argmin(self._lengths))} is empty; it needs a step")
-        self.ladder = _ladder(int(self._lengths.min()), int(self._lengths.max()), growth)
-        self._rungs = np.searchsorted(self.ladder, self._lengths)
-        self.steps_per_epoch = -(-len(sequences) // batch_size)
+        self._lengths = {}
+        for name, column in columns.items():
+            if not isinstance(column, np.ndarray):
+                lengths = _lengths(column)
+                if not lengths.all():
+                    raise ValueError(
+                        f"{name} of example {int(np.argmin(lengths))} is empty; it needs a step"
+                    )
+                self._lengths[name] = lengths if longest is None else np.minimum(lengths, longest)
+        # The longest of an example's sequences decides where it goes.
+        tops = np.maximum.reduce([*self._lengths.values(), np.ones(self._count, np.int32)])
+        self.ladder = _ladder(int(tops.min()), int(tops.max()), growth)
+        self._tops = tops
+        self._rungs = np.searchsorted(self.ladder, tops)
+        self.steps_per_epoch = -(-self._count // batch_size)
         # The last epoch's order, kept for speed alone.
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
@@ -87,12 +110,12 @@ class Batches:
 
         ``index`` tells where in the split each row belongs.
         """
-        for rows in self._cut(np.argsort(self._lengths, kind="stable")):
+        for rows in self._cut(np.argsort(self._tops, kind="stable")):
             yield self._padded(rows)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         random = np.random.Generator(np.random.PCG64([self._seed, epoch]))
-        order = random.permutation(len(self._sequences))
+        order = random.permutation(self._count)
         return random.permutation(self._cut(order[np.argsort(self._rungs[order], kind="stable")]))
 
     def _cut(self, order: np.ndarray) -> np.ndarray:
@@ -100,15 +123,31 @@ class Batches:
         return np.pad(order, (empty, 0), constant_values=-1).reshape(-1, self._size)
 
     def _padded(self, rows: np.ndarray) -> Batch:
-        # A batch has at least one row that is not empty, and its rows ascend by rung.
-        steps = self.ladder[self._rungs[rows[-1]]]
-        x = np.zeros((self._size, steps, *self._sequences[rows[-1]].shape[1:]), np.float32)
-        lengths = np.zeros(self._size, np.int32)
-        for row, index in enumerate(rows):
-            if index >= 0:
-                lengths[row] = self._lengths[index]
-                x[row, : lengths[row]] = self._sequences[index]
-        return {"x": x, "lengths": lengths, "index": rows.astype(np.int32)}
+        there = rows >= 0
+        kept = rows[there]
+        steps = self.ladder[self._rungs[kept].max()]
+        batch: Batch = {"index": rows.astype(np.int32)}
+        for name, column in self._columns.items():
+            if name not in self._lengths:
+                batch[name] = np.zeros((self._size, *column.shape[1:]), column.dtype)
+                batch[name][there] = column[kept]
+                continue
+            lengths = np.zeros(self._size, np.int32)
+            lengths[there] = self._lengths[name][kept]
+            first = column[int(kept[0])]
+            padded = np.zeros((self._size, steps, *first.shape[1:]), first.dtype)
+            for row, index in enumerate(rows):
+                if index >= 0:
+                    padded[row, : lengths[row]] = column[int(index)][: lengths[row]]
+            batch[name] = padded
+            batch["lengths" if name == "x" else f"lengths_{name}"] = lengths
+        return batch
+
+
+def _lengths(column: Sequence[np.ndarray]) -> np.ndarray:
+    if isinstance(column, Ragged):
+        return column.lengths.astype(np.int32)
+    return np.array([len(sequence) for sequence in column], np.int32)
 
 
 def _ladder(shortest: int, longest: int, growth: float) -> tuple[int, ...]:

@@ -1,11 +1,12 @@
-"""TFDS builders. Array record files, written and read with no TensorFlow in the process.
+"""TFDS: our data sets as array record files, written and read with no TensorFlow in the process.
 
+For pipelines that speak TFDS, and for prepared data that lie in a TFDS folder already. The data set
+is called ``surnn_<name>``; the features are ``id`` and the columns, in the prepared order.
 Importing this module imports TFDS, which takes a quarter of a second; the package does so only when
-data are really read or prepared.
+such a folder is really read or written.
 """
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from data.locate import CACHE_VARIABLE
-from data.music import KEYS
-from data.source import SPLITS, Source, Splits
+from data.columns import Split
+from data.source import SPLITS, Column, Example, Reading, Source
+
+_VERSION = "1.0.0"
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -27,36 +29,26 @@ class _LocalInfo(tfds.core.DatasetInfo):
         pass
 
 
-class PianoRolls(tfds.core.GeneratorBasedBuilder):
-    """Any data set of rolls: ``id`` a text, ``roll`` uint8 ``[T, 88]``, in the source's order.
+class Prepared(tfds.core.GeneratorBasedBuilder):
+    """Any of our data sets, out of its prepared columns."""
 
-    Attributes:
-        written: for each split, what tells every example from any other, in order.
-    """
+    VERSION = tfds.core.Version(_VERSION)
 
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, source: Source, splits: Splits, data_dir: Path):
+    def __init__(self, source: Source, splits: dict[str, Split], data_dir: Path):
         self._source = source
         self._splits = splits
-        self.written: dict[str, list[tuple[str, str]]] = {}
+        self.name = f"surnn_{source.name}"
         # The default format, tfrecord, needs TensorFlow.
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {name: _feature(column) for name, column in self._source.columns.items()}
         return _LocalInfo(
             builder=self,
             description=f"{self._source.name}: {self._source.title}",
             license=self._source.licence,
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    # As bytes: one integer a key takes 15 times as long to write.
-                    "roll": tfds.features.Tensor(
-                        shape=(None, KEYS), dtype=np.uint8, encoding="bytes"
-                    ),
-                }
-            ),
+            features=tfds.features.FeaturesDict({"id": tfds.features.Text(), **features}),
+            metadata=tfds.core.MetadataDict(self._splits["train"].facts),
             disable_shuffling=True,
         )
 
@@ -65,54 +57,77 @@ class PianoRolls(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        written = self.written[split] = []
+        data = self._splits[split]
         bar = tqdm(
-            self._splits[split],
-            desc=f"{self._source.name}: writing {split}",
-            unit="sequence",
+            range(len(data)),
+            desc=f"{data.name}: TFDS {split}",
+            unit="example",
             disable=None,
             leave=False,
         )
-        for number, (name, roll) in enumerate(bar):
-            written.append(_identity(name, roll))
-            yield number, {"id": name, "roll": roll}
+        for number in bar:
+            yield number, {"id": data.ids[number], **data.example(number)}
 
 
-def write(source: Source, splits: Splits, folder: Path) -> None:
-    """Writes the examples of every split into ``folder`` and reads them back.
+def write(source: Source, splits: dict[str, Split], folder: Path) -> Path:
+    """Writes all splits into ``<folder>/surnn_<name>``, which must not be there, and reads it back.
 
     Raises:
-        OSError: they cannot be written, as on a full disk, or do not read back the same.
+        OSError: it cannot be written, as on a full disk, or does not read back the same.
     """
     with _quiet():
-        builder = PianoRolls(source, splits, folder)
+        builder = Prepared(source, splits, folder)
         try:
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
         except RuntimeError as error:  # What array_record makes of a failed write.
-            raise OSError(
-                f"{source.name}: cannot write prepared data: {error}; make room, or name another "
-                f"folder by {CACHE_VARIABLE}=FOLDER"
-            ) from error
-    for split in SPLITS:
-        if list(map(_identity, *read(folder, split))) != builder.written[split]:
-            raise OSError(f"{folder}: {source.name} {split} does not read back as it was written")
+            raise OSError(f"{folder}: cannot write {source.name}: {error}; make room") from error
+    written = folder / f"surnn_{source.name}"
+    for split, data in splits.items():
+        again = read(written).splits[split]
+        for number, (label, example) in enumerate(again):
+            whole = label == data.ids[number] and all(
+                np.array_equal(example[name], value) for name, value in data.example(number).items()
+            )
+            if not whole:
+                raise OSError(f"{written}: {split} {number} does not read back as it was written")
+    return written
 
 
-def read(folder: Path, split: str) -> tuple[list[str], list[np.ndarray]]:
-    """The ids and rolls (uint8 ``[T, 88]``) of one split, in order, out of a written folder."""
-    with _quiet():
-        builder = tfds.builder_from_directory(folder / PianoRolls.name / str(PianoRolls.VERSION))
-        records = builder.as_data_source(split)
-        examples = records.__getitems__(range(len(records)))
-    return [example["id"].decode() for example in examples], [
-        example["roll"] for example in examples
-    ]
+def read(folder: Path) -> Reading:
+    """The examples of all splits out of a folder that ``write`` has made.
+
+    Raises:
+        ValueError: it is no such folder, or damaged.
+    """
+    try:
+        with _quiet():
+            builder = tfds.builder_from_directory(folder / _VERSION)
+            sources = {split: builder.as_data_source(split) for split in SPLITS}
+            facts = dict(builder.info.metadata or {})
+    except Exception as error:  # What TFDS raises on foreign folders is not to be listed.
+        raise ValueError(f"{folder}: no whole TFDS data set of ours ({error})") from error
+    splits = {split: _examples(source, f"{folder}: {split}") for split, source in sources.items()}
+    return Reading(str(folder), splits, facts, None)
 
 
-def _identity(name: str, roll: np.ndarray) -> tuple[str, str]:
-    return name, hashlib.sha256(f"{roll.dtype} {roll.shape}".encode() + roll.tobytes()).hexdigest()
+def _examples(source, where: str) -> Iterator[Example]:
+    for start in range(0, len(source), 1000):
+        try:
+            records = source.__getitems__(range(start, min(start + 1000, len(source))))
+        except Exception as error:
+            raise ValueError(f"{where}: damaged from example {start} on ({error})") from error
+        for record in records:
+            yield record.pop("id").decode(), record
+
+
+def _feature(column: Column):
+    dtype = np.dtype(column.dtype)
+    if not column.shape:
+        return tfds.features.Scalar(dtype=dtype)
+    # As bytes: one integer a value takes 15 times as long to write.
+    return tfds.features.Tensor(shape=column.shape, dtype=dtype, encoding="bytes")
 
 
 @contextlib.contextmanager

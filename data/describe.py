@@ -1,19 +1,16 @@
 """Describes a data set: python -m data.describe NAME [--data_dir=FOLDER]
 
-Prints where it comes from, its licence, its counts and lengths, and the first steps of one example.
-Prepares the data set first where that has not been done.
+Prints where it comes from, its licence, its counts and lengths, and one example. Prepares the data
+set first where that has not been done.
 """
 
 from absl import flags
 
 import data
-from data import cli, music
-from data.source import count
+from data import cli
+from data.columns import Ragged, count
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of the originals; else SURNN_DATA, else ../shared/data"
-)
-_STEPS = 16
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the originals; else the usual places")
 
 
 def main(name: str) -> None:
@@ -21,18 +18,26 @@ def main(name: str) -> None:
     source = data.source_of(name)
     splits = [data.load(name, split, _DATA_DIR.value) for split in data.SPLITS]
     print(f"{source.name}: {source.title}\norigin: {source.origin}\nlicence: {source.licence}\n")
-    print("split  sequences  shortest    mean  longest    steps  notes a step")
+    for column, form in source.columns.items():
+        shape = ", ".join("T" if size is None else str(size) for size in form.shape)
+        print(f"{column}: {form.dtype} [{shape}], {form.text}")
+    print("\nsplit  examples  shortest     mean  longest       steps    mean value")
     for split in splits:
-        figures = count(split.x)
+        x = split["x"]
+        lengths = x.lengths if isinstance(x, Ragged) else [x.shape[1]] * len(x)
+        values = x.values if isinstance(x, Ragged) else x
+        figures = count(lengths)
         print(
-            f"{split.split:5}  {figures.sequences:9}  {figures.shortest:8}  "
-            f"{figures.steps / figures.sequences:6.1f}  {figures.longest:7}  {figures.steps:7}  "
-            f"{figures.ones / figures.steps:12.3f}"
+            f"{split.split:5}  {figures.examples:8}  {figures.shortest:8}  "
+            f"{figures.steps / max(figures.examples, 1):7.1f}  {figures.longest:7}  "
+            f"{figures.steps:10}  {values.mean() if values.size else 0:12.4f}"
         )
-    first, roll = splits[0].ids[0], splits[0].x[0]
-    print(f"\n{first}: the first {min(_STEPS, len(roll))} of {len(roll)} steps")
-    for step, notes in enumerate(music.in_words(roll[:_STEPS])):
-        print(f"{step:3}  {notes}")
+    facts = {name: fact for name, fact in splits[0].facts.items() if not isinstance(fact, list)}
+    if facts:
+        print("\n" + ", ".join(f"{name}: {fact}" for name, fact in facts.items()))
+    print(f"\n{splits[0].ids[0]}:")
+    for line in source.show(splits[0].example(0), splits[0].facts):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -1,71 +1,102 @@
-"""Where original data are looked for, and where prepared data are kept."""
+"""Where original data are looked for, and where prepared and fetched data are kept."""
 
+import hashlib
 import os
 from pathlib import Path
+
+from data.source import Folder
 
 ROOT = Path(__file__).resolve().parent.parent
 """The root of the repository."""
 
 DATA_VARIABLE = "SURNN_DATA"
 CACHE_VARIABLE = "SURNN_CACHE"
+TFDS_VARIABLE = "TFDS_DATA_DIR"
 
 
-def data_folder(data_dir: str | Path | None = None) -> Path:
-    """The folder of the originals: ``data_dir``, else ``SURNN_DATA``, else ``../shared/data``.
+def folders(data_dir: Folder = None) -> list[Path]:
+    """The folders that are searched for originals, in order.
 
-    The first of the three that is given decides; there is no falling through to the next one, for
-    a mistyped folder must not end in the data of another.
+    Args:
+        data_dir: if given, the only one: a mistyped folder must not end in the data of another.
+
+    Returns:
+        Else those that exist of: ``SURNN_DATA``, ``../shared/data`` beside the checkout, TFDS's
+        folder, and what ``data.prepare --download`` has fetched.
 
     Raises:
-        FileNotFoundError: the folder does not exist, or none is given.
+        FileNotFoundError: a folder that was named does not exist.
         NotADirectoryError: it is not a folder.
     """
     if data_dir is not None:
-        return _existing(Path(data_dir), f"--data_dir={data_dir}")
+        return [_existing(Path(data_dir), f"--data_dir={data_dir}")]
+    found = []
     if variable := os.environ.get(DATA_VARIABLE):
-        return _existing(Path(variable), f"{DATA_VARIABLE}={variable}")
-    default = ROOT.parent / "shared" / "data"
-    if not default.is_dir():
-        raise FileNotFoundError(
-            f"no folder of original data: --data_dir is not given, {DATA_VARIABLE} is not set and "
-            f"{default} does not exist; give the folder by --data_dir=FOLDER or "
-            f"{DATA_VARIABLE}=FOLDER"
-        )
-    return default
+        found.append(_existing(Path(variable), f"{DATA_VARIABLE}={variable}"))
+    tfds = os.environ.get(TFDS_VARIABLE) or Path.home() / "tensorflow_datasets"
+    usual = [ROOT.parent / "shared" / "data", Path(tfds), downloads_folder()]
+    return found + [folder for folder in usual if folder.is_dir()]
 
 
-def original(
-    name: str, file: str, subfolders: tuple[str, ...], data_dir: str | Path | None = None
-) -> Path:
-    """The path of an original file, in the data folder itself or in one of its subfolders.
+def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
+    """The path of an original, a file or a folder; see ``folders`` for where it is looked for.
 
     Args:
         name: the data set, for the error.
-        file: the file's published name.
-        subfolders: where the file may lie besides the folder itself.
-        data_dir: see ``data_folder``.
+        places: where it may lie in such a folder; the first that is there is taken.
+        data_dir: see ``folders``.
 
     Raises:
-        FileNotFoundError: the folder or the file does not exist.
-        NotADirectoryError: the folder is not one.
+        FileNotFoundError: there is none; or a folder that was named does not exist.
+        NotADirectoryError: what was named is not a folder.
     """
-    try:
-        folder = data_folder(data_dir)
-    except OSError as error:
-        raise type(error)(f"{name} needs {file}: {error}") from error
-    places = [folder / file, *(folder / subfolder / file for subfolder in subfolders)]
-    for place in places:
-        if place.is_file():
-            return place
-    raise FileNotFoundError(
-        f"{name} needs {file}: it is neither {' nor '.join(map(str, places))}; give the folder "
-        f"that holds it by --data_dir=FOLDER or {DATA_VARIABLE}=FOLDER"
-    )
+    found = possible(places, data_dir)
+    if found is None:
+        wanted = " or ".join(places)
+        searched = ", ".join(str(folder) for folder in folders(data_dir)) or "no folder"
+        raise FileNotFoundError(
+            f"{name} needs {wanted}, which is not in {searched}; give the folder that holds it by "
+            f"--data_dir=FOLDER or {DATA_VARIABLE}=FOLDER; data/README.md says where to get it"
+        )
+    return found
+
+
+def possible(places: list[str], data_dir: Folder = None) -> Path | None:
+    """``original``, or None where there is none."""
+    for folder in folders(data_dir):
+        for place in places:
+            if (folder / place).exists():
+                return folder / place
+    return None
+
+
+def stamp(*paths: Path, version: int = 1) -> str:
+    """What tells one state of some files from another, without reading them all.
+
+    Path, size and time of change of every file; of a folder, of all files in it.
+
+    Args:
+        *paths: files and folders; at least one exists.
+        version: to be raised when the same original is read in another way.
+    """
+    hashed = hashlib.sha256(str(version).encode())
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                state = file.stat()
+                hashed.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return hashed.hexdigest()
 
 
 def cache_folder() -> Path:
     """The folder of prepared data: ``SURNN_CACHE``, else ``~/.cache/surnn_jax``; may not exist."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "surnn_jax")
+
+
+def downloads_folder() -> Path:
+    """The folder of what ``data.prepare --download`` has fetched; may not exist."""
+    return cache_folder() / "downloads"
 
 
 def _existing(folder: Path, given_by: str) -> Path:

@@ -15,10 +15,13 @@ from pathlib import Path
 
 from data import locate
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Part of every key. To be raised when the same original is prepared in another way."""
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
+
+EXPORTS = "prepared"
+"""The subfolder of a data folder in which exports lie, by the data set's name."""
 
 
 class DamagedData(ValueError):
@@ -61,7 +64,7 @@ def write(target: Path, fill: Callable[[Path], None]) -> bool:
             fill(incomplete)
             files = {str(path.relative_to(incomplete)): _hash(path) for path in _files(incomplete)}
             manifest = {"files": files, "digest": _hash_of_all(files)}
-            (incomplete / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            (incomplete / MANIFEST).write_text(json.dumps(manifest, indent=1))
             incomplete.rename(target)
         except BaseException:
             shutil.rmtree(incomplete, ignore_errors=True)
@@ -81,13 +84,13 @@ def verify(target: Path, mend: str) -> None:
     """
     advice = f"prepare it anew: {mend}"
     try:
-        manifest = json.loads((target / _MANIFEST).read_text())
+        manifest = json.loads((target / MANIFEST).read_text())
         files = manifest["files"]
         whole = manifest["digest"] == _hash_of_all(files)
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         whole = False
     if not whole:
-        raise DamagedData(f"{target / _MANIFEST}: missing or damaged; {advice}")
+        raise DamagedData(f"{target / MANIFEST}: missing or damaged; {advice}")
     for name, digest in files.items():
         path = target / name
         if not path.is_file():

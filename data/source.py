@@ -1,80 +1,121 @@
 """What every data set says of itself: who made it, how its original is read, what must come out."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 SPLITS = ("train", "valid", "test")
 
-Splits = dict[str, Iterable[tuple[str, np.ndarray]]]
-"""For each of ``SPLITS`` its examples in order: an id, and the sequence ``[T, ...]``."""
+Folder = str | Path | None
+"""A ``data_dir`` as a caller gives it; None: look in the usual places (see ``locate``)."""
+
+Example = tuple[str, dict[str, Any]]
+"""An id, and for every column of the data set a value."""
+
+
+class Column(NamedTuple):
+    """One thing that every example of a data set has.
+
+    Attributes:
+        dtype: as NumPy names it, such as ``"uint8"``.
+        shape: of one example. A leading None is its length T, which differs between examples.
+        text: what it holds, in a few words.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    text: str
+
+    @property
+    def ragged(self) -> bool:
+        """Whether examples differ in length."""
+        return self.shape[:1] == (None,)
 
 
 class Count(NamedTuple):
-    """The figures of one split that a right original must give."""
+    """The figures of one split that a right original must give, of its first column.
 
-    sequences: int
+    Attributes:
+        examples: their number.
+        shortest: the length of the shortest.
+        longest: of the longest.
+        steps: of all together.
+        total: the sum of all values, a checksum that people can quote; None where the values are
+            no numbers to be added up.
+    """
+
+    examples: int
     shortest: int
     longest: int
     steps: int
-    ones: int
+    total: int | None = None
+
+    def agrees(self, found: "Count") -> bool:
+        """Whether what was found is what is expected here."""
+        return self[:4] == found[:4] and self.total in (None, found.total)
+
+    def __str__(self) -> str:
+        words = f"{self.examples} examples of {self.shortest}..{self.longest} steps, {self.steps}"
+        return f"{words} steps" + ("" if self.total is None else f" and a sum of {self.total}")
+
+
+class Reading(NamedTuple):
+    """What a reader gives for an original.
+
+    Attributes:
+        where: the original, for errors.
+        splits: for each of ``SPLITS`` its examples in order; may be generators.
+        facts: what else a model must know, as JSON: a vocabulary, a sample rate.
+        counts: what must come out; None where nobody has published it.
+    """
+
+    where: str
+    splits: dict[str, Iterable[Example]]
+    facts: dict[str, Any]
+    counts: dict[str, Count] | None
+
+
+class Download(NamedTuple):
+    """One file at its publisher's own address.
+
+    Attributes:
+        file: its name in the data folder; what the reader looks for.
+        url: the address.
+        size: in bytes; None where it is not known.
+        sha256: of the file; None where it is not known.
+    """
+
+    file: str
+    url: str
+    size: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: facts for the reader, and two functions over its original.
+    """A data set: facts for the reader, and functions over its original.
 
     Attributes:
         name: what ``load`` and the command line call it.
         title: one line on what it is.
         licence: as its publisher states it.
         origin: the original, and who published it.
-        digest: from ``data_dir``, a hash of all that the prepared data depend on.
-        read: from ``data_dir``, the checked examples of every split.
-        counts: what ``read`` was checked against.
+        columns: what an example has; ``x``, the sequence, is the first.
+        digest: from ``data_dir``, a hash or stamp of all that the prepared data depend on.
+        read: from ``data_dir`` and a folder for unfinished work (see ``blocks``), the examples.
+        show: from one example and the facts, lines to print.
+        downloads: where the original can be had; none: the user has to supply it, or it needs none.
+        generated: the data are computed: there need not be an original.
     """
 
     name: str
     title: str
     licence: str
     origin: str
-    digest: Callable[[str | Path | None], str]
-    read: Callable[[str | Path | None], Splits]
-    counts: dict[str, Count]
-
-
-def count(sequences: list[np.ndarray]) -> Count:
-    """Counts the binary sequences ``[T, D]`` of one split."""
-    lengths = [len(sequence) for sequence in sequences]
-    return Count(
-        sequences=len(lengths),
-        shortest=min(lengths, default=0),
-        longest=max(lengths, default=0),
-        steps=sum(lengths),
-        ones=sum(int(sequence.sum(dtype=np.int64)) for sequence in sequences),
-    )
-
-
-def check_counts(where: str, splits: Splits, expected: dict[str, Count]) -> None:
-    """Compares every split with its published figures.
-
-    Raises:
-        ValueError: some split differs; the message names ``where``, the expected and the found.
-    """
-    for split in SPLITS:
-        found = count([sequence for _, sequence in splits[split]])
-        if found != expected[split]:
-            raise ValueError(
-                f"{where}: not the published data: {split} should have "
-                f"{_in_words(expected[split])}, but has {_in_words(found)}"
-            )
-
-
-def _in_words(figures: Count) -> str:
-    return (
-        f"{figures.sequences} sequences of {figures.shortest}..{figures.longest} steps, "
-        f"{figures.steps} steps and {figures.ones} notes in all"
-    )
+    columns: dict[str, Column]
+    digest: Callable[[Folder], str]
+    read: Callable[[Folder, Path], Reading]
+    show: Callable[[dict[str, Any], dict[str, Any]], list[str]]
+    downloads: tuple[Download, ...] = field(default=())
+    generated: bool = False

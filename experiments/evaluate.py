@@ -40,7 +40,7 @@ def main() -> None:
         raise ValueError(f"{workdir} holds no checkpoint")
     config = music.Config(**record.config)
     splits = {name: data.load(config.dataset, name, _DATA_DIR.value) for name in data.SPLITS}
-    pieces = music_task.look_through(splits["train"].x, config.batch_size)
+    pieces = music_task.look_through(splits["train"]["x"], config.batch_size)
     task = music_task.task_of(config, pieces)
     batches = music_runs.batches_of(config, splits)
     like = jax.eval_shape(task.init, jax.random.key(0), batches["train"].batch(0))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.music import KEYS, LOWEST
+from data.sets.music import KEYS, LOWEST
 
 DPI = 100
 

@@ -67,7 +67,7 @@ def go(
 def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> records.Record:
     """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
-    task = task_of(config, look_through(splits["train"].x, config.batch_size))
+    task = task_of(config, look_through(splits["train"]["x"], config.batch_size))
     batches = batches_of(config, splits)
     settings, optimiser = _plans(config, batches["train"].steps_per_epoch)
     fit = train.fit(
@@ -103,10 +103,12 @@ def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> re
     return record
 
 
-def batches_of(config: Config, splits: Mapping[str, data.Sequences]) -> dict[str, Batches]:
+def batches_of(config: Config, splits: Mapping[str, data.Split]) -> dict[str, Batches]:
     """Batches of every split; few padded lengths, since each is compiled for."""
     size, seed = config.batch_size, config.seed
-    return {name: Batches(split.x, size, seed, growth=2.0) for name, split in splits.items()}
+    return {
+        name: Batches({"x": split["x"]}, size, seed, growth=2.0) for name, split in splits.items()
+    }
 
 
 def scores_of(task, params, batches: Mapping[str, Batches]) -> dict[str, dict[str, float]]:
@@ -149,11 +151,11 @@ def _count(params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _show(config: Config, fit: train.Fit, test: data.Sequences, workdir: Path) -> None:
+def _show(config: Config, fit: train.Fit, test: data.Split, workdir: Path) -> None:
     """Pictures and sound of the best epoch, on the test piece of median length."""
     model = model_of(config)
-    which = np.argsort([len(x) for x in test.x], kind="stable")[len(test.x) // 2]
-    piece, name = test.x[which], test.ids[which]
+    which = np.argsort([len(x) for x in test["x"]], kind="stable")[len(test) // 2]
+    piece, name = test["x"][which], test.ids[which]
     unit = config.unit
     figures.learning_curves(fit.history, workdir / "curves.png", title=f"{unit}, {config.dataset}")
     inside = look_inside(model, fit.params, piece)

@@ -55,7 +55,7 @@ def model_of(config: Config) -> FramePredictor:
 
 def frames(batch: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
     """Inputs ``[B, T-1, 88]``, targets one frame later, their lengths ``[B]``, and which count."""
-    x = batch["x"]
+    x = batch["x"].astype(jnp.float32)
     lengths = jnp.maximum(batch["lengths"] - 1, 0)
     counts = jnp.arange(x.shape[1] - 1)[None, :] < lengths[:, None]
     return x[:, :-1], x[:, 1:], lengths, counts

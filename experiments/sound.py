@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from data.music import KEYS, LOWEST
+from data.sets.music import KEYS, LOWEST
 
 
 def write_midi(

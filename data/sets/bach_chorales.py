@@ -34,8 +34,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data.locate import ROOT
-from data.music import roll
-from data.source import SPLITS, Count, Source, Splits, check_counts
+from data.sets.music import COLUMNS, roll, show
+from data.source import SPLITS, Count, Example, Folder, Reading, Source
 
 VOICES = ["Soprano", "Alto", "Tenor", "Bass"]
 
@@ -77,7 +77,7 @@ def split_of(score: str) -> str:
     return "valid" if fraction < 0.85 else "test"
 
 
-def digest(data_dir: str | Path | None = None) -> str:
+def digest(data_dir: Folder = None) -> str:
     """A hash of music21's version and of every score; ``data_dir`` is not used."""
     del data_dir
     hashed = hashlib.sha256(version("music21").encode())
@@ -87,15 +87,14 @@ def digest(data_dir: str | Path | None = None) -> str:
     return hashed.hexdigest()
 
 
-def read(data_dir: str | Path | None = None) -> Splits:
-    """Parses the corpus, on all processors; ``data_dir`` is not used.
+def read(data_dir: Folder = None, unfinished: Path | None = None) -> Reading:
+    """Parses the corpus, on all processors; the arguments are not used.
 
     Raises:
         FileNotFoundError: music21 or its corpus is not installed.
-        ValueError: the corpus holds other chorales than those counted here.
     """
-    del data_dir
-    splits: dict[str, list[tuple[str, np.ndarray]]] = {split: [] for split in SPLITS}
+    del data_dir, unfinished
+    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
     seen = set()
     for score, frames in sorted(_parse(scores()).items()):
         keys = roll(frames)
@@ -103,9 +102,8 @@ def read(data_dir: str | Path | None = None) -> Splits:
         in_any_key = np.roll(keys, -lowest, axis=1).tobytes()
         if in_any_key not in seen:
             seen.add(in_any_key)
-            splits[split_of(score)].append((score, keys))
-    check_counts(f"bach_chorales from music21 {version('music21')}", splits, COUNTS)
-    return splits
+            splits[split_of(score)].append((score, {"x": keys}))
+    return Reading(f"bach_chorales from music21 {version('music21')}", splits, {}, COUNTS)
 
 
 def _parse(paths: list[Path]) -> dict[str, list[list[int]]]:
@@ -186,10 +184,13 @@ SOURCE = Source(
     licence="the music: public domain; the encodings: by their encoders' leave, as music21's "
     "corpus/license.txt says, some not for commercial use; music21 itself: BSD",
     origin="the corpus of the Python package music21; no file needed",
+    columns=COLUMNS,
     digest=digest,
     read=read,
-    counts=COUNTS,
+    show=show,
 )
+
+SOURCES = [SOURCE]
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:

@@ -1,0 +1,222 @@
+"""Columns of examples as plain ``.npy`` files, memory-mapped: what ``load`` reads.
+
+``<folder>/<split>/<column>.npy`` holds a column of equal shapes as ``[N, ...]``, and one of sequences
+end to end as ``[sum of T, ...]``, with ``<column>.offsets.npy`` int64 ``[N + 1]`` saying where each
+begins. ``ids.txt`` has a line for each example and ``facts.json`` what else there is to know. NumPy
+alone reads it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from data.source import SPLITS, Column, Count, Example, Reading
+
+FACTS = "facts.json"
+
+
+class Ragged(Sequence):
+    """Sequences of different lengths, stored end to end; item i is a view, nothing is copied.
+
+    Attributes:
+        values: ``[sum of T, ...]``, all of them.
+        offsets: int64 ``[N + 1]``; sequence i is ``values[offsets[i]:offsets[i + 1]]``.
+    """
+
+    def __init__(self, values: np.ndarray, offsets: np.ndarray):
+        self.values, self.offsets = values, offsets
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 ``[N]``."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no sequence {index} among {len(self)}")
+        index %= len(self)
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+        name: the data set's name.
+        split: ``"train"``, ``"valid"`` or ``"test"``.
+        ids: N names, one for each example.
+        columns: by name, N values each: an array ``[N, ...]`` or a ``Ragged``; ``x`` is the
+            sequence. Memory-mapped and read-only.
+        facts: what else a model must know, such as ``classes`` or ``vocabulary``.
+    """
+
+    name: str
+    split: str
+    ids: list[str]
+    columns: dict[str, np.ndarray | Ragged]
+    facts: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, column: str) -> np.ndarray | Ragged:
+        return self.columns[column]
+
+    def example(self, index: int) -> dict[str, Any]:
+        """Example `index`: for every column its value."""
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+def write(name: str, columns: dict[str, Column], reading: Reading, folder: Path) -> None:
+    """Writes every split of `reading` into `folder`, an example at a time.
+
+    Raises:
+        ValueError: an example that is not as `columns` say, or figures that are not those expected.
+        OSError: it cannot be written, as on a full disk.
+    """
+    for split in SPLITS:
+        found = _write_split(name, columns, reading, split, folder / split)
+        expected = reading.counts and reading.counts[split]
+        if expected and not expected.agrees(found):
+            raise ValueError(
+                f"{reading.where}: not the published data: {split} should have {expected}, "
+                f"but has {found}"
+            )
+    form = {
+        column: {"dtype": c.dtype, "shape": c.shape, "text": c.text}
+        for column, c in columns.items()
+    }
+    facts = {"name": name, "columns": form, "facts": reading.facts}
+    (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
+
+
+def read(folder: Path, split: str) -> Split:
+    """One split out of a folder that ``write`` has filled; the arrays stay on the disk."""
+    facts = json.loads((folder / FACTS).read_text("utf-8"))
+    return Split(
+        name=facts["name"],
+        split=split,
+        ids=(folder / split / "ids.txt").read_text("utf-8").splitlines(),
+        columns={
+            name: _open(folder / split, name, form["shape"][:1] == [None])
+            for name, form in facts["columns"].items()
+        },
+        facts=facts["facts"],
+    )
+
+
+def count(lengths: Iterable[int], total: int | None = None) -> Count:
+    """The figures of sequences of these lengths."""
+    lengths = [int(length) for length in lengths]
+    return Count(
+        len(lengths), min(lengths, default=0), max(lengths, default=0), sum(lengths), total
+    )
+
+
+def _open(folder: Path, name: str, ragged: bool) -> np.ndarray | Ragged:
+    values = _mapped(folder / f"{name}.npy")
+    return Ragged(values, np.load(folder / f"{name}.offsets.npy")) if ragged else values
+
+
+def _mapped(path: Path) -> np.ndarray:
+    # There is nothing to map in a file without data.
+    array = np.load(path, mmap_mode="r")
+    # A plain array over the same map: slices of a memmap cost ten times as much to make.
+    return array.view(np.ndarray)
+
+
+def _write_split(
+    name: str, columns: dict[str, Column], reading: Reading, split: str, folder: Path
+) -> Count:
+    folder.mkdir(parents=True)
+    expected = reading.counts[split].examples if reading.counts else None
+    bar = tqdm(
+        reading.splits[split],
+        desc=f"{name}: writing {split}",
+        total=expected,
+        unit="example",
+        disable=None,
+        leave=False,
+    )
+    writers = {key: _Writer(folder, key, column) for key, column in columns.items()}
+    first = next(iter(writers.values()))
+    with (folder / "ids.txt").open("w", encoding="utf-8") as ids:
+        for label, example in _checked(bar, columns, f"{reading.where}: {split}"):
+            ids.write(f"{label}\n")
+            for key, writer in writers.items():
+                writer.add(example[key])
+    for writer in writers.values():
+        writer.close()
+    return count(first.lengths, first.total)
+
+
+def _checked(examples: Iterable[Example], columns: dict[str, Column], where: str) -> Iterator:
+    for label, example in examples:
+        if "\n" in label:
+            raise ValueError(f"{where} {label!r}: an id is one line")
+        if example.keys() != columns.keys():
+            raise ValueError(f"{where} {label} has {sorted(example)}, not {sorted(columns)}")
+        arrays = {}
+        for key, column in columns.items():
+            array = np.asarray(example[key])
+            wanted = column.shape[1:] if column.ragged else column.shape
+            shape = array.shape[1:] if column.ragged else array.shape
+            if (array.ndim, shape) != (len(column.shape), wanted):
+                raise ValueError(f"{where} {label}: {key} is {array.shape}, not {column.shape}")
+            if not np.can_cast(array.dtype, column.dtype):
+                kept = array.astype(column.dtype)
+                if not np.array_equal(kept, array):
+                    raise ValueError(f"{where} {label}: {key} does not fit into {column.dtype}")
+                array = kept
+            if column.ragged and not len(array):
+                raise ValueError(f"{where} {label}: {key} is empty; a sequence needs a step")
+            arrays[key] = array.astype(column.dtype)
+        yield label, arrays
+
+
+class _Writer:
+    """Appends to a ``.npy`` file, whose head is written again when the length is known."""
+
+    def __init__(self, folder: Path, name: str, column: Column):
+        self._path = folder / f"{name}.npy"
+        self._offsets = folder / f"{name}.offsets.npy"
+        self._column = column
+        self._dtype = np.dtype(column.dtype)
+        self._stream: BinaryIO = self._path.open("wb")
+        self._head = self._write_head(0)
+        self.lengths: list[int] = []
+        self.total = 0
+
+    def add(self, array: np.ndarray) -> None:
+        self._stream.write(np.ascontiguousarray(array).tobytes())
+        self.lengths.append(len(array) if array.ndim else 1)
+        self.total += int(array.sum(dtype=np.int64)) if array.dtype.kind in "iu" else 0
+
+    def close(self) -> None:
+        rows = sum(self.lengths) if self._column.ragged else len(self.lengths)
+        self._stream.seek(0)
+        if self._write_head(rows) != self._head:
+            raise OSError(f"{self._path}: NumPy's file head has grown; cannot write it in place")
+        self._stream.close()
+        if self._column.ragged:
+            np.save(self._offsets, np.cumsum([0, *self.lengths], dtype=np.int64))
+
+    def _write_head(self, rows: int) -> int:
+        # NumPy leaves room in the head for the first axis to grow.
+        shape = (rows, *(self._column.shape[1:] if self._column.ragged else self._column.shape))
+        head = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        np.lib.format.write_array_header_1_0(self._stream, head)
+        return self._stream.tell()

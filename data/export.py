@@ -1,0 +1,50 @@
+"""Copies prepared data to where they are wanted: python -m data.export NAME --output=FOLDER
+
+As plain NumPy files, into FOLDER/prepared/NAME, for a machine that has JAX and NumPy only: there,
+--data_dir=FOLDER (or SURNN_DATA=FOLDER) finds them. With --tfds as a TFDS data set in the format
+array_record instead, into FOLDER/surnn_NAME, for pipelines that read those.
+"""
+
+import shutil
+from pathlib import Path
+
+from absl import flags
+
+import data
+from data import cli, prepared
+
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the originals; else the usual places")
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write into", required=True)
+_TFDS = flags.DEFINE_bool("tfds", False, "write a TFDS data set (array_record)")
+
+
+def main(name: str) -> None:
+    """Exports the data set ``name``."""
+    output = Path(_OUTPUT.value)
+    if _TFDS.value:
+        target = output / f"surnn_{name}"
+        _refuse_existing(target)
+        splits = {split: data.load(name, split, _DATA_DIR.value) for split in data.SPLITS}
+        from data import builders
+
+        builders.write(data.source_of(name), splits, output)
+    else:
+        target = output / prepared.EXPORTS / name
+        _refuse_existing(target)
+        folder, _ = data.prepare(name, _DATA_DIR.value)
+        prepared.write(target, lambda empty: _copy(folder, empty))
+    print(f"{name}: exported: {target}")
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; delete it or name another --output")
+
+
+def _copy(folder: Path, empty: Path) -> None:
+    leave = shutil.ignore_patterns(prepared.MANIFEST)
+    shutil.copytree(folder, empty, dirs_exist_ok=True, ignore=leave)
+
+
+if __name__ == "__main__":
+    cli.run(main, "NAME")
