@@ -18,6 +18,14 @@ __all__ = ["NAMES", "SPLITS", "Ragged", "Split", "load", "prepare", "source_of"]
 _MODULES = {
     "bach_chorales": ("bach_chorales",),
     "music": ("jsb", "nottingham", "musedata", "piano_midi"),
+    "jsb_16th": ("jsb_16th",),
+    "speech": ("timit", "fsdd", "asterisk_speech", "ljspeech"),
+    "listops": ("listops",),
+    "reviews": ("imdb_bytes",),
+    "retrieval": ("aan", "wikipairs"),
+    "images": ("cifar10_gray", "scifar10", "smnist", "psmnist", "digits"),
+    "pathfinder": ("pathfinder32", "pathfinder128"),
+    "wikitext": ("wikitext2", "wikitext103"),
 }
 """In ``data.sets``, each module and the data sets in its ``SOURCES``; imported when asked for."""
 
@@ -93,9 +101,8 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
 
     def fill(empty: Path) -> None:
         try:
-            columns.write(
-                source.name, source.columns, _reading(source, data_dir, unfinished), empty
-            )
+            reading = _reading(source, data_dir, unfinished)
+            columns.write(source.name, source.columns, reading, empty)
         except OSError as error:
             if error.filename is None and error.errno is None:
                 raise  # It says already what is wrong.

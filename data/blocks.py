@@ -65,7 +65,7 @@ def made(
 
 class _Worker:
     def __init__(self, function: str, arguments: dict[str, Any], share: list[int], folder: Path):
-        self._remarks = tempfile.TemporaryFile("w+")
+        self._remarks = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._share = [_path(folder, number) for number in share]
         # What it has to do goes in by a pipe: a command line could be too short for it.
         self._child = subprocess.Popen(

@@ -1,9 +1,9 @@
 """Columns of examples as plain ``.npy`` files, memory-mapped: what ``load`` reads.
 
-``<folder>/<split>/<column>.npy`` holds a column of equal shapes as ``[N, ...]``, and one of sequences
-end to end as ``[sum of T, ...]``, with ``<column>.offsets.npy`` int64 ``[N + 1]`` saying where each
-begins. ``ids.txt`` has a line for each example and ``facts.json`` what else there is to know. NumPy
-alone reads it.
+``<folder>/<split>/<column>.npy`` holds a column of equal shapes as ``[N, ...]``, and one of
+sequences end to end as ``[sum of T, ...]``, with ``<column>.offsets.npy`` int64 ``[N + 1]`` saying
+where each begins. ``ids.txt`` has a line for each example and ``facts.json`` what else there is to
+know. NumPy alone reads it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Originals as they lie: plain, compressed, in an archive or in a folder. Nothing is unpacked to disk.
+"""Originals as they lie: plain, compressed, in an archive or a folder; nothing is unpacked to disk.
 
 What cannot be read whole is a ``ValueError`` that names the file.
 """

@@ -106,9 +106,7 @@ def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> re
 def batches_of(config: Config, splits: Mapping[str, data.Split]) -> dict[str, Batches]:
     """Batches of every split; few padded lengths, since each is compiled for."""
     size, seed = config.batch_size, config.seed
-    return {
-        name: Batches({"x": split["x"]}, size, seed, growth=2.0) for name, split in splits.items()
-    }
+    return {name: Batches(split.columns, size, seed, growth=2.0) for name, split in splits.items()}
 
 
 def scores_of(task, params, batches: Mapping[str, Batches]) -> dict[str, dict[str, float]]:
