@@ -76,7 +76,8 @@ def enter(case: Case, backends: list[str]) -> dict:
 def main() -> None:
     """Runs the sweep that the flags ask for."""
     backends, schedules = options.names("backends"), options.names("schedules")
-    race = options.race("inference", lambda case: enter(case, backends))
+    # One sequence after another, as whoever streams or samples has it.
+    race = options.race("inference", lambda case: enter(case, backends), warm=2)
     options.go(options.cases(schedules), race)
 
 

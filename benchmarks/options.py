@@ -148,7 +148,9 @@ def go(cases: Sequence[Case], measure: Callable[[Case, Progress], list[Record]])
         plots.draw(lines, plot)
 
 
-def race(benchmark: str, enter: Callable[[Case], dict]) -> Callable[[Case, Progress], list[Record]]:
+def race(
+    benchmark: str, enter: Callable[[Case], dict], warm: int = 0
+) -> Callable[[Case, Progress], list[Record]]:
     """For :func:`go`: races what `enter` makes of a case, key -> :class:`.timing.Entrant`."""
 
     def measure(case: Case, progress: Progress) -> list[Record]:
@@ -156,7 +158,7 @@ def race(benchmark: str, enter: Callable[[Case], dict]) -> Callable[[Case, Progr
 
         entrants, values = enter(case), flags.FLAGS
         progress.case(case, len(entrants) * (values.rounds + 2))
-        results = timing.race(entrants, values.rounds, values.seed, progress.tick)
+        results = timing.race(entrants, values.rounds, values.seed, progress.tick, warm)
         return records.timed(benchmark, case, entrants, *results)
 
     return measure

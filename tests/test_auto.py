@@ -14,7 +14,7 @@ SIZES = {"features": 256, "steps": 1024, "batch": 16}
 @pytest.fixture
 def uncompiled(monkeypatch):
     """The machine has no compiled kernel."""
-    monkeypatch.setattr(auto, "_native", lambda unit: False)
+    monkeypatch.setattr(auto, "_native", lambda unit, dtype: False)
 
 
 def choose(switch, cell="gru", **sizes):
@@ -39,7 +39,7 @@ def test_pure_choices():
 
 
 def test_the_compiled_kernel_comes_first(monkeypatch):
-    monkeypatch.setattr(auto, "_native", lambda unit: True)
+    monkeypatch.setattr(auto, "_native", lambda unit, dtype: True)
     switch = switches.fourier(1024, rate=0.05)
     assert choose(switch).backend == "native"
     unit = selective("gru", switch)

@@ -50,6 +50,30 @@ def test_transformations(kind):
     assert_close(jax.tree.map(lambda leaf: leaf[1], both), of_params(other, "reference"))
 
 
+@pytest.mark.parametrize("backend", BACK_ENDS)
+def test_gradient_in_shard_map(backend):
+    """On two devices, half of the batch each, with JAX's check of what varies: that of one."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    unit = selective("gru", switch(SWITCHES[1]))
+    x = jax.random.normal(jax.random.key(0), (7, 4, 3), jnp.float64)
+    params = unit.init(jax.random.key(1), x, 5, jnp.float64)
+
+    def loss(params, x):
+        return jnp.sum(run(unit, params, x, backend=backend).outputs ** 2)
+
+    @jax.jit
+    @jax.shard_map(
+        mesh=mesh,
+        in_specs=(jax.P(), jax.P(None, "data")),
+        out_specs=(jax.P(), jax.P(None, "data")),
+        check_vma=True,
+    )
+    def sharded(params, x):
+        return jax.grad(loss, argnums=(0, 1))(params, x)
+
+    assert_close(sharded(params, x), jax.grad(loss, argnums=(0, 1))(params, x))
+
+
 @pytest.mark.parametrize(
     ("unit", "backend"),
     [(name, "masked") for name in UNITS]

@@ -27,7 +27,7 @@ class FramePredictor(nn.Module):
     features: int
     outputs: int
     switch: Switch | None = None
-    backend: str = "masked"
+    backend: str = "auto"
     dtype: Any = None
 
     def setup(self):

@@ -49,7 +49,7 @@ class Recurrent(nn.Module):
     reverse: bool = False
     keep_order: bool = False
     learn_carry: bool = False
-    backend: str = "masked"
+    backend: str = "auto"
     chunk: int | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32

@@ -2,11 +2,11 @@
 
 Under `jit` the table of a learned switch is not known when the program is made, so the choice
 goes by what is: the cell, the switch's declared rate and who shares a schedule, the sizes, the
-platform. It is a choice of speed alone; every back end gives the same answer.
+platform. It is a choice of speed alone; every back end gives the same answer, to rounding.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -40,7 +40,12 @@ class Choice(NamedTuple):
 
 
 def choose(
-    unit: Unit, features: int, steps: int, batch: int, platform: str | None = None
+    unit: Unit,
+    features: int,
+    steps: int,
+    batch: int,
+    platform: str | None = None,
+    dtype: Any = "float32",
 ) -> Choice:
     """The back end for a unit of these sizes.
 
@@ -50,6 +55,7 @@ def choose(
         steps: T.
         batch: B, all batch axes together.
         platform: "cpu", "gpu" or "tpu"; None for the one JAX computes on.
+        dtype: of the operands of products.
     """
     platform = platform or jax.default_backend()
     costs = _costs(unit, features, batch)
@@ -59,7 +65,7 @@ def choose(
         if costs["compact"] < 0.5:
             return Choice("compact", f"most steps are empty (not measured on {platform})", costs)
         return Choice("masked", f"few steps are empty (not measured on {platform})", costs)
-    if _native(unit):
+    if _native(unit, dtype):
         return Choice("native", "the compiled kernel is there and knows this cell", costs)
     best = min(costs, key=costs.__getitem__)
     why = {
@@ -123,6 +129,6 @@ def _portion(work: int) -> float:
     return min(_PORTION, key=lambda entry: abs(math.log2(entry[0] / max(work, 1))))[1]
 
 
-def _native(unit: Unit) -> bool:
+def _native(unit: Unit, dtype: Any) -> bool:
     gate = None if unit.switch is None else unit.switch.gate
-    return native.available() and native.supports(unit.cell, gate, "float32")
+    return native.available() and native.supports(unit.cell, gate, dtype)

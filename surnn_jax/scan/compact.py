@@ -167,7 +167,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
     index = jnp.concatenate([todo.index, jnp.full((block,), steps, todo.index.dtype)])
     zeros = jax.tree.map(jnp.zeros_like, (start, vectors, fresh, x, a))
     dweights = jax.tree.map(
-        lambda w: jnp.zeros(w.shape, out), {k: params[k] for k in ("input", "recurrent")}
+        lambda w: jnp.zeros_like(w, out), {k: params[k] for k in ("input", "recurrent")}
     )
     state = (zeros[0], dweights, *zeros[1:])
     blocks = (todo.count + block - 1) // block

@@ -200,7 +200,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
         return total, past, dkernels, dfeeds, dvectors, dfresh, dx, da
 
     zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, out),
+        lambda leaf: jnp.zeros_like(leaf, out),
         (start, start, kernels, feeds, stack, fresh, x, a if learned == () else None),
     )
     state = lax.fori_loop(0, todo.count, one, zeros)

@@ -55,7 +55,7 @@ def run(
     keep_order: bool = False,
     carry: Carry | None = None,
     fresh: Carry | None = None,
-    backend: str = "masked",
+    backend: str = "auto",
     chunk: int | None = None,
     dtype: Any = None,
 ) -> Run:
@@ -77,7 +77,8 @@ def run(
         carry: the carry to start from, as an earlier call returned it; None to start at rest.
         fresh: the carry of the cell from which a sequence begins, ``[H]`` or ``[*batch, H]`` a
             field, for example learned; None for zeros.
-        backend: one of :data:`BACKENDS`, or ``"auto"`` for what :func:`.auto.choose` says.
+        backend: one of :data:`BACKENDS`, or ``"auto"`` for what :func:`.auto.choose` says. They
+            differ in speed, and in rounding, alone.
         chunk: steps whose carries are kept at a time for the gradient, the others computed anew
             (:func:`.chunked.chunked`); None for all.
         dtype: operands of matrix products are rounded to it (for example ``jnp.bfloat16``);
@@ -100,7 +101,9 @@ def run(
     steps, size = x.shape[0], math.prod(batch)
     flat = _Flat(batch, size)
     if backend == "auto":
-        backend = auto.choose(unit, unit.cell.features(params["cell"]), steps, size).backend
+        features = unit.cell.features(params["cell"])
+        operands = unit.cell.carry_dtype(params["cell"]) if dtype is None else dtype
+        backend = auto.choose(unit, features, steps, size, dtype=operands).backend
 
     x = x.reshape(steps, size, x.shape[-1])
     mask, resets = flat.rows(mask), flat.rows(resets)

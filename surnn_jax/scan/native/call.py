@@ -96,7 +96,8 @@ def _call(cell: Cell, a: Array | None) -> dict[str, int]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(cell, gate, params, x, a, start, fresh, keep, resets):
-    one = jax.ShapeDtypeStruct((*x.shape[:2], start.h.shape[-1]), x.dtype)
+    # As a type, not as a bare shape: inside shard_map it says over which axes it varies.
+    one = jax.eval_shape(lambda h: jnp.broadcast_to(h[None], (x.shape[0], *h.shape)), start.h)
     call = jax.ffi.ffi_call(
         library.FORWARD, [one] * len(cell.carry._fields), vmap_method="sequential"
     )
@@ -117,15 +118,11 @@ def _backward(cell, gate, saved, cotangents):
     (params, x, a, start, fresh, keep, resets), carries, (wants_x, wants_a) = saved
     batch = x.shape[1]
     dtype, none = x.dtype, jax.ShapeDtypeStruct((0,), x.dtype)
-
-    def like(value):
-        return jax.ShapeDtypeStruct(value.shape, dtype)
-
     flat = _flat(cell, params)
     results = [
-        none if wants_x is None else like(x),
-        none if wants_a is None else like(a),
-        *map(like, [*_ordered(start), *_ordered(fresh), *flat]),
+        none if wants_x is None else jax.typeof(x),
+        none if wants_a is None else jax.typeof(a),
+        *map(jax.typeof, [*_ordered(start), *_ordered(fresh), *flat]),
     ]
     unread = jax.custom_derivatives.SymbolicZero
     cotangents = [

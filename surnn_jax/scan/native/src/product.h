@@ -31,16 +31,20 @@ template <class T, int M, int P> SURNN_INLINE void fold(Vec<T>* all) {
 // pre[q][slot][row] = sum over inputs, for N neurons at once. With SPLIT the last gate keeps its
 // recurrent sum apart, as row q = G.
 template <class T, int W, int G, bool SPLIT, int N>
-SURNN_APART void product_block(const Packed<T, G>& shape, const T* packed, const T* state, const int* list,
-                   T* pre, int64_t plane) {
+SURNN_APART void product_block(const Packed<T, G>& shape, const T* packed, const T* state,
+                               const int* list, const int* next, T* pre, int64_t plane) {
     using L = Layout<T, W>;
     constexpr int P = L::P, V = L::V, R = G * N, Q = SPLIT ? G + 1 : G;
     constexpr int U = R * V < 8 && lanes<T> / P > 1 ? 2 : 1;  // hides the latency of the sum
     Vec<T> sum[U][R][V] = {};
     Vec<T> apart[SPLIT ? N : 1][V] = {};
     const T* row[N];
+    const T* later[N];
     SURNN_UNROLL
-    for (int n = 0; n < N; ++n) row[n] = packed + list[n] * shape.stride;
+    for (int n = 0; n < N; ++n) {
+        row[n] = packed + list[n] * shape.stride;
+        later[n] = packed + next[n] * shape.stride;
+    }
     int64_t block = 0;
     for (int part = 0; part < 2; ++part) {
         const int64_t end = part == 0 ? shape.hblocks : shape.blocks();
@@ -65,7 +69,15 @@ SURNN_APART void product_block(const Packed<T, G>& shape, const T* packed, const
             }
             state += lanes<T> * W;
             SURNN_UNROLL
-            for (int n = 0; n < N; ++n) row[n] += G * lanes<T>;
+            for (int n = 0; n < N; ++n) {
+                row[n] += G * lanes<T>;
+                if constexpr (W == 1) {
+                    // The rows of a few open neurons lie apart; nobody else foresees the next ones.
+                    SURNN_UNROLL
+                    for (int g = 0; g < G; ++g) __builtin_prefetch(later[n] + g * lanes<T>);
+                    later[n] += G * lanes<T>;
+                }
+            }
         }
         if (SPLIT && part == 0)
             SURNN_UNROLL
@@ -116,13 +128,17 @@ void product(const Packed<T, G>& shape, const T* packed, const T* state, const i
     constexpr int most = fit < 1 ? 1 : fit > 4 ? 4 : fit;
     int at = 0;
     for (; at + most <= count; at += most)
-        product_block<T, W, G, SPLIT, most>(shape, packed, state, list + at, pre + at * W, plane);
+        product_block<T, W, G, SPLIT, most>(shape, packed, state, list + at,
+                                            list + (at + 2 * most <= count ? at + most : at),
+                                            pre + at * W, plane);
     if constexpr (most > 2)
         for (; at + 2 <= count; at += 2)
-            product_block<T, W, G, SPLIT, 2>(shape, packed, state, list + at, pre + at * W, plane);
+            product_block<T, W, G, SPLIT, 2>(shape, packed, state, list + at, list + at,
+                                             pre + at * W, plane);
     if constexpr (most > 1)
         for (; at < count; ++at)
-            product_block<T, W, G, SPLIT, 1>(shape, packed, state, list + at, pre + at * W, plane);
+            product_block<T, W, G, SPLIT, 1>(shape, packed, state, list + at, list + at,
+                                             pre + at * W, plane);
 }
 
 // pre[q][m] = sum over inputs of one neuron, for M states and frames at once: the weights stay in
