@@ -8,6 +8,7 @@ know. NumPy alone reads it.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,7 +129,6 @@ def _open(folder: Path, name: str, ragged: bool) -> np.ndarray | Ragged:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    # There is nothing to map in a file without data.
     array = np.load(path, mmap_mode="r")
     # A plain array over the same map: slices of a memmap cost ten times as much to make.
     return array.view(np.ndarray)
@@ -147,40 +147,55 @@ def _write_split(
         disable=None,
         leave=False,
     )
-    writers = {key: _Writer(folder, key, column) for key, column in columns.items()}
-    first = next(iter(writers.values()))
-    with (folder / "ids.txt").open("w", encoding="utf-8") as ids:
+    with ExitStack() as stack:
+        writers = {
+            key: stack.enter_context(_Writer(folder, key, column))
+            for key, column in columns.items()
+        }
+        ids = stack.enter_context((folder / "ids.txt").open("w", encoding="utf-8"))
         for label, example in _checked(bar, columns, f"{reading.where}: {split}"):
             ids.write(f"{label}\n")
             for key, writer in writers.items():
                 writer.add(example[key])
-    for writer in writers.values():
-        writer.close()
+        for writer in writers.values():
+            writer.finish()
+    first = next(iter(writers.values()))
     return count(first.lengths, first.total)
 
 
 def _checked(examples: Iterable[Example], columns: dict[str, Column], where: str) -> Iterator:
     for label, example in examples:
-        if "\n" in label:
-            raise ValueError(f"{where} {label!r}: an id is one line")
+        # As it is read again: there are more ends of lines than one.
+        if label.splitlines() != [label]:
+            raise ValueError(f"{where} {label!r}: an id is one line of text")
         if example.keys() != columns.keys():
             raise ValueError(f"{where} {label} has {sorted(example)}, not {sorted(columns)}")
-        arrays = {}
-        for key, column in columns.items():
-            array = np.asarray(example[key])
-            wanted = column.shape[1:] if column.ragged else column.shape
-            shape = array.shape[1:] if column.ragged else array.shape
-            if (array.ndim, shape) != (len(column.shape), wanted):
-                raise ValueError(f"{where} {label}: {key} is {array.shape}, not {column.shape}")
-            if not np.can_cast(array.dtype, column.dtype):
-                kept = array.astype(column.dtype)
-                if not np.array_equal(kept, array):
-                    raise ValueError(f"{where} {label}: {key} does not fit into {column.dtype}")
-                array = kept
-            if column.ragged and not len(array):
-                raise ValueError(f"{where} {label}: {key} is empty; a sequence needs a step")
-            arrays[key] = array.astype(column.dtype)
-        yield label, arrays
+        yield (
+            label,
+            {
+                key: _as_wanted(example[key], column, f"{where} {label}: {key}")
+                for key, column in columns.items()
+            },
+        )
+
+
+def _as_wanted(value: Any, column: Column, where: str) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+        # What does not fit is seen below.
+        with np.errstate(all="ignore"):
+            kept = array.astype(column.dtype, copy=False)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{where} is no array of {column.dtype} ({error})") from error
+    wanted = column.shape[1:] if column.ragged else column.shape
+    shape = array.shape[1:] if column.ragged else array.shape
+    if (array.ndim, shape) != (len(column.shape), wanted):
+        raise ValueError(f"{where} is {array.shape}, not {column.shape}")
+    if not np.can_cast(array.dtype, column.dtype) and not np.array_equal(kept, array):
+        raise ValueError(f"{where} does not fit into {column.dtype}")
+    if column.ragged and not len(array):
+        raise ValueError(f"{where} is empty; a sequence needs a step")
+    return kept
 
 
 class _Writer:
@@ -197,18 +212,23 @@ class _Writer:
         self.total = 0
 
     def add(self, array: np.ndarray) -> None:
-        self._stream.write(np.ascontiguousarray(array).tobytes())
+        self._stream.write(np.ascontiguousarray(array).data)
         self.lengths.append(len(array) if array.ndim else 1)
         self.total += int(array.sum(dtype=np.int64)) if array.dtype.kind in "iu" else 0
 
-    def close(self) -> None:
+    def finish(self) -> None:
         rows = sum(self.lengths) if self._column.ragged else len(self.lengths)
         self._stream.seek(0)
         if self._write_head(rows) != self._head:
             raise OSError(f"{self._path}: NumPy's file head has grown; cannot write it in place")
-        self._stream.close()
         if self._column.ragged:
             np.save(self._offsets, np.cumsum([0, *self.lengths], dtype=np.int64))
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
     def _write_head(self, rows: int) -> int:
         # NumPy leaves room in the head for the first axis to grow.

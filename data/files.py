@@ -5,6 +5,7 @@ What cannot be read whole is a ``ValueError`` that names the file.
 
 import bz2
 import contextlib
+import errno
 import gzip
 import lzma
 import tarfile
@@ -12,10 +13,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 _OPEN = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _BROKEN = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
-_BROKEN = (*_BROKEN, zipfile.BadZipFile, NotImplementedError)
+# What zipfile raises where a flipped bit asks it for an unknown or encrypted form.
+_BROKEN = (*_BROKEN, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 """How the name of an archive may end."""
@@ -38,8 +41,32 @@ def content(path: Path) -> bytes:
         ValueError: the file is cut short or damaged.
         OSError: it cannot be read.
     """
-    with _whole(path), _OPEN.get(path.suffix, open)(path, "rb") as stream:
+    with _whole(path), _uncompressed(path) as stream:
         return stream.read()
+
+
+def lines(path: Path, member: str | None = None) -> Iterator[bytes]:
+    """The lines of a file of any size, one after another, each with its line feed.
+
+    Args:
+        path: the file, compressed or not as for ``content``; or a zip archive.
+        member: of a zip archive, the name of the file, in whatever folder inside.
+
+    Raises:
+        ValueError: the file is cut short or damaged, or the archive has no such member.
+        OSError: it cannot be read.
+    """
+    with _whole(path):
+        if member is None:
+            with _OPEN.get(path.suffix, open)(path, "rb") as stream:
+                yield from stream
+            return
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if PurePosixPath(name).name == member]
+            if not names:
+                raise ValueError(f"{path}: no {member} in it; fetch it again")
+            with archive.open(names[0]) as stream:
+                yield from stream
 
 
 def text(path: Path) -> str:
@@ -93,26 +120,68 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
                 yield inside, read()
 
 
+def _uncompressed(path: Path) -> BinaryIO:
+    name = path.name.lower().replace(".tgz", ".tar.gz")
+    opener = _OPEN.get(PurePosixPath(name).suffix, open)
+    if opener is gzip.open and path.stat().st_size == 0:
+        raise EOFError("it is empty")  # To gzip that is nothing, compressed.
+    return opener(path, "rb")
+
+
+class _Member(tarfile.TarInfo):
+    """Of an archive that ends where it says so: tarfile takes a damaged head for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            raise  # The block of zeros that ends an archive.
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
 def _tarred(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if member.isfile():
-                stream = archive.extractfile(member)
-                yield member.name, stream.read
+    # Uncompressed by Python's own readers, which compare checksums; tarfile's do not.
+    with _uncompressed(path) as stream:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            for member in archive:
+                if member.isfile():
+                    yield member.name, archive.extractfile(member).read
+        while stream.read(1 << 20):  # The checksum comes last.
+            pass
 
 
 def _zipped(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     with zipfile.ZipFile(path) as archive:
+        listed = len(archive.infolist())
+        if (listed - _promised(path)) % (1 << 16):
+            raise zipfile.BadZipFile("its list of contents is damaged")
         for member in archive.infolist():
-            if not member.is_dir():
-                yield member.filename, lambda member=member: archive.read(member)
+            # Compares the names in the list of contents and before the member.
+            with archive.open(member) as stream:
+                if not member.is_dir():
+                    yield member.filename, stream.read
+
+
+def _promised(path: Path) -> int:
+    """How many members a zip file says it has, modulo 2^16; zipfile does not look at it."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - (1 << 16) - 22))
+        last = stream.read()
+    count = last.rfind(b"PK\5\6") + 10
+    return int.from_bytes(last[count : count + 2], "little")
 
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[None]:
     try:
         yield
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        # The system's errors have a number; bzip2's damage is an OSError that has none, and a
+        # damaged zip file asks for places before its start.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         reason = str(error) or type(error).__name__
         raise ValueError(
             f"{path}: cut short or damaged ({reason}; {path.stat().st_size} bytes); fetch it again"

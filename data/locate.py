@@ -52,7 +52,7 @@ def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
     """
     found = possible(places, data_dir)
     if found is None:
-        wanted = " or ".join(places)
+        wanted = " or ".join(places[:4]) + (" or the like" if places[4:] else "")
         searched = ", ".join(str(folder) for folder in folders(data_dir)) or "no folder"
         raise FileNotFoundError(
             f"{name} needs {wanted}, which is not in {searched}; give the folder that holds it by "

@@ -36,28 +36,34 @@ class Column(NamedTuple):
 class Count(NamedTuple):
     """The figures of one split that a right original must give, of its first column.
 
+    None stands for what nobody has published.
+
     Attributes:
         examples: their number.
         shortest: the length of the shortest.
         longest: of the longest.
         steps: of all together.
-        total: the sum of all values, a checksum that people can quote; None where the values are
-            no numbers to be added up.
+        total: the sum of all values, a checksum that people can quote; None too where the values
+            are no numbers to be added up.
     """
 
     examples: int
-    shortest: int
-    longest: int
-    steps: int
+    shortest: int | None = None
+    longest: int | None = None
+    steps: int | None = None
     total: int | None = None
 
     def agrees(self, found: "Count") -> bool:
         """Whether what was found is what is expected here."""
-        return self[:4] == found[:4] and self.total in (None, found.total)
+        return all(here in (None, there) for here, there in zip(self, found, strict=True))
 
     def __str__(self) -> str:
-        words = f"{self.examples} examples of {self.shortest}..{self.longest} steps, {self.steps}"
-        return f"{words} steps" + ("" if self.total is None else f" and a sum of {self.total}")
+        words = f"{self.examples} examples"
+        if self.shortest is not None:
+            words += f" of {self.shortest}..{self.longest} steps"
+        if self.steps is not None:
+            words += f", {self.steps} steps"
+        return words + ("" if self.total is None else f" and a sum of {self.total}")
 
 
 class Reading(NamedTuple):
