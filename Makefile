@@ -5,10 +5,11 @@ READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
 
-.PHONY: help install native music test test-slow bench lint clean
+.PHONY: help install native music data test test-slow bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
+	@echo "make data     prepare every data set that can be had (Pathfinder32 takes long)"
 	@echo "make test     run the test suite"
 	@echo "make test-slow  run the tests that take minutes, too"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
@@ -23,11 +24,14 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "surnn_jax needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[music,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[music,data,test]'
 	@touch $(READY)
 
 music: install
 	$(BIN)/python -m experiments.music --preset=chorales --workdir=runs/chorales
+
+data: install
+	$(BIN)/python -m data.prepare all
 
 test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"

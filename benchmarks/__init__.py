@@ -5,8 +5,10 @@
     held         a training step of a unit whose candidate does not read the state
     memory       bytes kept between forward and backward pass
     inference    one long sequence, forward alone
+    data_feed    making batches of prepared data, and its memory
 
-Each writes one JSON object a line, and a table for the reader on stderr. `python -m
+Each writes one JSON object a line, and a table for the reader on stderr. Those of data_feed have
+fields of their own and want a file of their own. `python -m
 benchmarks.plot` draws such lines, `python -m benchmarks.floors` holds them against what this
 project asks of itself.
 """

@@ -57,7 +57,7 @@ def race(
         seed: of the orders.
         tick: called ``len(entrants) * (rounds + 2)`` times, for a progress bar.
         warm: calls of the same entrant right before each that is timed. What takes milliseconds
-            is bound by where its weights are; with 0 the entrant before has put others in the cache.
+            is bound by where its weights are; with 0 the entrant before has others in the cache.
 
     Returns:
         Key -> milliseconds of wall clock a round; key -> difference from what was wanted.

@@ -4,6 +4,7 @@ The first call reads the original, checks it and writes a prepared copy into the
 read that copy. See README.md for what there is and where it comes from.
 """
 
+import errno
 import importlib
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from data import columns, locate, prepared
 from data.columns import Ragged, Split
 from data.source import SPLITS, Folder, Reading, Source
 
-__all__ = ["NAMES", "SPLITS", "Ragged", "Split", "load", "prepare", "source_of"]
+__all__ = ["NAMES", "SPLITS", "Ragged", "Split", "ensure", "load", "source_of"]
 
 _MODULES = {
     "bach_chorales": ("bach_chorales",),
@@ -53,7 +54,7 @@ def load(name: str, split: str, data_dir: Folder = None) -> Split:
     return load_from(source, split, data_dir)
 
 
-def prepare(name: str, data_dir: Folder = None) -> tuple[Path, bool]:
+def ensure(name: str, data_dir: Folder = None) -> tuple[Path, bool]:
     """Prepares a data set, or mends a damaged one; does nothing where it is whole.
 
     Returns:
@@ -91,7 +92,7 @@ def load_from(source: Source, split: str, data_dir: Folder) -> Split:
 
 
 def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
-    """``prepare`` for a source that need not be in ``NAMES``."""
+    """``ensure`` for a source that need not be in ``NAMES``."""
     if exported := _exported(source, data_dir):
         prepared.verify(exported, _mend(source, data_dir, exported))
         return exported, False
@@ -104,7 +105,7 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
             reading = _reading(source, data_dir, unfinished)
             columns.write(source.name, source.columns, reading, empty)
         except OSError as error:
-            if error.filename is None and error.errno is None:
+            if not _of_writing(error, folder.parent):
                 raise  # It says already what is wrong.
             raise OSError(
                 f"{source.name}: cannot write prepared data: {error}; make room, or name another "
@@ -113,6 +114,13 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
     return folder, prepared.write(folder, fill)
+
+
+def _of_writing(error: OSError, folder: Path) -> bool:
+    """Whether something could not be written below a folder, rather than read elsewhere."""
+    if error.filename is not None:
+        return Path(error.filename).is_relative_to(folder)
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _exported(source: Source, data_dir: Folder) -> Path | None:

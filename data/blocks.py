@@ -4,16 +4,17 @@ A block is a pure function of its number. It is kept in a file of its own until 
 is prepared; a preparation that was killed finds the finished ones again.
 """
 
+import hashlib
 import importlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from tqdm import tqdm
 from data.locate import ROOT
 
 Block = dict[str, np.ndarray]
+
+_DIGEST = hashlib.sha256().digest_size
+"""The hash of a block's arrays stands behind them: a zip file alone can lose members unseen."""
 
 
 def made(
@@ -47,7 +51,7 @@ def made(
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [number for number in range(blocks) if not _whole(_path(folder, number))]
-    count = max(1, min(len(os.sched_getaffinity(0)), len(waiting)))
+    count = max(1, min(_processors(), len(waiting)))
     shares = [waiting[first::count] for first in range(count) if waiting[first::count]]
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=blocks, desc=desc, unit=unit, disable=None))
@@ -59,7 +63,7 @@ def made(
                     worker.check(desc)
                 time.sleep(0.01)
             bar.update()
-            with np.load(path) as arrays:
+            with np.load(io.BytesIO(_content(path))) as arrays:
                 yield dict(arrays)
 
 
@@ -72,13 +76,16 @@ class _Worker:
             [sys.executable, "-m", __name__],
             cwd=ROOT,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=self._remarks,
             text=True,
         )
         job = {"function": function, "arguments": arguments, "share": share, "to": str(folder)}
-        self._child.stdin.write(json.dumps(job) + "\n")
-        self._child.stdin.flush()
+        job["parent"] = os.getpid()
+        # One that has ended already is found out by `check`.
+        with suppress(BrokenPipeError):
+            self._child.stdin.write(json.dumps(job) + "\n")
+            self._child.stdin.flush()
 
     def check(self, desc: str) -> None:
         """Complains where the worker has ended before its work did."""
@@ -96,6 +103,13 @@ class _Worker:
         self._remarks.close()
 
 
+def _processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.npz"
 
@@ -103,13 +117,17 @@ def _path(folder: Path, number: int) -> Path:
 def _whole(path: Path) -> bool:
     if not path.exists():
         return False
-    try:
-        with np.load(path) as arrays:
-            dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    if _content(path) is None:
         path.unlink()
         return False
     return True
+
+
+def _content(path: Path) -> bytes | None:
+    """The ``.npz`` in a file of a block, or None where it is damaged."""
+    raw = path.read_bytes()
+    content, digest = raw[:-_DIGEST], raw[-_DIGEST:]
+    return content if hashlib.sha256(content).digest() == digest else None
 
 
 def _work(job: dict[str, Any]) -> None:
@@ -119,13 +137,13 @@ def _work(job: dict[str, Any]) -> None:
         block = function(number, **job["arguments"])
         path = _path(Path(job["to"]), number)
         part = path.with_suffix(".part")
-        with part.open("wb") as stream:
-            np.savez(stream, **block)
+        stream = io.BytesIO()
+        np.savez(stream, **block)
+        part.write_bytes(stream.getvalue() + hashlib.sha256(stream.getvalue()).digest())
         part.rename(path)
         if os.getppid() != job["parent"]:  # Nobody is waiting any more.
             return
 
 
 if __name__ == "__main__":
-    parent = os.getppid()
-    _work({**json.loads(sys.stdin.readline()), "parent": parent})
+    _work(json.loads(sys.stdin.readline()))

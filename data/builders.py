@@ -8,7 +8,8 @@ such a folder is really read or written.
 
 import contextlib
 import io
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +85,11 @@ def write(source: Source, splits: dict[str, Split], folder: Path) -> Path:
         except RuntimeError as error:  # What array_record makes of a failed write.
             raise OSError(f"{folder}: cannot write {source.name}: {error}; make room") from error
     written = folder / f"surnn_{source.name}"
+    again = read(written).splits
     for split, data in splits.items():
-        again = read(written).splits[split]
-        for number, (label, example) in enumerate(again):
-            whole = label == data.ids[number] and all(
-                np.array_equal(example[name], value) for name, value in data.example(number).items()
-            )
-            if not whole:
-                raise OSError(f"{written}: {split} {number} does not read back as it was written")
+        if not _same(again[split], data):
+            shutil.rmtree(written)
+            raise OSError(f"{written}: {split} does not read back as it was written; try again")
     return written
 
 
@@ -110,6 +108,19 @@ def read(folder: Path) -> Reading:
         raise ValueError(f"{folder}: no whole TFDS data set of ours ({error})") from error
     splits = {split: _examples(source, f"{folder}: {split}") for split, source in sources.items()}
     return Reading(str(folder), splits, facts, None)
+
+
+def _same(examples: Iterable[Example], data: Split) -> bool:
+    number = 0
+    for number, (label, example) in enumerate(examples, 1):
+        if number > len(data) or label != data.ids[number - 1]:
+            return False
+        wanted = data.example(number - 1)
+        if not all(
+            np.array_equal(example[name], value, equal_nan=True) for name, value in wanted.items()
+        ):
+            return False
+    return number == len(data)
 
 
 def _examples(source, where: str) -> Iterator[Example]:

@@ -3,27 +3,33 @@
 A file appears under its name only when it is whole; one that was cut off goes on where it stopped.
 """
 
+import fcntl
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
 from data.source import Download, Source
 
 _CHUNK = 1 << 20
+_PATIENCE = 60
+"""Seconds without a byte, after which a publisher is given up."""
 
 
 def fetch(source: Source, folder: Path) -> list[Path]:
     """Fetches what is missing of a data set's originals into `folder`.
 
     Raises:
-        ValueError: the publisher offers none, or a file is not what it was.
+        ValueError: a file is not what it was.
+        FileNotFoundError: the publisher offers none.
         OSError: it cannot be had or written.
     """
     if not source.downloads:
-        raise ValueError(
+        raise FileNotFoundError(
             f"{source.name} cannot be fetched: {source.origin}; give your copy by --data_dir=FOLDER"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,42 +44,69 @@ def _one(name: str, wanted: Download, folder: Path) -> Path:
     part = target.with_name(target.name + ".part")
     size = "of unknown size" if wanted.size is None else f"{wanted.size / 1e6:,.1f} MB"
     print(f"{name}: fetching {wanted.url} ({size}) to {target}", flush=True)
-    try:
-        _append(wanted, part)
-    except urllib.error.URLError as error:
-        raise OSError(
-            f"{wanted.url}: {error.reason}; the same command goes on where this one stopped, or "
-            f"fetch it by hand and put it into --data_dir=FOLDER as {wanted.file}"
-        ) from error
-    _check(wanted, part)
-    part.rename(target)
+    with part.open("ab") as stream:
+        _alone(stream, part)
+        try:
+            _append(wanted, stream)
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+            raise OSError(
+                f"{wanted.url}: {error}; the same command goes on where this one stopped, or "
+                f"fetch it by hand and put it into --data_dir=FOLDER as {wanted.file}"
+            ) from error
+        except TimeoutError as error:
+            raise OSError(f"{wanted.url}: silent; the same command goes on") from error
+        stream.flush()
+        _check(wanted, part)
+        part.rename(target)
     return target
 
 
-def _append(wanted: Download, part: Path) -> None:
-    had = part.stat().st_size if part.exists() else 0
-    if wanted.size is not None and had >= wanted.size:
+def _alone(stream: BinaryIO, part: Path) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(f"{part}: another process is fetching it; wait for its end") from error
+
+
+def _append(wanted: Download, stream: BinaryIO) -> None:
+    """Fetches what is not in the stream yet."""
+    if wanted.size is not None and stream.tell() >= wanted.size:
         return
-    request = urllib.request.Request(wanted.url, headers={"Range": f"bytes={had}-"} if had else {})
-    with urllib.request.urlopen(request) as answer:
-        # A server that knows no ranges sends it all again.
-        goes_on = answer.status == 206
+    with _answer(wanted.url, stream) as answer:
+        had = stream.tell()
         length = answer.headers.get("Content-Length")
-        total = None if length is None else int(length) + (had if goes_on else 0)
-        with (
-            part.open("ab" if goes_on else "wb") as stream,
-            tqdm(
-                desc=wanted.file,
-                total=total,
-                initial=had if goes_on else 0,
-                unit="B",
-                unit_scale=True,
-                disable=None,
-            ) as bar,
-        ):
+        total = None if length is None else had + int(length)
+        with tqdm(
+            desc=wanted.file, total=total, initial=had, unit="B", unit_scale=True, disable=None
+        ) as bar:
             while chunk := answer.read(_CHUNK):
                 stream.write(chunk)
                 bar.update(len(chunk))
+    if total is not None and stream.tell() < total:
+        raise http.client.HTTPException(f"it broke off after {stream.tell()} of {total} bytes")
+
+
+def _answer(url: str, stream: BinaryIO) -> http.client.HTTPResponse:
+    """What goes on where the stream ends; empties the stream where it has to begin anew."""
+    had = stream.tell()
+    request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=_PATIENCE)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if not had or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        # Nothing goes on there: what was begun is another file, or all of one of unknown size.
+        stream.truncate(0)
+        stream.seek(0)
+        return _answer(url, stream)
+    if answer.status != http.client.PARTIAL_CONTENT:  # A server that knows no ranges.
+        stream.truncate(0)
+        stream.seek(0)
+    elif not answer.headers.get("Content-Range", "").startswith(f"bytes {had}-"):
+        answer.close()
+        raise http.client.HTTPException("it sends another part than the one asked for")
+    return answer
 
 
 def _check(wanted: Download, part: Path) -> None:

@@ -30,8 +30,8 @@ def main(name: str) -> None:
         builders.write(data.source_of(name), splits, output)
     else:
         target = output / prepared.EXPORTS / name
-        _refuse_existing(target)
-        folder, _ = data.prepare(name, _DATA_DIR.value)
+        _refuse_whole(target)
+        folder, _ = data.ensure(name, _DATA_DIR.value)
         prepared.write(target, lambda empty: _copy(folder, empty))
     print(f"{name}: exported: {target}")
 
@@ -39,6 +39,16 @@ def main(name: str) -> None:
 def _refuse_existing(target: Path) -> None:
     if target.exists():
         raise FileExistsError(f"{target} is there already; delete it or name another --output")
+
+
+def _refuse_whole(target: Path) -> None:
+    """Refuses all that is there but for an export of ours that is damaged."""
+    if (target / prepared.MANIFEST).exists():
+        try:
+            prepared.verify(target, "")
+        except prepared.DamagedData:
+            return
+    _refuse_existing(target)
 
 
 def _copy(folder: Path, empty: Path) -> None:

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 
-from data import locate, music
-from data.source import SPLITS, Source, count
+from data import locate
+from data.sets import music
+from data.source import SPLITS, Count, Source
 
 Rolls = dict[str, list[np.ndarray]]
 
@@ -24,6 +26,13 @@ def rolls(seed: int = 0, sizes: tuple[int, int, int] = (5, 2, 3)) -> Rolls:
         ]
         for split, size in zip(SPLITS, sizes, strict=True)
     }
+
+
+def figures(sequences: Sequence[np.ndarray]) -> Count:
+    """The figures of a split, counted by themselves."""
+    lengths = [len(sequence) for sequence in sequences]
+    total = sum(int(sequence.sum()) for sequence in sequences)
+    return Count(len(lengths), min(lengths), max(lengths), sum(lengths), total)
 
 
 def write_mat(path: Path, splits: Rolls) -> Path:
@@ -41,8 +50,9 @@ def write_mat(path: Path, splits: Rolls) -> Path:
 
 def tiny_source(splits: Rolls) -> Source:
     """A data set whose original is ``tiny.mat`` and whose published figures are these rolls'."""
-    counts = {split: count(sequences) for split, sequences in splits.items()}
-    return music.mat_source("tiny", "tiny.mat", "a tiny set", "none", "a test", counts)
+    counts = {split: figures(sequences) for split, sequences in splits.items()}
+    files = ("tiny.mat", "tiny.pickle")
+    return music.rolls_source("tiny", files, "a tiny set", "none", "a test", counts)
 
 
 def run(*command: str | Path, **variables: str | Path) -> subprocess.CompletedProcess[str]:

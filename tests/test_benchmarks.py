@@ -1,5 +1,6 @@
 """Benchmarks: what is timed, what is refused, and what is made of the records."""
 
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from benchmarks import (
     baselines,
+    data_feed,
     dense_scan,
     floors,
     held,
@@ -420,9 +422,56 @@ def test_a_small_run_from_flags_to_records_and_plot(tmp_path):
     assert "Measured on A Fast One, 2 threads, kernel avx2, jax 0.10.2" in printed.stdout
 
 
+@pytest.mark.parametrize("feed", ["listops", "images", "stream"])
+def test_a_feed_is_timed_over_batches_from_the_disk(tmp_path, feed):
+    split = data_feed.written(tmp_path / "split", feed, 5000 if feed == "stream" else 20, 0)
+    assert (tmp_path / "split" / "train" / "x.npy").stat().st_size > 5000
+    make, epoch = data_feed.batches(feed, split, 4, 0)
+    calls = []
+
+    def slowly(step):
+        calls.append(step)
+        time.sleep(0.002)
+        return make(step)
+
+    times = data_feed.feed_times(slowly, epoch, 3)
+    assert calls == list(range(3 * epoch))
+    assert len(times) == 3
+    assert min(times) > 0.002
+    steps = {make(step)["x"].shape for step in calls}
+    if feed == "listops":
+        assert all(b == 4 and 501 <= t < 2000 for b, t in steps)
+    else:
+        assert steps == {(4, 1024) if feed == "images" else (4, 150)}
+
+
+def test_feeds_are_compared_with_a_consumer_and_memory_is_counted(tmp_path):
+    output = tmp_path / "feed.jsonl"
+    done = python(
+        "-m", "benchmarks.data_feed", "--feeds=stream,resident", "--examples=40", "--batch=8",
+        "--rounds=2", "--features=4", "--tokens=1000000", f"--output={output}",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    line, resident = (json.loads(line) for line in output.read_text().splitlines())
+    assert (line["feed"], line["steps"]) == ("stream", 150)
+    assert line["milliseconds"] >= line["spread"][0] > 0
+    assert line["examples_per_second"] == pytest.approx(8e3 / line["milliseconds"])
+    assert line["ratio"] == pytest.approx(line["examples_per_second"] / line["consumed_per_second"])
+    assert line["versions"]["jax"] == jax.__version__
+    assert "examples a second" in done.stderr
+    assert resident["feed"] == "resident"
+    assert resident["stream_bytes"] == 4_000_000
+    # All of the stream was read: ids are 0..267,734, and up to 8 · 150 tokens are left out.
+    assert resident["sum"] == pytest.approx(1e6 * 133_867, rel=0.01)
+    # JAX alone takes more than a tenth of that.
+    assert 1e8 < resident["peak_bytes"] < 1e9
+    assert resident["anonymous_bytes"] < resident["peak_bytes"]
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
+        (["data_feed", "--feeds=listops,sound"], "--feeds must list some of listops, images"),
         (["skip_scan", "--rates=0.1,1.5"], "--rates must be numbers above 0 and up to 1"),
         (["skip_scan", "--features=64,x"], "--features must be whole numbers above 0"),
         (["skip_scan", "--backends=fast"], "--backends must list some of native, rows"),
@@ -448,3 +497,12 @@ def test_help_is_there_at_once(name):
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "benchmarks.options" in imported
     assert not imported & {"jax", "flax", "torch", "matplotlib"}  # seconds each
+
+
+def test_help_of_the_feeds_is_there_at_once():
+    done = python("-X", "importtime", "-m", "benchmarks.data_feed", "--help")
+    assert done.returncode == 0
+    assert "--feeds: Of listops, images, stream, resident" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "benchmarks.case" in imported
+    assert not imported & {"jax", "flax", "matplotlib"}

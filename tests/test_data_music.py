@@ -1,13 +1,17 @@
 """Piano rolls out of .mat files: the published ones where they are there, tiny ones, bad ones."""
 
+import os
+import pickle
+
 import numpy as np
 import pytest
 import scipy.io
-from data_case import rolls, tiny_source, write_mat
+from data_case import figures, rolls, tiny_source, write_mat
 
 import data
-from data import locate, music
-from data.source import SPLITS, Count, check_counts, count
+from data import locate
+from data.sets import music
+from data.source import SPLITS, Source
 
 
 @pytest.fixture(autouse=True)
@@ -124,13 +128,6 @@ def test_missing_file(tmp_path):
         music.read_mat(tmp_path / "a.mat")
 
 
-def test_count():
-    assert count([np.ones((2, 88), np.uint8), np.eye(3, 88, dtype=np.uint8)]) == Count(
-        sequences=2, shortest=2, longest=3, steps=5, ones=179
-    )
-    assert count([]) == Count(0, 0, 0, 0, 0)
-
-
 def _drop_sequence(splits):
     splits["test"].pop()
 
@@ -146,29 +143,125 @@ def _flip_key(splits):
 @pytest.mark.parametrize("change", [_drop_sequence, _drop_step, _flip_key])
 def test_other_counts_are_refused(tmp_path, change):
     splits = rolls()
-    source = tiny_source(splits)
-    expected = source.counts["test"]
+    source, expected = tiny_source(splits), figures(splits["test"])
     change(splits)
     write_mat(tmp_path / "tiny.mat", splits)
     with pytest.raises(ValueError, match=r"tiny\.mat: not the published data: test") as caught:
         data.load_from(source, "train", tmp_path)
-    found = count(splits["test"])
-    assert f"should have {expected.sequences} sequences" in str(caught.value)
-    assert f"but has {found.sequences} sequences" in str(caught.value)
-    assert f"{found.ones} notes" in str(caught.value)
+    found = figures(splits["test"])
+    for words, count in (("should have", expected), ("but has", found)):
+        assert f"{words} {count.examples} examples of {count.shortest}.." in str(caught.value)
+        assert f"{count.steps} steps and a sum of {count.total}" in str(caught.value)
 
 
-def test_equal_counts_are_accepted():
-    splits = {split: [(str(i), x) for i, x in enumerate(s)] for split, s in rolls().items()}
-    check_counts("here", splits, tiny_source(rolls()).counts)
+def write_pickle(path, splits, protocol=2):
+    """The publishers' own form: lists of pieces of steps, which are tuples of MIDI notes."""
+    path.write_bytes(
+        pickle.dumps(
+            {
+                split: [
+                    [tuple(int(key) + 21 for key in np.flatnonzero(step)) for step in roll]
+                    for roll in rolls
+                ]
+                for split, rolls in splits.items()
+            },
+            protocol,
+        )
+    )
+    return path
 
 
-def _published(name: str) -> dict[str, data.Sequences]:
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_read_pickle(tmp_path, protocol):
+    expected = rolls()
+    found = music.read_pickle(write_pickle(tmp_path / "a.pickle", expected, protocol))
+    assert list(found) == list(SPLITS)
+    for split in SPLITS:
+        assert all(x.dtype == np.uint8 for x in found[split])
+        np.testing.assert_equal(found[split], expected[split])
+
+
+def test_pickle_is_taken_where_there_is_no_mat(tmp_path):
+    expected = rolls()
+    write_pickle(tmp_path / "tiny.pickle", expected)
+    loaded = data.load_from(tiny_source(expected), "valid", tmp_path)
+    np.testing.assert_equal(list(loaded["x"]), expected["valid"])
+    write_mat(tmp_path / "tiny.mat", rolls(seed=1))
+    with pytest.raises(ValueError, match=r"tiny\.mat: not the published data"):
+        data.load_from(tiny_source(expected), "valid", tmp_path)
+
+
+class _Malicious:
+    """Unpickling it calls a function of the system."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self._path),)
+
+
+@pytest.mark.parametrize("place", ["whole", "note"])
+def test_pickle_that_wants_to_call_is_refused(tmp_path, place):
+    struck, path = tmp_path / "struck", tmp_path / "a.pickle"
+    bad = _Malicious(struck)
+    content = bad if place == "whole" else {split: [[(60,), (bad,)]] for split in SPLITS}
+    path.write_bytes(pickle.dumps(content, 2))
+    with pytest.raises(ValueError, match=r"a\.pickle: .*wants to call posix.mkdir; not to trust"):
+        music.read_pickle(path)
+    assert not struck.exists()
+    pickle.loads(path.read_bytes())  # It does strike where it is let.
+    assert struck.exists()
+
+
+@pytest.mark.parametrize(
+    ("piece", "message"),
+    [
+        ([(60,), (20,)], r"step 1 has MIDI note 20; the piano's notes are 21\.\.108"),
+        ([(60,), (60.5,)], "step 1 has MIDI note 60.5"),
+        ([(60,), ("C4",)], "step 1 has MIDI note C4"),
+        ([(60,), 60], "no list of steps of MIDI notes"),
+        ([(60,)], "has 1 steps: too few"),
+        ([], "has 0 steps: too few"),
+        (7, "no list of steps of MIDI notes"),
+    ],
+)
+def test_bad_piece_in_a_pickle(tmp_path, piece, message):
+    splits = {split: [[(60,), ()]] * 2 for split in SPLITS}
+    splits["valid"][1] = piece
+    path = tmp_path / "a.pickle"
+    path.write_bytes(pickle.dumps(splits, 2))
+    with pytest.raises(ValueError, match=rf"a\.pickle: valid sequence 1.*({message})") as caught:
+        music.read_pickle(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickle_truncated_anywhere(tmp_path):
+    path = write_pickle(tmp_path / "a.pickle", rolls())
+    content = path.read_bytes()
+    for end in range(0, len(content), 31):
+        path.write_bytes(content[:end])
+        with pytest.raises(
+            ValueError, match=r"a\.pickle: not a whole pickle \(.+\); fetch it again"
+        ):
+            music.read_pickle(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"train": [], "valid": []}, "text", None])
+def test_pickle_of_something_else(tmp_path, content):
+    path = tmp_path / "a.pickle"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"a\.pickle: .* named train, valid, test"):
+        music.read_pickle(path)
+
+
+def _source(name: str) -> Source:
+    source = data.source_of(name)
     try:
-        data.SOURCES[name].digest(None)
+        source.digest(None)
     except FileNotFoundError as error:
         pytest.skip(f"needs the published data: {error}")
-    return {split: data.load(name, split) for split in SPLITS}
+    return source
 
 
 @pytest.mark.parametrize(
@@ -181,18 +274,20 @@ def _published(name: str) -> dict[str, data.Sequences]:
     ],
 )
 def test_published_sets(name, sequences, steps, notes_a_step):
-    splits = _published(name)
+    source = _source(name)
     for split, n, t, notes in zip(SPLITS, sequences, steps, notes_a_step, strict=True):
-        x = splits[split].x
-        assert len(x) == len(set(splits[split].ids)) == n
+        loaded = data.load_from(source, split, None)
+        x = loaded["x"]
+        assert len(x) == len(loaded) == len(set(loaded.ids)) == n
         assert sum(map(len, x)) == t
         assert round(sum(map(np.sum, x)) / t, 3) == notes
         assert all(roll.dtype == np.uint8 and roll.shape[1:] == (88,) for roll in x)
 
 
 def test_loaded_jsb_is_what_scipy_reads():
-    splits = _published("jsb")
-    path = locate.original("jsb", "JSB_Chorales.mat", ("poly_music",))
+    source = _source("jsb")
+    path = locate.original("jsb", ["JSB_Chorales.mat", "poly_music/JSB_Chorales.mat"])
     contents = scipy.io.loadmat(path)
     for split in SPLITS:
-        np.testing.assert_equal(splits[split].x, list(contents[f"{split}data"][0]))
+        loaded = data.load_from(source, split, None)
+        np.testing.assert_equal(list(loaded["x"]), list(contents[f"{split}data"][0]))

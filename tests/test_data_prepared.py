@@ -1,5 +1,6 @@
 """Prepared data: written once, whole or not at all, keyed by the original, checked when read."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from data_case import rolls, run, tiny_source, write_mat
 
 import data
-from data import builders, locate, prepared
+from data import locate, prepared
 from data.source import SPLITS
 
 # A real preparation of the rolls of data_case, which takes as long as its arguments say: it writes
@@ -26,9 +27,9 @@ def slowly(examples):
         if number == 2:
             time.sleep(float(sys.argv[2]))
         yield example
-def read(data_dir):
-    splits = source.read(data_dir)
-    return splits | {"train": slowly(splits["train"])}
+def read(data_dir, unfinished):
+    reading = source.read(data_dir, unfinished)
+    return reading._replace(splits=reading.splits | {"train": slowly(reading.splits["train"])})
 source = tiny_source(rolls())
 print(data.prepare_from(replace(source, read=read), sys.argv[1])[1])
 """
@@ -53,8 +54,8 @@ def assert_loads(originals, expected):
         loaded = data.load_from(tiny_source(expected), split, originals)
         assert loaded.split == split
         assert loaded.ids == [f"{split}/{number:04d}" for number in range(len(expected[split]))]
-        np.testing.assert_equal(loaded.x, expected[split])
-        assert all(roll.dtype == np.uint8 for roll in loaded.x)
+        np.testing.assert_equal(list(loaded["x"]), expected[split])
+        assert all(roll.dtype == np.uint8 for roll in loaded["x"])
 
 
 def test_round_trip_keeps_order(originals, tmp_path):
@@ -113,7 +114,9 @@ def test_damaged_file_is_named_and_mended(originals, damage):
     source = tiny_source(rolls())
     folder, _ = data.prepare_from(source, originals)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    assert any("train.array_record" in path.name for path in files)
+    assert {"facts.json", "manifest.json", "ids.txt", "x.npy", "x.offsets.npy"} == {
+        path.name for path in files
+    }
     for path in files:
         damage(path)
         command = f"python -m data.prepare tiny --data_dir={originals}"
@@ -131,8 +134,7 @@ def test_killed_preparation_is_not_taken_for_a_whole_one(originals, cache):
     ) as child:
         incomplete = cache / "tiny" / "incomplete"
         deadline = time.monotonic() + 60
-        # TFDS makes a folder of its own before it asks for the first example.
-        while not list(incomplete.glob("piano_rolls/*")):
+        while not list(incomplete.glob("train/x.npy")):
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -195,7 +197,9 @@ def test_unknown_split(split):
 
 @pytest.mark.parametrize("name", ["JSB", "jsb_chorales", ""])
 def test_unknown_name(name):
-    with pytest.raises(ValueError, match=rf"unknown data set '{name}'; one of: bach_chorales, jsb"):
+    with pytest.raises(
+        ValueError, match=rf"unknown data set '{name}'; one of: bach_chorales, jsb, "
+    ):
         data.load(name, "train")
 
 
@@ -204,13 +208,15 @@ def test_missing_folder_is_an_error_even_where_no_file_is_needed(tmp_path):
         data.load("bach_chorales", "train", tmp_path / "mistyped")
 
 
-def test_what_does_not_read_back_is_not_kept(originals, cache, monkeypatch):
-    def loses_the_last(folder, split):
-        ids, x = read(folder, split)
-        return ids[:-1], x[:-1]
+def test_original_that_cannot_be_read_is_not_called_a_full_disk(originals, cache):
+    """An error of reading keeps its kind and names the original."""
+    source = tiny_source(rolls())
+    gone = originals / "gone.bin"
 
-    read = builders.read
-    monkeypatch.setattr(builders, "read", loses_the_last)
-    with pytest.raises(OSError, match="tiny train does not read back as it was written"):
-        data.prepare_from(tiny_source(rolls()), originals)
+    def read(data_dir, unfinished):
+        return gone.read_bytes()
+
+    with pytest.raises(FileNotFoundError, match=r"gone\.bin") as caught:
+        data.prepare_from(dataclasses.replace(source, read=read), originals)
+    assert "cannot write" not in str(caught.value)
     assert [path.name for path in (cache / "tiny").iterdir()] == ["lock"]

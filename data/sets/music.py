@@ -18,6 +18,7 @@ from data.source import SPLITS, Column, Count, Download, Folder, Reading, Source
 KEYS = 88
 LOWEST = 21
 HIGHEST = LOWEST + KEYS - 1
+_NOTES = range(LOWEST, HIGHEST + 1)
 
 COLUMNS = {"x": Column("uint8", (None, KEYS), "1 where a key sounds, from A0 to C8")}
 
@@ -34,16 +35,16 @@ def roll(frames: Sequence[Iterable[int]]) -> np.ndarray:
         uint8 ``[T, 88]``.
 
     Raises:
-        ValueError: a note lies outside 21..108.
+        ValueError: a note is none of 21..108.
     """
     keys = np.zeros((len(frames), KEYS), np.uint8)
     for step, notes in enumerate(frames):
         for note in notes:
-            if not LOWEST <= note <= HIGHEST:
+            if note not in _NOTES:
                 raise ValueError(
                     f"step {step} has MIDI note {note}; the piano's notes are {LOWEST}..{HIGHEST}"
                 )
-            keys[step, note - LOWEST] = 1
+            keys[step, int(note) - LOWEST] = 1
     return keys
 
 
@@ -117,18 +118,37 @@ def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
     """
     try:
         splits = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        pieces = {split: list(splits[split]) for split in SPLITS}
     except Exception as error:  # What pickle raises on foreign bytes is not to be listed.
-        raise ValueError(f"{path}: not a whole pickle of piano rolls ({error})") from error
+        raise ValueError(f"{path}: not a whole pickle ({error}); fetch it again") from error
+    return rolls_of(splits, str(path))
+
+
+def rolls_of(splits: dict[str, list], where: str) -> dict[str, list[np.ndarray]]:
+    """The rolls of ``train``, ``valid`` and ``test``.
+
+    Args:
+        splits: for each a list of pieces, which are lists of steps, which are lists of MIDI notes.
+        where: the file they are from, for errors.
+
+    Raises:
+        ValueError: they are something else, or no piano rolls.
+    """
+    if not isinstance(splits, dict) or not all(
+        isinstance(splits.get(split), list) for split in SPLITS
+    ):
+        raise ValueError(f"{where}: should hold lists of pieces named {', '.join(SPLITS)}")
     rolls = {}
     for split in SPLITS:
         rolls[split] = []
-        for number, piece in enumerate(pieces[split]):
+        for number, piece in enumerate(splits[split]):
+            place = f"{where}: {split} sequence {number}"
             try:
                 keys = roll(piece)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}: {split} sequence {number}: {error}") from error
-            rolls[split].append(_checked(keys, f"{path}: {split} sequence {number}"))
+            except TypeError as error:
+                raise ValueError(f"{place} is no list of steps of MIDI notes ({error})") from error
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from error
+            rolls[split].append(_checked(keys, place))
     return rolls
 
 
