@@ -1,5 +1,7 @@
 """The public calls under JAX's transformations, and what they refuse."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -50,15 +52,16 @@ def test_transformations(kind):
     assert_close(jax.tree.map(lambda leaf: leaf[1], both), of_params(other, "reference"))
 
 
-@pytest.mark.parametrize("backend", BACK_ENDS)
+@pytest.mark.parametrize("backend", [name for name in BACK_ENDS if name != "reference"])
 def test_gradient_in_shard_map(backend):
     """On two devices, half of the batch each, with JAX's check of what varies: that of one."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     unit = selective("gru", switch(SWITCHES[1]))
-    x = jax.random.normal(jax.random.key(0), (7, 4, 3), jnp.float64)
+    x = jax.random.normal(jax.random.key(0), (3, 4, 3), jnp.float64)
     params = unit.init(jax.random.key(1), x, 5, jnp.float64)
 
-    def loss(params, x):
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradient(params, x):
         return jnp.sum(run(unit, params, x, backend=backend).outputs ** 2)
 
     @jax.jit
@@ -69,9 +72,9 @@ def test_gradient_in_shard_map(backend):
         check_vma=True,
     )
     def sharded(params, x):
-        return jax.grad(loss, argnums=(0, 1))(params, x)
+        return gradient(params, x)
 
-    assert_close(sharded(params, x), jax.grad(loss, argnums=(0, 1))(params, x))
+    assert_close(sharded(params, x), jax.jit(gradient)(params, x))
 
 
 @pytest.mark.parametrize(
