@@ -5,12 +5,13 @@ READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
 
-.PHONY: help install native music data test test-slow bench lint clean
+.PHONY: help install native music data test test-pure test-slow bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
 	@echo "make data     prepare every data set that can be had (Pathfinder32 takes long)"
 	@echo "make test     run the test suite"
+	@echo "make test-pure  run the scans' tests without the compiled kernel"
 	@echo "make test-slow  run the tests that take minutes, too"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about 15 minutes, alone)"
@@ -35,6 +36,10 @@ data: install
 
 test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
+
+test-pure: install
+	SURNN_NATIVE=0 $(BIN)/python -m pytest -n $(WORKERS) tests/test_auto.py tests/test_scan*.py \
+	  tests/test_chunked.py tests/test_native.py tests/test_layers.py
 
 test-slow: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
