@@ -83,7 +83,7 @@ def source_of(name: str) -> Source:
 def load_from(source: Source, split: str, data_dir: Folder) -> Split:
     """``load`` for a source that need not be in ``NAMES``."""
     exported = _exported(source, data_dir)
-    folder = exported or _folder(source, data_dir)
+    folder = exported or prepared.folder(source.name, _original(source, data_dir)[0])
     if folder.exists():
         prepared.verify(folder, _mend(source, data_dir, exported))
     else:
@@ -96,13 +96,14 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
     if exported := _exported(source, data_dir):
         prepared.verify(exported, _mend(source, data_dir, exported))
         return exported, False
-    folder = _folder(source, data_dir)
+    digest, copy = _original(source, data_dir)
+    folder = prepared.folder(source.name, digest)
     # Finished blocks of generated data; they outlive a preparation that is killed.
     unfinished = folder.parent / f"unfinished-{folder.name}"
 
     def fill(empty: Path) -> None:
         try:
-            reading = _reading(source, data_dir, unfinished)
+            reading = _reading(source, data_dir, copy, unfinished)
             columns.write(source.name, source.columns, reading, empty)
         except OSError as error:
             if not _of_writing(error, folder.parent):
@@ -127,37 +128,29 @@ def _exported(source: Source, data_dir: Folder) -> Path | None:
     return locate.possible([f"{prepared.EXPORTS}/{source.name}"], data_dir)
 
 
-def _tfds(source: Source, data_dir: Folder) -> Path | None:
-    return locate.possible([f"surnn_{source.name}"], data_dir)
+def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
+    """The stamp of what is to be read, and its folder where that is TFDS's copy.
 
-
-def _from_tfds(source: Source, data_dir: Folder) -> Path | None:
-    """TFDS's copy, where it is the best there is: before generating, instead of no original."""
-    if not source.generated:
+    The copy is taken before anything is generated, and where there is no original.
+    """
+    # Looks into data_dir for a set that needs no file, too: a mistyped one must not go unseen.
+    copy = locate.possible([f"surnn_{source.name}"], data_dir)
+    if not (source.generated and copy):
         try:
-            source.digest(data_dir)
+            return source.digest(data_dir), None
         except FileNotFoundError:
-            pass
-        else:
-            return None
-    return _tfds(source, data_dir)
+            if copy is None:
+                raise
+    return locate.stamp(copy), copy
 
 
-def _reading(source: Source, data_dir: Folder, unfinished: Path) -> Reading:
-    if copy := _from_tfds(source, data_dir):
-        # TFDS is slow to import, and --help must not wait for it.
-        from data import builders
+def _reading(source: Source, data_dir: Folder, copy: Path | None, unfinished: Path) -> Reading:
+    if copy is None:
+        return source.read(data_dir, unfinished)
+    # TFDS is slow to import, and --help must not wait for it.
+    from data import builders
 
-        return builders.read(copy)
-    return source.read(data_dir, unfinished)
-
-
-def _folder(source: Source, data_dir: Folder) -> Path:
-    if data_dir is not None:
-        locate.folders(data_dir)  # Also for a set that needs no file: it must not go unseen.
-    copy = _from_tfds(source, data_dir)
-    digest = locate.stamp(copy) if copy else source.digest(data_dir)
-    return prepared.folder(source.name, digest)
+    return builders.read(copy)
 
 
 def _mend(source: Source, data_dir: Folder, exported: Path | None) -> str:

@@ -58,7 +58,7 @@ def lines(path: Path, member: str | None = None) -> Iterator[bytes]:
     """
     with _whole(path):
         if member is None:
-            with _OPEN.get(path.suffix, open)(path, "rb") as stream:
+            with _uncompressed(path) as stream:
                 yield from stream
             return
         with zipfile.ZipFile(path) as archive:

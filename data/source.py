@@ -1,7 +1,7 @@
 """What every data set says of itself: who made it, how its original is read, what must come out."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,5 +123,5 @@ class Source:
     digest: Callable[[Folder], str]
     read: Callable[[Folder, Path], Reading]
     show: Callable[[dict[str, Any], dict[str, Any]], list[str]]
-    downloads: tuple[Download, ...] = field(default=())
+    downloads: tuple[Download, ...] = ()
     generated: bool = False
