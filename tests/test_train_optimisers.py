@@ -114,3 +114,22 @@ def test_bad_values_are_named(config, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
         train.OptimiserConfig(**config)
     assert str(caught.value) == message
+
+
+def test_warm_up_rises_to_the_peak_and_the_cosine_begins_there():
+    plan = {"name": "rmsprop", "learning_rate": 0.1, "warmup": 4}
+    constant = updates({**plan}, steps=8)
+    rule = updates({"name": "rmsprop", "learning_rate": 1.0}, steps=8)
+    shares = [
+        float(a["out"]["w"][0] / b["out"]["w"][0]) for a, b in zip(constant, rule, strict=True)
+    ]
+    np.testing.assert_allclose(shares, [0, 0.025, 0.05, 0.075, 0.1, 0.1, 0.1, 0.1], rtol=1e-5)
+    cosine = updates({**plan, "schedule": "cosine", "total_steps": 7}, steps=8)
+    shares = [float(a["out"]["w"][0] / b["out"]["w"][0]) for a, b in zip(cosine, rule, strict=True)]
+    # After the rise, 3 steps from 1 to 0.05 of the peak: 0.05 + 0.95 (1 + cos(pi k / 3)) / 2.
+    np.testing.assert_allclose(shares[4:], [0.1, 0.07625, 0.02875, 0.005], rtol=1e-5)
+
+
+def test_a_warm_up_that_never_ends_is_refused():
+    with pytest.raises(ValueError, match="fewer than total_steps, got 7"):
+        train.OptimiserConfig(schedule="cosine", total_steps=7, warmup=7)

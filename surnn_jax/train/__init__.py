@@ -8,6 +8,7 @@ from surnn_jax.train.interrupt import Interrupted
 from surnn_jax.train.loop import Fit, fit
 from surnn_jax.train.optimisers import OptimiserConfig
 from surnn_jax.train.optimisers import make as make_optimiser
+from surnn_jax.train.score import score
 from surnn_jax.train.settings import Settings
 from surnn_jax.train.task import Task
 
@@ -20,4 +21,5 @@ __all__ = [
     "Task",
     "fit",
     "make_optimiser",
+    "score",
 ]

@@ -21,7 +21,8 @@ class OptimiserConfig:
         name: ``adam`` or ``rmsprop``, with Optax's other constants.
         learning_rate: the peak rate.
         schedule: ``constant``, or ``cosine`` down to 5 % of the peak at `total_steps`.
-        total_steps: length of the cosine in steps.
+        total_steps: length of the cosine in steps, `warmup` included.
+        warmup: steps in which the rate rises linearly from 0 to its peak.
         clip: largest global norm of the gradient of the weights; None for no clipping. The
             switches' gradient neither counts towards the norm nor is scaled.
         weight_decay: share of every weight taken off a step, as a factor on the learning rate
@@ -37,6 +38,7 @@ class OptimiserConfig:
     learning_rate: float = 1e-3
     schedule: str = "constant"
     total_steps: int | None = None
+    warmup: int = 0
     clip: float | None = None
     weight_decay: float = 0.0
     switch_scale: float = 1.0
@@ -50,6 +52,10 @@ class OptimiserConfig:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if self.schedule == "cosine" and (self.total_steps is None or self.total_steps < 1):
             raise ValueError(f"schedule cosine needs total_steps >= 1, got {self.total_steps}")
+        if self.warmup < 0 or (self.schedule == "cosine" and self.warmup >= self.total_steps):
+            raise ValueError(
+                f"warmup must be 0 or more steps, fewer than total_steps, got {self.warmup}"
+            )
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}")
         if not 0 <= self.weight_decay < math.inf:
@@ -62,7 +68,11 @@ def make(config: OptimiserConfig) -> optax.GradientTransformation:
     """The optimiser that `config` describes."""
     rate = config.learning_rate
     if config.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(rate, config.total_steps, alpha=_FLOOR)
+        rate = optax.cosine_decay_schedule(rate, config.total_steps - config.warmup, alpha=_FLOOR)
+    if config.warmup:
+        rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+        after = rate if callable(rate) else optax.constant_schedule(rate)
+        rate = optax.join_schedules([rise, after], [config.warmup])
     rule, down = _RULES[config.name](), optax.scale_by_learning_rate(rate)
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
     decay = optax.add_decayed_weights(config.weight_decay)

@@ -10,9 +10,10 @@ import jax
 from surnn_jax.train import checkpoint, metrics
 from surnn_jax.train.interrupt import Interrupted, Signals
 from surnn_jax.train.report import Reporter
+from surnn_jax.train.score import totals_of
 from surnn_jax.train.settings import refuse_other
 from surnn_jax.train.state import Progress, TrainState, keys
-from surnn_jax.train.step import copy, init_state, is_finite, train_step
+from surnn_jax.train.step import begin, copy, evaluate, init_state, is_finite, train_step
 
 METRICS = "metrics.jsonl"
 
@@ -26,8 +27,8 @@ class Run:
         self.steps_per_epoch, self.settings, self.workdir = steps_per_epoch, settings, workdir
         self.started = time.perf_counter()
         self.init_key, self.key = keys(settings.seed)
-        self.evaluate = jax.jit(task.evaluate)
         self.pending = None
+        self.waited, self.worked = 0.0, 0.0
 
     def open(self, ours: dict[str, Any]):
         """Restores what the workdir holds, or begins."""
@@ -53,7 +54,9 @@ class Run:
         first = next(iter(self.evaluation()), None)
         if first is None:
             raise ValueError("evaluation() gives no batch")
-        names = self.evaluate.eval_shape(self.state.params, first)
+        task, params = self.what[0], self.state.params
+        memory = begin.eval_shape(task, params, first)
+        names, _ = evaluate.eval_shape(task, params, first, memory)
         if self.settings.monitor not in names:
             there = ", ".join(names)
             raise ValueError(f"monitor: no metric {self.settings.monitor!r}; there are {there}")
@@ -117,11 +120,14 @@ class Run:
 
     def advance(self):
         """Dispatches a step, then looks at the one before: the device never waits for us."""
+        started = time.perf_counter()
         batch = self.batches(self.step)
+        self.waited += time.perf_counter() - started
         self.state, measured = train_step(*self.what, self.key, self.state, batch)
         self.settle()
         self.pending = measured
         self.step += 1
+        self.worked += time.perf_counter() - started
 
     def settle(self):
         """Takes in the metrics that are still on the device, those of step ``self.step - 1``."""
@@ -139,17 +145,14 @@ class Run:
     def validate(self, signals: Signals):
         """Ends an epoch, unless a signal comes first: then the epoch stays open."""
         self.settle()
-        totals, pending = {}, {}
-        for batch in self.evaluation():
-            measured = self.evaluate(self.state.params, batch)
-            totals, pending = metrics.add(totals, pending), measured
-            if signals.caught:
-                return
+        totals = totals_of(self.what[0], self.state.params, self.evaluation(), signals)
+        if totals is None:
+            return
         before, epoch = self.progress, self.epochs + 1
         try:
             values = {
                 **metrics.means(before.totals, "train/"),
-                **metrics.means(metrics.add(totals, pending), "valid/"),
+                **metrics.means(totals, "valid/"),
             }
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} (step {self.step}): {error}") from None
@@ -161,7 +164,10 @@ class Run:
             **values,
             "seconds": seconds,
             "steps_per_second": self.steps_per_epoch / lasted,
+            # Of the training time since the last validation in this process: reading batches.
+            "input_share": self.waited / self.worked if self.worked else 0.0,
         }
+        self.waited, self.worked = 0.0, 0.0
         better = before.best_value is None or value < before.best_value
         if better:
             self.best = copy(self.state.params)

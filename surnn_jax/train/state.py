@@ -19,11 +19,13 @@ class TrainState(NamedTuple):
         step: int32 scalar, steps done.
         params: the parameters after `step` steps.
         opt_state: the optimiser's state, its own step count included.
+        memory: what the model carries to the next batch, see `Task`; else empty.
     """
 
     step: Array
     params: Params
     opt_state: optax.OptState
+    memory: Any = ()
 
 
 class Progress(NamedTuple):

@@ -12,7 +12,7 @@ import optax
 
 from surnn_jax.train.state import TrainState
 from surnn_jax.train.task import Metrics, Task
-from surnn_jax.typing import Array
+from surnn_jax.typing import Array, Params
 
 
 @functools.partial(jax.jit, static_argnames=("task", "optimiser"))
@@ -21,7 +21,8 @@ def init_state(
 ) -> TrainState:
     """The state before the first step."""
     params = task.init(key, batch)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params))
+    memory = () if task.memory is None else task.memory(params, batch)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), memory)
 
 
 @functools.partial(jax.jit, static_argnames=("task", "optimiser"), donate_argnames=("state",))
@@ -46,8 +47,15 @@ def train_step(
         The next state and the metrics of this step: the task's own, and ``loss`` and
         ``grad_norm`` (before any clipping), each with weight 1.
     """
-    gradient = jax.value_and_grad(task.loss, has_aux=True)
-    (loss, metrics), grads = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+    key = jax.random.fold_in(key, state.step)
+
+    def loss(params):
+        if task.memory is None:
+            value, metrics = task.loss(params, batch, key)
+            return value, (metrics, state.memory)
+        return task.loss(params, batch, key, state.memory)
+
+    (loss, (metrics, memory)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     if taken := metrics.keys() & {"loss", "grad_norm"}:
         raise ValueError(f"Task.loss: the metric names {sorted(taken)} are the trainer's own")
     # Optax mixes its int32 step count with floats, which strict promotion would refuse.
@@ -61,7 +69,21 @@ def train_step(
         "grad_norm": (norm.astype(jnp.float32), one),
         **metrics,
     }
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return TrainState(state.step + 1, params, opt_state, memory), metrics
+
+
+@functools.partial(jax.jit, static_argnames=("task",))
+def begin(task: Task, params: Params, batch: Any) -> Any:
+    """What an evaluation begins with, see `Task.memory`; empty where the task has none."""
+    return () if task.memory is None else task.memory(params, batch)
+
+
+@functools.partial(jax.jit, static_argnames=("task",))
+def evaluate(task: Task, params: Params, batch: Any, memory: Any) -> tuple[Metrics, Any]:
+    """The metrics of one batch, and the memory for the next."""
+    if task.memory is None:
+        return task.evaluate(params, batch), memory
+    return task.evaluate(params, batch, memory)
 
 
 @jax.jit

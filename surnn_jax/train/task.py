@@ -1,4 +1,4 @@
-"""What the trainer is told about the thing it trains: three pure functions."""
+"""What the trainer is told about the thing it trains: pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,8 +19,14 @@ class Task(NamedTuple):
             included, and what is logged under ``train/``. The names ``loss`` and ``grad_norm``
             are the trainer's own. The key is a function of the seed and the step.
         evaluate: ``(params, batch) -> metrics``: logged under ``valid/``, without randomness.
+        memory: None; or ``(params, batch) -> memory``, what the first batch of a run, and the
+            first of every evaluation, begins with, for models that carry a state from batch to
+            batch. Then ``loss`` takes the memory as its last argument and returns
+            ``(scalar, (metrics, memory))``, and ``evaluate`` takes it too and returns
+            ``(metrics, memory)``. No gradient flows through it. It is part of a checkpoint.
     """
 
     init: Callable[[Array, Any], Params]
-    loss: Callable[[Params, Any, Array], tuple[Array, Metrics]]
-    evaluate: Callable[[Params, Any], Metrics]
+    loss: Callable[..., tuple[Array, Any]]
+    evaluate: Callable[..., Any]
+    memory: Callable[[Params, Any], Any] | None = None
