@@ -27,32 +27,27 @@ def main() -> None:
         raise ValueError("--checkpoint is missing: name the workdir of a finished run")
     import jax
 
-    import data
-    from experiments import music, music_runs, music_task, records
+    from experiments import music_runs, records, sequence_data, sequence_runs
     from surnn_jax.train import checkpoint
 
     workdir = Path(_CHECKPOINT.value)
     record = records.read(workdir / "result.json")
-    if record.experiment != music_runs.EXPERIMENT:
-        raise ValueError(f"{workdir}: no experiment {record.experiment!r}; there is music")
+    experiments = {music_runs.EXPERIMENT: music_runs.Again}
+    experiments |= dict.fromkeys(sequence_data.EXPERIMENTS, sequence_runs.Again)
+    if record.experiment not in experiments:
+        there = ", ".join(experiments)
+        raise ValueError(f"{workdir}: no experiment {record.experiment!r}; there are {there}")
     folder = checkpoint.find(workdir)
     if folder is None:
         raise ValueError(f"{workdir} holds no checkpoint")
-    config = music.Config(**record.config)
-    splits = {name: data.load(config.dataset, name, _DATA_DIR.value) for name in data.SPLITS}
-    pieces = music_task.look_through(splits["train"]["x"], config.batch_size)
-    task = music_task.task_of(config, pieces)
-    batches = music_runs.batches_of(config, splits)
-    like = jax.eval_shape(task.init, jax.random.key(0), batches["train"].batch(0))
-    params = checkpoint.read(folder, "best", like)
-    scores = music_runs.scores_of(task, params, batches)
-
-    again = {f"{split}_nll": values["nll"] for split, values in scores.items()}
+    run = experiments[record.experiment](record.config, _DATA_DIR.value)
+    like = jax.eval_shape(run.task.init, jax.random.key(0), run.first)
+    again = run.metrics(checkpoint.read(folder, "best", like))
     agree = True
     for name, value in record.metrics.items():
         same = math.isclose(value, again[name], rel_tol=TOLERANCE)
         verdict = "identical" if value == again[name] else "agrees" if same else "DIFFERS"
-        print(f"{name:<12}recorded {value:.6f}  again {again[name]:.6f}  {verdict}")
+        print(f"{name:<20}recorded {value:.6f}  again {again[name]:.6f}  {verdict}")
         agree = agree and same
     if not agree:
         sys.exit(1)

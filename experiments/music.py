@@ -10,62 +10,12 @@ piece is not predicted. The epoch with the lowest figure on the validation split
 """
 
 import dataclasses
-from typing import Any
 
 from absl import flags
 
 from data import cli
-from experiments import options
-
-FEATURES = {
-    "tanh": 100,
-    "gru": 46,
-    "gru_before": 46,
-    "lstm": 36,
-    "lstm_peephole": 36,
-    "min_gru": 105,
-    "min_lstm": 70,
-}
-"""Layer sizes of equal parameter count: Chung et al. 2014, table 1; the minimal ones are ours."""
-
-
-def _field(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """All that decides the numbers of a run; every field is a flag."""
-
-    dataset: str = _field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
-    cell: str = _field("gru", ", ".join(FEATURES))
-    switch: str = _field("none", "none, fourier (a learned rhythm) or event (reads the input)")
-    features: int | None = _field(None, "Neurons; by default the paper's size for the cell")
-    gate: str = _field("window", "Surrogate: window, sigmoid, identity; or soft, no step at all")
-    frozen: bool = _field(False, "Keep the random switch it starts with: the control")
-    rate: float = _field(0.5, "Share of open switches at the start")
-    hold: float = _field(0.0, "Weight of the penalty (rate now - rate)^2 in the loss")
-    harmonics: int = _field(4, "Sines a switch")
-    horizon: int = _field(160, "Longest period of a switch, in frames")
-    read: str = _field("counts", "What an event switch reads: input, pair, counts")
-    spread: float = _field(0.5, "Standard deviation of the event weights at the start")
-    optimiser: str = _field("adam", "adam, rmsprop")
-    learning_rate: float = _field(0.003, "Of the weights")
-    schedule: str = _field("constant", "constant, or cosine: down to 5 % at max_epochs")
-    switch_scale: float = _field(1.0, "Factor on it for the parameters of switches")
-    clip: float = _field(1.0, "Largest norm of the gradient of the weights")
-    weight_decay: float = _field(0.0, "AdamW's: share of the weights taken off, times the rate")
-    weight_noise: float = _field(0.0, "Standard deviation of noise on the cell's matrices")
-    batch_size: int = _field(8, "Pieces a step, each whole")
-    max_epochs: int = _field(200, "The most epochs")
-    patience: int = _field(15, "Epochs without a better validation figure before it stops")
-    seed: int = _field(0, "Of everything random")
-
-    @property
-    def unit(self) -> str:
-        """A short name for the unit, such as ``gru`` or ``gru-fourier-frozen``."""
-        parts = [self.cell] if self.switch == "none" else [self.cell, self.switch]
-        return "-".join([*parts, "frozen"] if self.frozen else parts)
+from experiments import listing, options
+from experiments.music_config import Config
 
 
 def _units(base: Config) -> dict[str, Config]:
@@ -123,6 +73,9 @@ PRESETS: dict[str, dict[str, Config]] = {
 
 def main() -> None:
     """Trains what the flags ask for; several runs end in a table and a figure."""
+    if flags.FLAGS.list:
+        print(listing.show("experiments.music", "music", PRESETS))
+        return
     runs = options.chosen(Config, PRESETS)
     # What takes seconds to import waits until --help and bad flags are out of the way.
     from experiments import music_runs

@@ -3,15 +3,16 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import data
 from data.batches import Batches
-from experiments import figures, records, sound
-from experiments.music import Config
-from experiments.music_task import carry_on, look_inside, look_through, model_of, score, task_of
+from experiments import figures, launch, records, sound
+from experiments.music_config import Config
+from experiments.music_task import carry_on, look_inside, look_through, model_of, task_of
 from surnn_jax import train
 
 EXPERIMENT = "music"
@@ -46,22 +47,16 @@ def go(
         for field, least in (("batch_size", 1), ("seed", 0), ("weight_noise", 0)):
             if getattr(config, field) < least:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(config, field)}")
-    if workdir is None:
-        (first, *_) = runs.values()
-        name = f"{first.dataset}-{first.unit}-{first.seed}" if preset is None else preset
-        workdir = f"runs/{EXPERIMENT}/{name}"
-    done = {}
-    for number, (name, config) in enumerate(runs.items(), 1):
-        if name:
-            print(f"[{number}/{len(runs)}] {name}", flush=True)
-        done[name] = run(config, Path(workdir) / name, data_dir, command)
-    if len(done) > 1:
-        histories = {
-            name: train.metrics.read_lines(Path(workdir) / name / "metrics.jsonl") for name in done
-        }
-        figures.compare_curves(histories, Path(workdir) / "curves.png", title=preset or "")
-    print(summary(done))
-    print(f"pictures, a sampled continuation and result.json: {workdir}")
+    (first, *_) = runs.values()
+    launch.go(
+        EXPERIMENT,
+        runs,
+        lambda config, folder: run(config, folder, data_dir, command),
+        name=preset or f"{first.dataset}-{first.unit}-{first.seed}",
+        workdir=workdir,
+        metric="nll",
+        summary=summary,
+    )
 
 
 def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> records.Record:
@@ -85,11 +80,11 @@ def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> re
         experiment=EXPERIMENT,
         dataset=config.dataset,
         cell=config.cell,
-        switch=config.switch + "-frozen" * config.frozen,
+        switch=config.switch_name,
         parameters=_count(fit.params),
         recurrent_parameters=_count(fit.params["recurrent"]),
         update_rate=scores["test"]["update_rate"],
-        metrics={f"{split}_nll": values["nll"] for split, values in scores.items()},
+        metrics=_recorded(scores),
         best_epoch=fit.best_epoch,
         steps=fit.steps,
         seconds=fit.seconds,
@@ -111,7 +106,31 @@ def batches_of(config: Config, splits: Mapping[str, data.Split]) -> dict[str, Ba
 
 def scores_of(task, params, batches: Mapping[str, Batches]) -> dict[str, dict[str, float]]:
     """The metrics of every split."""
-    return {name: score(task, params, b.evaluation()) for name, b in batches.items()}
+    return {name: train.score(task, params, b.evaluation()) for name, b in batches.items()}
+
+
+class Again:
+    """A finished run, to be scored again.
+
+    Attributes:
+        task: what was trained.
+        first: a batch, for the shapes.
+    """
+
+    def __init__(self, config: Mapping[str, Any], data_dir: str | None):
+        config = Config(**config)
+        splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+        self.task = task_of(config, look_through(splits["train"]["x"], config.batch_size))
+        self._batches = batches_of(config, splits)
+        self.first = self._batches["train"].batch(0)
+
+    def metrics(self, params: Any) -> dict[str, float]:
+        """What the record holds."""
+        return _recorded(scores_of(self.task, params, self._batches))
+
+
+def _recorded(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{split}_nll": values["nll"] for split, values in scores.items()}
 
 
 def summary(done: Mapping[str, records.Record]) -> str:

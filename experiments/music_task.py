@@ -1,17 +1,17 @@
 """The model, the loss and the score of the music experiment, as pure functions."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.music import FEATURES, Config
+from experiments.music_config import FEATURES, Config
 from surnn_jax import cells, switches
 from surnn_jax.layers import FramePredictor
-from surnn_jax.train import Task, metrics
+from surnn_jax.train import Task
 from surnn_jax.train.task import Metrics
 from surnn_jax.typing import Array, Params
 
@@ -140,14 +140,6 @@ def task_of(config: Config, pieces: Pieces) -> Task:
         return measure(model, params, batch)
 
     return Task(init, loss, evaluate)
-
-
-def score(task: Task, params: Params, batches: Iterable[Any]) -> dict[str, float]:
-    """The metrics of a whole split."""
-    evaluate, totals = jax.jit(task.evaluate), {}
-    for batch in batches:
-        totals = metrics.add(totals, evaluate(params, batch))
-    return metrics.means(totals)
 
 
 class Inside(NamedTuple):

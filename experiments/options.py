@@ -1,6 +1,7 @@
 """absl flags made from the fields of a frozen dataclass, and presets they override."""
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -24,7 +25,8 @@ def define(config: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
     A field's help is its metadata entry ``help``. Every flag defaults to None, which leaves the
     value of the preset.
     """
-    flags.DEFINE_enum("preset", None, sorted(presets), "Runs with known settings; see the source.")
+    flags.DEFINE_string("preset", None, f"Runs with known settings, such as {min(presets)}.")
+    flags.DEFINE_boolean("list", False, "Print the presets, what was published and measured; end.")
     flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
     flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
     for field in dataclasses.fields(config):
@@ -35,11 +37,17 @@ def chosen(config: type[C], presets: Mapping[str, Mapping[str, C]]) -> dict[str,
     """The runs that the command line asks for: name -> configuration.
 
     Without a preset it is one run, named ``""``, of the defaults. Flags that are given win.
+
+    Raises:
+        ValueError: no preset of this name.
     """
     values = flags.FLAGS.flag_values_dict()
     names = (field.name for field in dataclasses.fields(config))
     given = {name: values[name] for name in names if values[name] is not None}
     preset = values["preset"]
+    if preset is not None and preset not in presets:
+        near = difflib.get_close_matches(preset, presets, n=4, cutoff=0.5) or sorted(presets)[:8]
+        raise ValueError(f"no preset {preset!r}; such as: {', '.join(near)} (--list tells all)")
     runs = {"": config()} if preset is None else presets[preset]
     return {name: dataclasses.replace(run, **given) for name, run in runs.items()}
 

@@ -19,12 +19,13 @@ class Record(NamedTuple):
     Attributes:
         experiment: such as ``"music"``.
         dataset: the data set's name.
-        cell: the cell's name.
-        switch: ``"none"``, ``"fourier"`` or ``"event"``, with ``"-frozen"`` after it where the
-            switch keeps its random start.
+        cell: the cell's name; of a stack of layers, the names of its layers.
+        switch: ``"none"`` or the switch's name, with ``"-frozen"`` after it where the switch keeps
+            its random start.
         seed: of the initial parameters and of everything random.
         parameters: numbers in the whole model.
-        recurrent_parameters: of these, numbers in the recurrent layer, its switch included.
+        recurrent_parameters: of these, numbers in the recurrent layer, its switch included; of a
+            stack, in all its blocks.
         update_rate: share of neurons that updated in a step of the test split, 0 to 1.
         metrics: name -> value, such as ``train_nll``, ``valid_nll``, ``test_nll`` in nats a step.
         best_epoch: the epoch of the scored parameters, counted from 1.
@@ -97,6 +98,28 @@ def read(path: str | os.PathLike) -> Record:
         raise ValueError(f"{path}: holds a {type(fields).__name__}, not the result of a run")
     _check(fields, path)
     return Record(**fields)
+
+
+def headline(record: Record, split: str = "test") -> tuple[str, float]:
+    """The figure that people compare: what it is, and its value.
+
+    ``nats a frame`` for music; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
+    error`` or, for Mackey-Glass, ``relative error``, the root of its share of the mean square of
+    the targets.
+
+    Raises:
+        KeyError: with the name of the metric that the record lacks.
+    """
+    metrics = record.metrics
+    if record.experiment == "music":
+        return "nats a frame", metrics[f"{split}_nll"]
+    if f"{split}_error" in metrics:
+        return "accuracy, %", 100 * (1 - metrics[f"{split}_error"])
+    if record.dataset == "mackey_glass":
+        return "relative error", math.sqrt(metrics[f"{split}_mse"] / metrics[f"{split}_power"])
+    if f"{split}_mse" in metrics:
+        return "mean squared error", metrics[f"{split}_mse"]
+    return "perplexity", math.exp(metrics[f"{split}_nll"])
 
 
 def _no_number(constant: str) -> None:

@@ -1,22 +1,24 @@
-"""Prints the results of a suite as Markdown: python -m experiments.tables --suite=music
+"""Prints the results of a suite as Markdown: python -m experiments.tables --suite=music|surnn
 
 Reads the records in experiments/results/SUITE/*.json and, with --results=DIR, every result.json
 below DIR. A run below DIR takes the place of a record with the same configuration and seed. Cells
 that nobody has run hold a dash.
 """
 
+import dataclasses
 import json
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
 from data import cli
 from experiments import records
-from experiments.records import Record
+from experiments.records import Record, headline
+from experiments.suites import SUITES, Suite
 
 RESULTS = Path(__file__).parent / "results"
 """The committed records, one folder a suite."""
@@ -27,78 +29,8 @@ _HEAD = (
     "unit", "published test", "test", "valid", "parameters", "updated, %", "seconds", "n", "runs",
 )  # fmt: skip
 
-_SUITE = flags.DEFINE_string("suite", None, "What to print: music")
+_SUITE = flags.DEFINE_string("suite", None, f"What to print: {', '.join(SUITES)}")
 _RESULTS = flags.DEFINE_string("results", None, "Folder with the result.json of further runs")
-
-
-class Suite(NamedTuple):
-    """What a table is made of.
-
-    Attributes:
-        metric: its test and validation value are shown.
-        datasets: name -> title.
-        units: (cell, switch) -> what it is called; shown whether it was run or not.
-        published: (data set, cell) -> the published test value of the unit without a switch.
-        verified: keys of `published` that were checked against a second source.
-        notes: lines below the tables.
-    """
-
-    metric: str
-    datasets: dict[str, str]
-    units: dict[tuple[str, str], str]
-    published: dict[tuple[str, str], float]
-    verified: frozenset[tuple[str, str]]
-    notes: str
-
-
-def _table_2(**rows: tuple[float, float, float]) -> dict[tuple[str, str], float]:
-    """Table 2 of Chung et al. 2014, test: tanh, GRU, LSTM for each data set."""
-    cells = (("tanh",), ("gru", "gru_before"), ("lstm_peephole",))
-    return {
-        (dataset, cell): value
-        for dataset, values in rows.items()
-        for names, value in zip(cells, values, strict=True)
-        for cell in names
-    }
-
-
-SUITES = {
-    "music": Suite(
-        metric="nll",
-        datasets={
-            "bach_chorales": "Bach's chorales",
-            "jsb": "JSB Chorales",
-            "nottingham": "Nottingham",
-            "musedata": "MuseData",
-            "piano_midi": "Piano-midi.de",
-        },
-        units={
-            ("tanh", "none"): "tanh",
-            ("lstm_peephole", "none"): "LSTM, peepholes",
-            ("gru", "none"): "GRU",
-            ("gru", "fourier"): "suGRU, learned rhythm",
-            ("gru", "fourier-frozen"): "suGRU, frozen random rhythm",
-            ("gru", "event"): "suGRU, events",
-        },
-        published=_table_2(
-            jsb=(9.10, 8.54, 8.67),
-            nottingham=(3.13, 3.23, 3.20),
-            musedata=(6.23, 5.99, 6.23),
-            piano_midi=(9.03, 8.82, 9.03),
-        ),
-        verified=frozenset({("jsb", "gru"), ("jsb", "gru_before")}),
-        notes="""\
-Negative log-likelihood in nats a frame, summed over the keys; lower is better. With several seeds:
-the median (and the range) of n runs. Parameters: of the recurrent layer, its switch included.
-Updated: the share of neurons that update in a step of the test split. Seconds: training,
-compilation included. –: not run yet; none: no figure was published.
-
-Published: Chung et al. 2014 (arXiv:1412.3555), table 2. Verified: agrees with a second source,
-Papers with Code; recalled: quoted from memory, not yet checked against the paper. The published GRU
-resets before its matrix product, as the cell gru_before does, gru after it; the paper's authors'
-code reads 93 to 108 keys a frame, ours 88.""",
-    )
-}
 
 
 def main() -> None:
@@ -128,12 +60,25 @@ def markdown(suite: Suite, results: Iterable[Record]) -> str:
     """The tables as Markdown: one for each data set, then the notes and the commands."""
     results = list(results)
     commands: list[str] = []
-    others = sorted({record.dataset for record in results} - suite.datasets.keys())
+
+    def place_of(record):
+        return record.dataset, suite.smaller(record.dataset, record.config)
+
+    smaller = {place_of(record) for record in results}
+    places = {(dataset, "") for dataset in suite.datasets} | smaller
+    known = list(suite.datasets)
+
+    def order(place):
+        dataset, less = place
+        return (known.index(dataset) if dataset in known else len(known), dataset, less)
+
     parts = []
-    for dataset in (*suite.datasets, *others):
-        ours = [record for record in results if record.dataset == dataset]
-        title = suite.datasets.get(dataset, dataset)
-        parts.append(f"**{title}** (`{dataset}`)\n\n{_table(suite, dataset, ours, commands)}")
+    for dataset, less in sorted(places, key=order):
+        ours = [record for record in results if place_of(record) == (dataset, less)]
+        title = suite.datasets.get(dataset, dataset) + (f", {less}" if less else "")
+        figure = f"; {headline(ours[0])[0]}" if ours else ""
+        table = _table(suite, dataset, not less, ours, commands)
+        parts.append(f"**{title}** (`{dataset}`{figure})\n\n{table}")
     parts.append(suite.notes)
     listed = "\n".join(f"{number}. `{command}`" for number, command in enumerate(commands, 1))
     parts.append(f"Runs:\n\n{listed}" if listed else "Runs: none yet.")
@@ -145,11 +90,13 @@ def _distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
     seen: dict[tuple, tuple[Path, Record]] = {}
     for path in paths:
         record = records.read(path)
-        if record.experiment != suite:
+        if record.experiment not in SUITES[suite].experiments:
             continue
-        for name in _metrics(SUITES[suite]):
-            if name not in record.metrics:
-                raise ValueError(f"{path}: its metrics lack {name}")
+        record = record._replace(config=_whole(SUITES[suite].config, record.config, path))
+        try:
+            headline(record), headline(record, "valid")
+        except KeyError as error:
+            raise ValueError(f"{path}: its metrics lack {error.args[0]}") from None
         key = (record.dataset, record.cell, record.switch, _configuration(record), record.seed)
         before, first = seen.setdefault(key, (path, record))
         if first.metrics != record.metrics:
@@ -160,8 +107,12 @@ def _distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
     return {key: record for key, (_, record) in seen.items()}
 
 
-def _metrics(suite: Suite) -> tuple[str, str]:
-    return f"test_{suite.metric}", f"valid_{suite.metric}"
+def _whole(kind: type, config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A configuration with the fields that came after the run, whose defaults are what it had."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    if gone := sorted(config.keys() - known):
+        raise ValueError(f"{path}: its configuration has {', '.join(gone)}, which no run has now")
+    return dataclasses.asdict(kind(**config))
 
 
 def _settings(record: Record) -> dict[str, Any]:
@@ -172,22 +123,33 @@ def _configuration(record: Record) -> str:
     return json.dumps(_settings(record), sort_keys=True)
 
 
-def _table(suite: Suite, dataset: str, ours: Sequence[Record], commands: list[str]) -> str:
-    """One data set's table; adds the commands of its runs to `commands`."""
+def _table(
+    suite: Suite, dataset: str, whole: bool, ours: Sequence[Record], commands: list[str]
+) -> str:
+    """One data set's table; adds the commands of its runs to `commands`.
+
+    Units that were neither run nor published follow in one line. What was published stands beside
+    runs on the `whole` task alone.
+    """
     usual = _usual(ours)
     others = sorted({(record.cell, record.switch) for record in ours} - suite.units.keys())
-    lines = [_line(_HEAD), _line(["---", *["---:"] * (len(_HEAD) - 1)])]
+    lines, missing = [_line(_HEAD), _line(["---", *["---:"] * (len(_HEAD) - 1)])], []
     for cell, switch in (*suite.units, *others):
         unit = suite.units.get((cell, switch), cell if switch == "none" else f"{cell}, {switch}")
-        published = "none"
-        if switch == "none" and (dataset, cell) in suite.published:
-            source = "verified" if (dataset, cell) in suite.verified else "recalled"
-            published = f"{suite.published[dataset, cell]:.2f} ({source})"
+        published, key = "none", (dataset, cell, switch)
+        if whole and key in suite.published:
+            source = "verified" if key in suite.verified else suite.source
+            published = f"{suite.published[key]:.2f} ({source})"
         of_unit = [record for record in ours if (record.cell, record.switch) == (cell, switch)]
+        if not of_unit and published == "none":
+            missing.append(unit)
+            continue
         for label, runs in _repetitions(of_unit, usual) or [("", [])]:
-            cells = _results(suite, runs, commands) if runs else [EMPTY] * len(_HEAD[2:])
+            cells = _results(runs, commands) if runs else [EMPTY] * len(_HEAD[2:])
             lines.append(_line([f"{unit}; {label}" if label else unit, published, *cells]))
-    return "\n".join(lines)
+    text = "\n".join(lines if len(lines) > 2 else [])
+    left = f"Not run yet: {'; '.join(missing)}." if missing else ""
+    return "\n\n".join(filter(None, (text, left)))
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -225,20 +187,28 @@ def _repetitions(
     return sorted(labelled, key=lambda item: (item[0].count("="), item[0]))
 
 
-def _results(suite: Suite, runs: Sequence[Record], commands: list[str]) -> list[str]:
+def _results(runs: Sequence[Record], commands: list[str]) -> list[str]:
     """The cells of repeated runs, from the test value to the numbers of their commands."""
     for run in runs:
         if run.command not in commands:
             commands.append(run.command)
     numbers = sorted({commands.index(run.command) + 1 for run in runs})
     return [
-        *(_spread([run.metrics[m] for run in runs], "{:.2f}".format) for m in _metrics(suite)),
+        *(
+            _spread([headline(run, split)[1] for run in runs], _figure)
+            for split in ("test", "valid")
+        ),
         _spread([run.recurrent_parameters for run in runs], "{:,.0f}".format),
         _spread([100 * run.update_rate for run in runs], "{:.1f}".format),
         _spread([run.seconds for run in runs], "{:,.0f}".format),
         str(len(runs)),
         ", ".join(map(str, numbers)),
     ]
+
+
+def _figure(value: float) -> str:
+    """Two decimals, or two digits of what is small."""
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def _spread(values: Sequence[float], text: Callable[[float], str]) -> str:

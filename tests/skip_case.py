@@ -9,12 +9,12 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+from core_case import CELLS as CELLS
 
 from surnn_jax import cells, switches
 from surnn_jax.scan import compact, masked, reference, rows
 
 SCANS = {"reference": reference.scan, "compact": compact.scan, "rows": rows.scan}
-CELLS = tuple(cells.CELLS.values())
 STEPS, BATCH, INPUTS, FEATURES = 4, 2, 2, 11  # two portions of `rows` when all are open
 WINDOW = switches.window(0.5)
 

@@ -26,6 +26,7 @@ def test_readme_runs_from_top_to_bottom():
     assert names["logits"].shape == (8, 10)
     assert names["outputs"].shape == (8, 784, 64)
     assert names["result"].table.shape == names["result"].outputs.shape == (784, 8, 64)
+    assert 500 < names["perplexity"] < 2000  # of 1,000 words, before any training
     # Thresholds were set by this very batch.
     assert abs(names["result"].rate - 0.05) < 0.005
 
@@ -42,7 +43,7 @@ def test_the_unit_and_the_switch_of_contributing_work():
     }
     for block in blocks("CONTRIBUTING.md"):
         exec(block, given)
-    unit = selective(given["MGU"], given["Every"](6, n=3))
+    unit = selective(given["MGU"], given["Beat"](3))
     x = jax.random.normal(jax.random.key(0), (6, 2, 3))
     params = unit.init(jax.random.key(1), x, 4)
     results = [run(unit, params, x, backend=name) for name in ("reference", "masked")]

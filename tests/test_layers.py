@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from core_case import CELLS
 from layer_case import (
     BATCH,
     EXACTLY,
@@ -21,7 +22,6 @@ from layer_case import (
     in_cell,
 )
 
-from surnn_jax import cells
 from surnn_jax.layers import Recurrent, UnitCell
 
 
@@ -235,7 +235,7 @@ def test_a_run_has_the_layout_of_its_inputs(kind, batch):
     np.testing.assert_allclose(run.rate, valid.mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("cell", cells.CELLS)
+@pytest.mark.parametrize("cell", [cell.name for cell in CELLS])
 def test_bfloat16_products_with_a_float32_carry(cell):
     exact = Recurrent(cell, FEATURES, SWITCHES["fourier"], return_run=True)
     layer = exact.clone(dtype=jnp.bfloat16)

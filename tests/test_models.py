@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from core_case import CELLS
 from flax import nnx
 from layer_case import (
     BATCH,
@@ -41,7 +42,7 @@ def one_clock(carry):
     [
         ("tanh", "always"),
         ("lstm", "always"),
-        *itertools.product(cells.CELLS, ["fourier", "event-pair"]),
+        *itertools.product([cell.name for cell in CELLS], ["fourier", "event-pair"]),
     ],
 )
 def test_the_stock_layer_runs_our_cells_as_our_layer_does(cell, kind):

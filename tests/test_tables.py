@@ -1,5 +1,6 @@
 """Records of runs and the tables made of them."""
 
+import dataclasses
 import json
 import platform
 import resource
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import surnn_jax
-from experiments import records, tables
+from experiments import music_config, records, tables
 from experiments.records import Record
 
 ROOT = Path(tables.__file__).parents[1]
@@ -144,11 +145,17 @@ def test_a_missing_record_is_named(tmp_path):
 
 
 SMALL = tables.Suite(
-    metric="nll",
+    experiments=("music",),
+    config=music_config.Config,
     datasets={"jsb": "JSB Chorales", "nottingham": "Nottingham"},
     units={("tanh", "none"): "tanh", ("gru", "none"): "GRU", ("gru", "fourier"): "suGRU"},
-    published={("jsb", "gru"): 8.54, ("jsb", "tanh"): 9.1, ("nottingham", "gru"): 3.23},
-    verified=frozenset({("jsb", "gru")}),
+    published={
+        ("jsb", "gru", "none"): 8.54,
+        ("jsb", "tanh", "none"): 9.1,
+        ("nottingham", "gru", "none"): 3.23,
+    },
+    verified=frozenset({("jsb", "gru", "none")}),
+    source="recalled",
     notes="Notes.",
 )
 
@@ -167,7 +174,7 @@ def test_a_table_of_what_was_run_and_what_was_not():
         record(),
     ]
     expected = f"""\
-**JSB Chorales** (`jsb`)
+**JSB Chorales** (`jsb`; nats a frame)
 
 {HEAD}\
 | tanh | 9.10 (recalled) | – | – | – | – | – | – | – |
@@ -177,9 +184,9 @@ def test_a_table_of_what_was_run_and_what_was_not():
 **Nottingham** (`nottingham`)
 
 {HEAD}\
-| tanh | none | – | – | – | – | – | – | – |
 | GRU | 3.23 (recalled) | – | – | – | – | – | – | – |
-| suGRU | none | – | – | – | – | – | – | – |
+
+Not run yet: tanh; suGRU.
 
 Notes.
 
@@ -215,7 +222,6 @@ def test_configurations_are_not_mixed():
         "| suGRU",
         "| suGRU; rate=0.8",
         "| suGRU; features=92, rate=0.8",
-        "| suGRU",  # Nottingham
     ]
     assert " 8.38 (8.25–8.50) " in rows(text, "suGRU; rate=0.8")[0]
 
@@ -229,7 +235,7 @@ def test_what_no_row_was_planned_for_is_shown_too():
     text = tables.markdown(SMALL, results)
     assert len(rows(text, "lstm | none | 8.50")) == 1
     assert len(rows(text, "gru, event-frozen | none | 8.50")) == 1
-    last = text[text.index("**made_up** (`made_up`)") :]
+    last = text[text.index("**made_up** (`made_up`; nats a frame)") :]
     assert len(rows(last, "tanh | none | 8.50")) == 1
 
 
@@ -256,7 +262,6 @@ def test_the_music_suite_quotes_the_paper_and_says_how_sure_it_is():
         "nottingham": ("3.13 (recalled)", "3.20 (recalled)", "3.23 (recalled)"),
         "musedata": ("6.23 (recalled)", "6.23 (recalled)", "5.99 (recalled)"),
         "piano_midi": ("9.03 (recalled)", "9.03 (recalled)", "8.82 (recalled)"),
-        "bach_chorales": ("none", "none", "none"),
     }
     for dataset, (tanh, lstm, gru) in paper.items():
         block = text[text.index(f"(`{dataset}`)") :]
@@ -265,11 +270,10 @@ def test_the_music_suite_quotes_the_paper_and_says_how_sure_it_is():
             ["| tanh", tanh],
             ["| LSTM, peepholes", lstm],
             ["| GRU", gru],
-            ["| suGRU, learned rhythm", "none"],
-            ["| suGRU, frozen random rhythm", "none"],
-            ["| suGRU, events", "none"],
         ]
-    assert text.count(" – |") == 5 * 6 * 7
+        ours = "suGRU, learned rhythm; suGRU, frozen random rhythm; suGRU, events"
+        assert block.split("\n\n")[2] == f"Not run yet: {ours}."
+    assert text.count(" – |") == 4 * 3 * 7
     assert text.endswith("Runs: none yet.")
 
 
@@ -295,6 +299,15 @@ def test_the_same_run_counts_once_and_a_contradiction_is_refused(committed):
     assert [r.seconds for r in tables.collect("music")] == [12.25]
     put(committed, "c.json", record(metrics=nll(8.0, 8.0)))
     with pytest.raises(ValueError, match=r"a\.json and .*c\.json have the same configuration"):
+        tables.collect("music")
+
+
+def test_a_record_of_an_older_version_is_completed_and_one_of_another_refused(committed):
+    put(committed, "a.json", record())
+    (found,) = tables.collect("music")
+    assert found.config == dataclasses.asdict(music_config.Config(features=46, rate=0.5))
+    put(committed, "b.json", record(seed=1, config={"width": 3}))
+    with pytest.raises(ValueError, match=r"b\.json: its configuration has width, which no run"):
         tables.collect("music")
 
 
@@ -326,7 +339,7 @@ def test_the_program_prints_the_table(tmp_path):
     ("arguments", "words"),
     [
         ([], "--suite should be one of: music"),
-        (["--suite=speech"], "--suite should be one of: music; got speech"),
+        (["--suite=speech"], "--suite should be one of: music, surnn; got speech"),
         (["--suite=music", "--results={}/none"], "none: no result.json in or below"),
         (["--suite=music", "--results={}"], "result.json: damaged, not whole JSON"),
         (["--suite=music", "--nonsense=1"], "nonsense"),

@@ -1,13 +1,19 @@
 """Cells: what one step computes. They know nothing of time, switches or Flax."""
 
 from surnn_jax.cells.cell import Cell
-from surnn_jax.cells.gru import GRU, GRU_BEFORE, GRUCarry
+from surnn_jax.cells.clockwork import CLOCKWORK, clockwork
+from surnn_jax.cells.gru import GRU, GRU_BEFORE, GRU_CARRY, GRUCarry
 from surnn_jax.cells.lstm import LSTM, LSTM_PEEPHOLE, LSTMCarry
 from surnn_jax.cells.minimal import MIN_GRU, MIN_LSTM, MinimalCarry
+from surnn_jax.cells.skip import SA_GRU, SKIP_GRU, SACarry, SkipCarry
 from surnn_jax.cells.tanh import TANH, TanhCarry
 
 CELLS: dict[str, Cell] = {
-    cell.name: cell for cell in (TANH, GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, MIN_GRU, MIN_LSTM)
+    cell.name: cell
+    for cell in (
+        *(TANH, GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, MIN_GRU, MIN_LSTM),
+        *(GRU_CARRY, CLOCKWORK, SKIP_GRU, SA_GRU),
+    )
 }
 """Every cell by its name."""
 
@@ -27,17 +33,24 @@ def get(cell: str | Cell) -> Cell:
 
 __all__ = [
     "CELLS",
+    "CLOCKWORK",
     "GRU",
     "GRU_BEFORE",
+    "GRU_CARRY",
     "LSTM",
     "LSTM_PEEPHOLE",
     "MIN_GRU",
     "MIN_LSTM",
+    "SA_GRU",
+    "SKIP_GRU",
     "TANH",
     "Cell",
     "GRUCarry",
     "LSTMCarry",
     "MinimalCarry",
+    "SACarry",
+    "SkipCarry",
     "TanhCarry",
+    "clockwork",
     "get",
 ]

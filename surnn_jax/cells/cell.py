@@ -49,6 +49,10 @@ class Cell:
         rule: ``(vectors, carry, z, u) -> carry``; every array ``[..., H]`` of one shape.
         inner: None, or the pointwise operand of the second product.
         inner_recurrent: gates with a product with that operand.
+        shared: recurrent gates and vectors that all neurons share: kept as one column ``[H, 1]``,
+            or one number ``[1]``, and repeated by :meth:`expanded`.
+        expand: None, or what else turns parameters as they are kept into those that kernels see,
+            ``params -> params`` of the same shapes: a mask.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Cell:
     rule: Callable[[Gates, Carry, Gates, Gates], Carry]
     inner: Callable[[Gates, Carry, Gates, Gates], Array] | None = None
     inner_recurrent: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    expand: Callable[[Params], Params] | None = None
 
     @property
     def pointwise(self) -> bool:
@@ -78,7 +84,8 @@ class Cell:
             dtype: floating dtype of every parameter.
 
         Returns:
-            ``{"input": {gate: [D, H]}, "recurrent": {gate: [H, H]}, "vector": {name: [H]}}``.
+            ``{"input": {gate: [D, H]}, "recurrent": {gate: [H, H]}, "vector": {name: [H]}}``,
+            with 1 in place of the last H for what is `shared`.
 
         Raises:
             ValueError: if `inputs` or `features` is not positive, or `dtype` too narrow.
@@ -94,11 +101,36 @@ class Cell:
         hidden = self.recurrent + self.inner_recurrent
         keys = iter(jax.random.split(key, len(self.inputs) + len(hidden)))
         lecun, orthogonal = jax.nn.initializers.lecun_normal(), jax.nn.initializers.orthogonal()
+        columns = dict.fromkeys(self.shared, 1)
         return {
             "input": {g: lecun(next(keys), (inputs, features), dtype) for g in self.inputs},
-            "recurrent": {g: orthogonal(next(keys), (features, features), dtype) for g in hidden},
-            "vector": {name: jnp.full((features,), value, dtype) for name, value in self.vectors},
+            "recurrent": {
+                g: orthogonal(next(keys), (features, columns.get(g, features)), dtype)
+                for g in hidden
+            },
+            "vector": {
+                name: jnp.full((columns.get(name, features),), value, dtype)
+                for name, value in self.vectors
+            },
         }
+
+    def expanded(self, params: Params) -> Params:
+        """Parameters as the kernels see them, from those that :meth:`init` draws.
+
+        :func:`surnn_jax.scan.run` calls it once for a sequence; the products and
+        :meth:`update` below want what it returns. Twice is as good as once.
+        """
+        if self.shared:
+            features = self.features(params)
+
+            def repeated(leaf: Array) -> Array:
+                return jnp.broadcast_to(leaf, (*leaf.shape[:-1], features))
+
+            params = {
+                kind: {k: repeated(v) if k in self.shared else v for k, v in leaves.items()}
+                for kind, leaves in params.items()
+            }
+        return params if self.expand is None else self.expand(params)
 
     def features(self, params: Params) -> int:
         """H, read off `params`."""

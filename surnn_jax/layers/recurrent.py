@@ -23,6 +23,9 @@ class Recurrent(nn.Module):
     of a sequence, works with lengths on any number of batch axes, takes a mask with the input,
     and computes in bfloat16 with a float32 carry when told so.
 
+    A switch that draws by chance (zoneout) does so where `apply` is given a key named "dropout",
+    and takes the expectation elsewhere, in :meth:`step` too.
+
     Attributes:
         cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
         features: H, the number of neurons.
@@ -118,6 +121,7 @@ class Recurrent(nn.Module):
             mask, resets = (None if m is None else jnp.moveaxis(m, -1, 0) for m in (mask, resets))
 
         unit = scan.selective(self.cell, self.switch)
+        chance = self.switch is not None and self.switch.random and self.has_rng("dropout")
         batch = inputs.shape[1:-1]
         if seq_lengths is not None and jnp.shape(seq_lengths) != batch:
             raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
@@ -135,6 +139,7 @@ class Recurrent(nn.Module):
             backend=self.backend,
             chunk=self.chunk,
             dtype=self.dtype,
+            key=self.make_rng("dropout") if chance else None,
         )
         if not time_major:
             result = _batch_major(result)

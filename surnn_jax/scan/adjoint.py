@@ -41,7 +41,9 @@ def mix(gate: Gate | None, g: Array | None, candidate: Carry, old: Carry) -> Car
         return jax.tree.map(
             lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, jnp.nan)), candidate, old
         )
-    return jax.tree.map(lambda f, h: jnp.where(g == 0, h, h + g * (f - h)), candidate, old)
+    return jax.tree.map(
+        lambda f, h: jnp.where(g == 1, f, jnp.where(g == 0, h, h + g * (f - h))), candidate, old
+    )
 
 
 def _taught(gate: Gate, dg: Array) -> Array:

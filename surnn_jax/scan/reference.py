@@ -6,17 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
+from surnn_jax.cells.straight import mix
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
-
-
-@jax.custom_jvp
-def mix(g: Array, candidate: Array, old: Array) -> Array:
-    """``g ∘ candidate + (1 - g) ∘ old``, exactly one of the two where g is 1 or 0.
-
-    The sum alone would turn 0 · NaN into NaN and -0 into +0.
-    """
-    return jnp.where(g == 1, candidate, jnp.where(g == 0, old, g * candidate + (1 - g) * old))
 
 
 @jax.custom_jvp
@@ -31,13 +23,6 @@ def _weighed_jvp(primals, tangents):
     g, weight = primals
     # Where it counts 0 times it may be anything, NaN included.
     return weighed(g, weight), jnp.where(weight == 0, 0, weight * tangents[0])
-
-
-@mix.defjvp
-def _mix_jvp(primals, tangents):
-    g, candidate, old = primals
-    dg, dcandidate, dold = tangents
-    return mix(g, candidate, old), g * dcandidate + (1 - g) * dold + dg * (candidate - old)
 
 
 def scan(

@@ -31,7 +31,8 @@ class Run(NamedTuple):
         carry: the carry after the last step, to go on from; ``[*batch, H]`` a field.
         carries: the carry of the cell after every step, ``[T, *batch, H]`` a field.
         rate: scalar, the share of open switches among valid steps. Differentiable, by the
-            surrogate, with respect to the switch: put a penalty on it. 1 without a switch.
+            surrogate, with respect to the switch: put a penalty on it. Without a switch, that of
+            a cell that decides for itself (a field `open` in its carry), else 1.
         table: the switches, ``[T, H]`` where the batch shares them, else ``[T, *batch, H]``, in
             the order of the outputs; None without a switch. No gradient.
     """
@@ -58,6 +59,7 @@ def run(
     backend: str = "auto",
     chunk: int | None = None,
     dtype: Any = None,
+    key: Array | None = None,
 ) -> Run:
     """Runs a unit over a batch of sequences.
 
@@ -84,6 +86,8 @@ def run(
         dtype: operands of matrix products are rounded to it (for example ``jnp.bfloat16``);
             sums and the state stay in the parameters' dtype, float32 at least. None for no
             rounding.
+        key: a random key, in training; only a switch that draws by chance looks at it
+            (:attr:`surnn_jax.switches.Switch.random`), and without one takes the expectation.
 
     Returns:
         A :class:`Run`.
@@ -152,13 +156,14 @@ def run(
             past = before(x, previous)
             if resets is not None:
                 past = jnp.where(resets[..., None], 0, past)
-        logits = unit.switch.logits(params["switch"], Seen(x, past, position, keep))
-        logits = for_neurons(logits, state.cell.h.shape[-1])
+        features = state.cell.h.shape[-1]
+        seen = Seen(x, past, position, keep, key if unit.switch.random else None, features)
+        logits = for_neurons(unit.switch.logits(params["switch"], seen), features)
         if unit.switch.frozen:
             logits = jax.lax.stop_gradient(logits)
 
     compute = jnp.dtype(dtype) if dtype is not None else unit.cell.carry_dtype(params["cell"])
-    varying = _alike((params["cell"], x, logits, start, rest, keep, resets))
+    varying = _alike((unit.cell.expanded(params["cell"]), x, logits, start, rest, keep, resets))
     scan = BACKENDS[backend] if chunk is None else chunked(BACKENDS[backend], chunk)
     carries = scan(unit.cell, gate, compute, *varying)
 
@@ -178,6 +183,8 @@ def run(
         opened = gate(logits)
         rate = _rate(opened, keep, size)
         table = jax.lax.stop_gradient(opened)
+    elif "open" in carries._fields:
+        rate = _rate(carries.open, keep, size)
     outputs = carries.h
     if lengths is not None:
         outputs = jnp.where(inside[..., None], outputs, 0)

@@ -84,7 +84,7 @@ class Unit:
             valid = inside if valid is None else valid & inside
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid)
+        seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.switch import Seen, Switch, quantile_bias, weigh
+from surnn_jax.switches.rhythm import Rhythm, quantile_bias, weigh
+from surnn_jax.switches.switch import Seen, check_options, configure
 from surnn_jax.typing import Array, Params
 
 
@@ -31,7 +32,7 @@ rises, falls: for a piano roll, keys held, onsets and releases)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Event(Switch):
+class Event(Rhythm):
     """A learned threshold on the input and a rhythm.
 
         a[t,b,i] = b[i] + Σ_e v[e,i] e[t,b,e] + Σ_k alpha[k,i] sin(omega[k] t + phi[k,i])
@@ -73,7 +74,8 @@ class Event(Switch):
     def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
         draw, wave = jax.random.split(key)
         features = self.schedules(features)
-        params = self.init_rhythm(wave, features, dtype)
+        # Not arrays of size 0, which a checkpoint cannot hold.
+        params = self.init_rhythm(wave, features, dtype) if self.harmonics else {}
         width = READERS[self.read](seen).shape[-1]
         params["v"] = self.spread * jax.random.normal(draw, (width, features), dtype)
         raw = self._raw(params, seen, jnp.zeros((features,), dtype))
@@ -96,13 +98,13 @@ class Event(Switch):
         # [T, B, H] take several times as long.
         e = READERS[self.read](seen).astype(params["v"].dtype)
         features, weights = [e, jnp.ones_like(e[..., :1])], [params["v"], bias[None]]
-        if not self.per_neuron:
+        if self.harmonics and not self.per_neuron:
             waves, parts = self.waves(params, seen.t)
             waves = waves if waves.ndim == 3 else waves[:, None]
             features.append(jnp.broadcast_to(waves, (*e.shape[:2], waves.shape[-1])))
             weights.append(parts)
         raw = weigh(jnp.concatenate(features, axis=-1), jnp.concatenate(weights))
-        if self.per_neuron:
+        if self.harmonics and self.per_neuron:
             wave = self.rhythm(params, seen.t)
             raw = raw + (wave if wave.ndim == 3 else wave[:, None])
         return raw
@@ -110,4 +112,24 @@ class Event(Switch):
 
 def event(horizon: int, **options: Any) -> Event:
     """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields."""
-    return Event(horizon, **options)
+    return configure(Event, horizon, **options)
+
+
+_THRESHOLD = ("rate", "read", "spread", "groups")
+
+
+def threshold(horizon: int, **options: Any) -> Event:
+    """A fixed threshold on the input: a frozen event switch without a rhythm.
+
+        g[t,b,i] = 1[b[i] + Σ_e v[e,i] e[t,b,e] > 0]
+
+    with v drawn once, and b set by the first batch so that every neuron opens at `rate`. It is
+    our reading of the "input threshold" in the ablation of arXiv 2603.02226, which says no more
+    than that.
+
+    Args:
+        horizon: not looked at; every maker of a switch takes it.
+        options: `rate`, `read`, `spread` and `groups`, as the fields of :class:`Event`.
+    """
+    check_options("threshold", options, _THRESHOLD)
+    return Event(horizon, **options, harmonics=0, frozen=True)

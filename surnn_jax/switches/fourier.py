@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.switch import Seen, Switch, quantile_bias
+from surnn_jax.switches.rhythm import Rhythm, quantile_bias
+from surnn_jax.switches.switch import Seen, configure
 from surnn_jax.typing import Array, Params
 
 _MOST_STEPS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
-class Fourier(Switch):
+class Fourier(Rhythm):
     """A truncated Fourier series in time, thresholded (arXiv 2603.02226, gate equation).
 
         a[t,i] = b[i] + Σ_k alpha[k,i] sin(omega[k] t + phi[k,i]),   g[t,i] = 1[a[t,i] > 0]
@@ -49,4 +50,4 @@ class Fourier(Switch):
 
 def fourier(horizon: int, **options: Any) -> Fourier:
     """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields."""
-    return Fourier(horizon, **options)
+    return configure(Fourier, horizon, **options)

@@ -16,10 +16,11 @@ class Gate:
     """Forward value and backward slope of a switch, as functions of the logit a.
 
     Made by :func:`window`, :func:`sigmoid`, :func:`identity` (all three open exactly where
-    a > 0 and differ in the slope used for the gradient only) and :func:`soft` (no step at all).
+    a > 0 and differ in the slope used for the gradient only), :func:`soft` and :func:`given` (no
+    step at all).
 
     Attributes:
-        name: which of the four.
+        name: which of the five.
         shape: its one number: half-width of the window, or steepness of the sigmoid.
         share: how much of a batch teaches the switch, see :func:`window`.
     """
@@ -31,7 +32,7 @@ class Gate:
     @property
     def hard(self) -> bool:
         """Whether the value is 0 or 1."""
-        return self.name != "soft"
+        return self.name not in ("soft", "given")
 
     @property
     def support(self) -> float:
@@ -40,6 +41,8 @@ class Gate:
 
     def value(self, a: Array) -> Array:
         """The switch, in the dtype of `a`; NaN where the logit is NaN."""
+        if self.name == "given":
+            return a
         if not self.hard:
             return jax.nn.sigmoid(self.shape * a)
         one = jnp.ones_like(a)
@@ -49,7 +52,7 @@ class Gate:
         """d switch / d logit: the true one if soft, else the surrogate."""
         if self.name == "window":
             return jnp.maximum(0, 1 - jnp.abs(a) / self.shape) / self.shape
-        if self.name == "identity":
+        if self.name in ("identity", "given"):
             return jnp.ones_like(a)
         s = jax.nn.sigmoid(self.shape * a)
         return self.shape * s * (1 - s)
@@ -127,6 +130,14 @@ def soft(steepness: float = 8.0) -> Gate:
     With steepness 1 nothing is ever held and training suffers; 8 is nearly binary.
     """
     return Gate("soft", _positive("soft", "steepness", steepness))
+
+
+def given() -> Gate:
+    """No step: the logit itself, in [0, 1], says how far the switch is open.
+
+    For switches that make an openness of their own (phased, zoneout); not among :data:`GATES`.
+    """
+    return Gate("given")
 
 
 GATES = {"window": window, "sigmoid": sigmoid, "identity": identity, "soft": soft}

@@ -1,16 +1,12 @@
 """What a switch is shown, and what it must answer."""
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from surnn_jax.switches import gates
 from surnn_jax.typing import Array, Params
-
-_WINDOW = gates.window()
 
 
 class Seen(NamedTuple):
@@ -22,70 +18,35 @@ class Seen(NamedTuple):
             switch does not ask for it (:attr:`Switch.looks_back`).
         t: integers ``[T]`` or ``[T, B]``, steps since the start of the sequence.
         valid: booleans ``[T, B]``, false at padding, or None where all is valid.
+        key: a random key in training, for a switch that asks for one (:attr:`Switch.random`).
+        features: H, the number of neurons, for a switch that no parameter tells.
     """
 
     x: Array
     previous: Array | None
     t: Array
     valid: Array | None = None
+    key: Array | None = None
+    features: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
 class Switch:
-    """When each neuron updates, known before the scan. Base of `Fourier` and `Event`.
+    """When each neuron updates, known before the scan. Base of all switches.
+
+    The kinds are frozen dataclasses: those with a rhythm, :class:`.Fourier` and :class:`.Event`,
+    and the schedules of :mod:`surnn_jax.switches.schedules`.
 
     Attributes:
-        horizon: the length in steps of the sequences it is made for. Periods are drawn up to it
-            and angular frequencies are learned in units of 1 / horizon, so that their gradient
-            does not grow with time.
-        harmonics: K, sines a neuron.
-        rate: share of open switches at the start of training, strictly between 0 and 1.
-        shortest: the shortest period drawn, in steps.
-        longest: the longest period drawn, in steps; None for `horizon`.
-        per_neuron: whether every neuron has its own K frequencies; False for K shared ones, as
-            in the paper.
-        groups: G, how many schedules the layer has: neurons are cut into G blocks of equal size
-            that open and close together. None for one a neuron, as in the paper; 1 is one rhythm
-            for the layer. Where few schedules are open at a time whole steps fall empty, and a
-            step that is empty costs nothing anywhere.
         gate: how a logit opens, see :mod:`surnn_jax.switches.gates`.
-        frozen: no gradient reaches the switch: its random start is kept. The control that any
-            claim about learned rhythms has to beat.
+        frozen: no gradient reaches the switch.
+        rate: share of open switches at the start of training.
+        groups: G, how many schedules the layer has; None for one a neuron.
     """
 
-    horizon: int
-    harmonics: int = 4
-    rate: float = 0.17
-    shortest: float = 2.0
-    longest: float | None = None
-    per_neuron: bool = False
-    groups: int | None = None
-    gate: gates.Gate = _WINDOW
+    gate: gates.Gate = gates.window()
     frozen: bool = False
-
-    def __post_init__(self):
-        name = type(self).__name__.lower()
-        if self.horizon < 1:
-            raise ValueError(f"{name}: horizon must be at least 1 step, got {self.horizon}")
-        if self.harmonics < 0:
-            raise ValueError(f"{name}: harmonics must not be negative, got {self.harmonics}")
-        if self.groups is not None and self.groups < 1:
-            raise ValueError(f"{name}: groups must be at least 1, got {self.groups}")
-        if not 0 < self.rate < 1:
-            raise ValueError(
-                f"{name}: rate must lie strictly between 0 and 1, got {self.rate}; "
-                "for a unit that always updates, use no switch"
-            )
-        if not 0 < self.shortest <= self.top < math.inf:
-            raise ValueError(
-                f"{name}: periods must satisfy 0 < shortest <= longest < inf, "
-                f"got {self.shortest} and {self.top}"
-            )
-
-    @property
-    def top(self) -> float:
-        """The longest period drawn."""
-        return max(float(self.horizon), self.shortest) if self.longest is None else self.longest
+    rate: float
+    groups: int | None = None
 
     @property
     def looks_back(self) -> bool:
@@ -97,8 +58,15 @@ class Switch:
         """Whether every example of a batch has a table of its own, ``[T, B, H]``."""
         return False
 
+    @property
+    def random(self) -> bool:
+        """Whether the switch wants a random key in training (:attr:`Seen.key`)."""
+        return False
+
     def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
-        """Draws parameters; biases are set so that `seen` opens every neuron at `rate`.
+        """Draws parameters, an empty dict where there are none.
+
+        A switch with thresholds sets them so that `seen` opens every neuron at `rate`.
 
         Raises:
             ValueError: `features` neurons cannot be cut into `groups` equal blocks.
@@ -106,71 +74,11 @@ class Switch:
         raise NotImplementedError
 
     def logits(self, params: Params, seen: Seen) -> Array:
-        """Normalised logits a, ``[T, H]`` or ``[T, B, H]``; a switch is open where a > 0.
+        """Logits a, ``[T, H]`` or ``[T, B, H]``, which :attr:`gate` turns into switches.
 
         With groups ``[T, G]`` or ``[T, B, G]``: :func:`for_neurons` repeats them.
         """
         raise NotImplementedError
-
-    def schedules(self, features: int) -> int:
-        """G, or H without groups."""
-        groups = self.groups or features
-        if features % groups:
-            name = type(self).__name__.lower()
-            raise ValueError(f"{name}: {features} neurons cannot be cut into {groups} equal groups")
-        return groups
-
-    def init_rhythm(self, key: Array, features: int, dtype: Any) -> Params:
-        """Random frequencies, amplitudes and phases; see :meth:`rhythm`."""
-        k = self.harmonics
-        draw, amplitude, phase = jax.random.split(key, 3)
-        low, high = math.log(self.shortest), math.log(self.top)
-        if self.per_neuron:
-            place = jax.random.uniform(draw, (k, features), dtype)
-        else:  # log-spaced, so that K shared periods cover the range whatever the draw
-            place = jnp.linspace(0, 1, k, dtype=dtype) if k != 1 else jnp.full((1,), 0.5, dtype)
-        period = jnp.exp(low + (high - low) * place)
-        return {
-            "theta": (2 * math.pi * self.horizon / period).astype(dtype),
-            "alpha": jax.random.normal(amplitude, (k, features), dtype),
-            "phi": jax.random.uniform(phase, (k, features), dtype, 0, 2 * math.pi),
-        }
-
-    def waves(self, params: Params, t: Array) -> tuple[Array, Array]:
-        """The rhythm of neurons that share their frequencies, as the factors of a product.
-
-        ``sin(u + phi) = sin u cos phi + cos u sin phi``, so that 2 T K sines do instead of T K H.
-
-        Returns:
-            Waves ``[*t.shape, 2K]`` and weights ``[2K, H]``.
-        """
-        theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
-        clock = t.astype(theta.dtype)[..., None] / self.horizon
-        angle = clock * theta.reshape(*(1,) * t.ndim, -1)
-        waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-        return waves, jnp.concatenate([alpha * jnp.cos(phi), alpha * jnp.sin(phi)])
-
-    def rhythm(self, params: Params, t: Array) -> Array:
-        """``Σ_k alpha[k] sin(theta[k] t / horizon + phi[k])``, ``[*t.shape, H]``."""
-        theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
-        if not self.per_neuron:
-            return weigh(*self.waves(params, t))
-        clock = t.astype(theta.dtype)[..., None] / self.horizon
-        lead = (1,) * t.ndim
-        total = jnp.zeros((*t.shape, alpha.shape[-1]), theta.dtype)
-        # One harmonic at a time keeps memory at one table, whatever K is.
-        for k in range(self.harmonics):
-            angle = clock * theta[k].reshape(*lead, -1) + phi[k].reshape(*lead, -1)
-            total = total + alpha[k].reshape(*lead, -1) * jnp.sin(angle)
-        return total
-
-
-def weigh(features: Array, weights: Array) -> Array:
-    """``[..., E] × [E, H]``, in full precision since a sign will be read off it."""
-    # As two matrices: with more axes XLA turns the whole table around for the gradient.
-    rows = features.reshape(-1, features.shape[-1])
-    product = jnp.matmul(rows, weights, precision=jax.lax.Precision.HIGHEST)
-    return product.reshape(*features.shape[:-1], weights.shape[-1])
 
 
 def for_neurons(a: Array, features: int) -> Array:
@@ -179,12 +87,22 @@ def for_neurons(a: Array, features: int) -> Array:
     return a if groups == features else jnp.repeat(a, features // groups, axis=-1)
 
 
-def quantile_bias(raw: Array, rate: float, valid: Array | None) -> Array:
-    """The bias ``[H]`` with which a share `rate` of ``raw [..., H]`` lies above zero."""
-    rows = raw.reshape(-1, raw.shape[-1])
-    if valid is not None:
-        rows = jnp.where(valid.reshape(-1, 1), rows, jnp.nan)
-    return -jnp.nanquantile(rows, 1 - rate, axis=0)
+def configure(kind: type[Switch], *given: Any, **options: Any) -> Any:
+    """``kind(*given, **options)``, where options it does not have are named in an error.
+
+    Raises:
+        ValueError: an option that `kind` does not have, or a value that it refuses.
+    """
+    known = [field.name for field in dataclasses.fields(kind)][len(given) :]
+    check_options(kind.__name__.lower(), options, known)
+    return kind(*given, **options)
+
+
+def check_options(name: str, options: Any, known: Any) -> None:
+    """Refuses options that the switch of that name does not have."""
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name}: no option {option!r}; it has: {', '.join(known)}")
 
 
 def rate_penalty(rate: Array, target: float) -> Array:

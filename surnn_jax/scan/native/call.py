@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.cells import Cell
+from surnn_jax.cells import GRU, LSTM, LSTM_PEEPHOLE, TANH, Cell
 from surnn_jax.scan import adjoint, masked
 from surnn_jax.scan.native import library
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
 
-_CELLS = {"tanh": 0, "gru": 1, "lstm": 2, "lstm_peephole": 3}
+# By their rule, which cells of several names share.
+_CELLS = {TANH.rule: 0, GRU.rule: 1, LSTM.rule: 2, LSTM_PEEPHOLE.rule: 3}
 _TABLES = {None: 0, 2: 1, 3: 2}
 _SLOPES = {"window": 0, "sigmoid": 1, "identity": 2}
 
@@ -21,11 +22,11 @@ def supports(cell: Cell, gate: Gate | None, dtype: Any) -> bool:
     """Whether the kernel computes this itself: else :func:`scan` falls back to `masked`.
 
     Args:
-        cell: must be tanh, GRU (reset after) or LSTM (with or without peepholes).
+        cell: its rule must be that of tanh, GRU (reset after) or LSTM (with or without peepholes).
         gate: must be hard.
         dtype: of operands; float32 or float64.
     """
-    known = cell.name in _CELLS and (gate is None or gate.name in _SLOPES)
+    known = cell.rule in _CELLS and (gate is None or gate.name in _SLOPES)
     return known and jnp.dtype(dtype) in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64))
 
 
@@ -91,7 +92,7 @@ def _leading(a, keep, resets, start, fresh, dtype) -> list[Array]:
 
 
 def _call(cell: Cell, a: Array | None) -> dict[str, int]:
-    return {"cell": _CELLS[cell.name], "table": _TABLES[None if a is None else a.ndim]}
+    return {"cell": _CELLS[cell.rule], "table": _TABLES[None if a is None else a.ndim]}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

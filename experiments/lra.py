@@ -1,0 +1,87 @@
+"""Long Range Arena: ListOps, Text, Retrieval, Image, Pathfinder, Path-X.
+
+    python -m experiments.lra --preset=listops-sugru-cpu
+    python -m experiments.lra --dataset=imdb_bytes --layers=sugru,s4d --workdir=runs/text
+
+Test accuracy at the epoch with the fewest errors on the validation split; every model reads from
+left to right unless told otherwise. Table 2 of the suRNN paper. Presets: ``--list``.
+"""
+
+from absl import flags
+
+from data import cli
+from experiments import listing, options
+from experiments.presets import presets, units
+from experiments.sequence_config import Config
+
+_DENSE = {"learning_rate": 0.001}
+_OTHER = {"learning_rate": 0.001}
+_EVENT = {"rate": 0.1}
+
+
+def _full(dataset: str, **own) -> dict[str, Config]:
+    """Widths, depths and learning rates are ours: the paper's are not known."""
+    task = Config(
+        dataset,
+        features=128,
+        dropout=0.1,
+        learning_rate=0.003,
+        weight_decay=0.05,
+        warmup=1000,
+        **{"batch_size": 32, "max_epochs": 40, **own},
+    )
+    return units(task, 4, dense=_DENSE, other=_OTHER, event=_EVENT)
+
+
+def _cpu(dataset: str, **own) -> dict[str, Config]:
+    """Two small layers, for two cores and half an hour."""
+    task = Config(
+        dataset,
+        features=64,
+        expand=1.0,
+        learning_rate=0.003,
+        warmup=100,
+        share=0.125,
+        batch_size=32,
+        heads=2,
+        **{"evaluated": 2000, **own},
+    )
+    return units(task, 2, dense=_DENSE, other=_OTHER, event=_EVENT)
+
+
+TASKS = {
+    "listops": _full("listops"),
+    "listops-cpu": _cpu("listops", longest=640, max_epochs=4, evaluated=0),
+    "text": _full("imdb_bytes"),
+    "text-cpu": _cpu("imdb_bytes", steps=512, max_epochs=4),
+    "retrieval": _full("aan"),
+    "retrieval-cpu": _cpu("wikipairs", steps=512, max_epochs=4, examples=8000),
+    "image": _full("cifar10_gray"),
+    "image-cpu": _cpu("cifar10_gray", max_epochs=3),
+    "pathfinder": _full("pathfinder32"),
+    "pathfinder-cpu": _cpu("pathfinder32", max_epochs=2, examples=48000),
+    "path-x": _full("pathfinder128", batch_size=8),
+}
+"""Task -> model -> configuration."""
+
+PRESETS = presets(TASKS)
+
+
+def main() -> None:
+    """Trains what the flags ask for; several runs end in a table and a figure."""
+    if flags.FLAGS.list:
+        print(listing.show("experiments.lra", "surnn", PRESETS))
+        return
+    runs = options.chosen(Config, PRESETS)
+    # What takes seconds to import waits until --help and bad flags are out of the way.
+    from experiments import sequence_runs
+
+    values = flags.FLAGS
+    command = options.command("experiments.lra", Config)
+    sequence_runs.go("lra", runs, values.preset, values.workdir, values.data_dir, command)
+
+
+if __name__ == "__main__":
+    options.define(Config, PRESETS)
+    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
+    cli.run(main)

@@ -1,0 +1,81 @@
+"""Images pixel by pixel: sequential MNIST, in order and permuted, and sequential CIFAR-10.
+
+    python -m experiments.pixels --preset=smnist-sugru-cpu
+    python -m experiments.pixels --dataset=psmnist --layers=sugru,sugru --workdir=runs/psmnist
+
+Accuracy on the test images; the epoch with the fewest errors on the validation images counts.
+Table 5 of the suRNN paper. Presets: ``--list``.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from data import cli
+from experiments import listing, options
+from experiments.presets import presets, units
+from experiments.sequence_config import Config
+
+_CPU = Config(
+    "smnist",
+    features=128,
+    bare=True,
+    encoder="raw",
+    pooling="last",
+    rate=0.15,
+    hold=10.0,
+    share=0.125,
+    learning_rate=0.01,
+    batch_size=64,
+    max_epochs=12,
+)
+# Widths and depths are ours: the paper's are not known.
+_FULL = Config(
+    "smnist",
+    layers="sugru",
+    features=256,
+    dropout=0.1,
+    learning_rate=0.003,
+    weight_decay=0.01,
+    warmup=1000,
+    batch_size=64,
+    max_epochs=50,
+)
+_DENSE = {"learning_rate": 0.003}
+_OTHER = {"learning_rate": 0.002, "warmup": 500, "pooling": "mean"}
+_EVENT = {"rate": 0.1, "read": "pair"}
+
+
+def _on(dataset: str) -> dict[str, dict[str, Config]]:
+    cpu = dataclasses.replace(_CPU, dataset=dataset)
+    full = dataclasses.replace(_FULL, dataset=dataset)
+    return {
+        f"{dataset}-cpu": units(cpu, dense=_DENSE, other=_OTHER, event=_EVENT),
+        dataset: units(full, 4, dense={"learning_rate": 0.001}, other={"learning_rate": 0.001}),
+    }
+
+
+TASKS = {**_on("smnist"), **_on("psmnist"), **_on("scifar10")}
+"""Task -> model -> configuration."""
+
+PRESETS = presets(TASKS)
+
+
+def main() -> None:
+    """Trains what the flags ask for; several runs end in a table and a figure."""
+    if flags.FLAGS.list:
+        print(listing.show("experiments.pixels", "surnn", PRESETS))
+        return
+    runs = options.chosen(Config, PRESETS)
+    # What takes seconds to import waits until --help and bad flags are out of the way.
+    from experiments import sequence_runs
+
+    values = flags.FLAGS
+    command = options.command("experiments.pixels", Config)
+    sequence_runs.go("pixels", runs, values.preset, values.workdir, values.data_dir, command)
+
+
+if __name__ == "__main__":
+    options.define(Config, PRESETS)
+    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
+    cli.run(main)

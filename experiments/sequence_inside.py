@@ -1,0 +1,137 @@
+"""What happened inside a trained model: rates, periods, memory, depth, gradients; pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import figures, inside, inside_figures, reach
+from experiments.sequence_config import Config
+from experiments.sequence_data import Prepared
+from experiments.sequence_task import frames, model_of, run_model, switch_of
+from surnn_jax import cells, scan
+from surnn_jax.train.metrics import write_json
+from surnn_jax.typing import Params
+
+FILE = "inside.json"
+_EXAMPLES = 16
+_FRACTIONS = (0.0, 0.25, 0.5, 0.75)
+
+
+def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> dict[str, Any]:
+    """Looks at the first test sequences; writes ``inside.json`` and pictures.
+
+    Returns:
+        What ``inside.json`` holds: for every selective layer the numbers of
+        :func:`.inside.summary`; and ``reach``, |∂L/∂h[t]| relative to the last step at the start,
+        a quarter, half and three quarters of the sequence, for models of one bare layer.
+    """
+    batch = jax.tree.map(lambda a: a[:_EXAMPLES], next(prepared.feeds["test"].evaluation()))
+    model, problem = model_of(config, prepared.problem), prepared.problem
+    found: dict[str, Any] = {}
+    title = f"{config.unit}, {config.dataset}"
+    rates, periods, memories = {}, {}, {}
+    lengths = batch.get("lengths")
+    if lengths is not None and lengths.min() == 0:
+        keep = lengths > 0
+        batch = {name: column[keep] for name, column in batch.items()}
+        lengths = batch["lengths"]
+    memory = None
+    if problem.kind == "language":
+        size = batch["x"].shape[:1]
+        memory = model.apply({"params": params}, size, method="initial_carry")
+    result = jax.jit(lambda params: run_model(model, problem, params, batch, memory=memory).traces)(
+        params
+    )
+    selective = [i for i, name in enumerate(config.names) if name.startswith("su")]
+    for layer, trace in zip(selective, result, strict=False):
+        if trace.table is None:
+            continue
+        table = np.asarray(trace.table)
+        if not np.isin(table, (0, 1)).all():
+            continue  # A soft gate holds nothing.
+        table, label = table == 1, f"layer {layer + 1}"
+        events = events_of(config.dataset, batch)
+        found[label] = inside.summary(table, lengths, events)
+        rates[label] = inside.update_rate(table, lengths)
+        periods[label] = inside.periods(table, lengths).between
+        memories[label] = inside.memory(table, lengths)
+        if "raster" not in found:
+            shown = (
+                table if table.ndim == 2 else table[0][: None if lengths is None else lengths[0]]
+            )
+            figures.raster(shown, workdir / "switches.png", title=f"{title}, {label}")
+            found["raster"] = label
+    found.pop("raster", None)
+    if rates:
+        inside_figures.rate_over_time(rates, workdir / "rates.png", title)
+        inside_figures.periods(periods, workdir / "periods.png", f"{title}: between openings")
+        inside_figures.memory_survival(memories, workdir / "memory.png", title)
+    reached = reach_of(config, prepared, params, batch)
+    if reached is not None:
+        steps = batch["x"].shape[1]
+        inside_figures.gradient_reach(
+            {config.unit: reached}, workdir / "reach.png", title, steps=steps
+        )
+        at = [int(np.abs(reached.times - share * steps).argmin()) for share in _FRACTIONS]
+        found["reach"] = {
+            str(int(reached.times[i])): float(reached.relative[i])
+            for i in at
+            if np.isfinite(reached.relative[i])
+        }
+    if found:
+        write_json(workdir / FILE, found)
+    return found
+
+
+def events_of(dataset: str, batch: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Which steps ``[B, T]`` tell something, for the tasks where that is known."""
+    x = batch["x"]
+    if dataset == "adding":
+        return x[..., 1] > 0
+    if dataset in ("selective_copy", "copy"):
+        return (x > 0) & (x < x.max())
+    return None
+
+
+def reach_of(
+    config: Config, prepared: Prepared, params: Params, batch: dict[str, np.ndarray]
+) -> reach.Reach | None:
+    """The gradient of the loss by the state; None unless the model is one bare recurrent layer."""
+    problem, name = prepared.problem, config.names[0]
+    cell = name.removeprefix("su") if config.selective else name
+    known = cell in cells.CELLS and problem.kind in ("classify", "recall", "regress")
+    if len(config.names) > 1 or not config.bare or not known or config.bidirectional:
+        return None
+    unit = scan.selective(cell, switch_of(config, problem) if config.selective else None)
+    x = frames(problem, jnp.asarray(batch["x"]))
+    if problem.tokens is not None:
+        x = jax.nn.one_hot(x, problem.tokens)
+    lengths = batch.get("lengths")
+    y = jnp.asarray(batch["y"])
+    head = params["head"]
+
+    def loss(outputs, carry):
+        del carry
+        h = jnp.moveaxis(outputs, 0, 1)
+        if problem.kind == "classify":
+            count = jnp.full(h.shape[:1], h.shape[1]) if lengths is None else jnp.asarray(lengths)
+            if config.pooling == "mean":
+                h = h.sum(1) / count[:, None].astype(h.dtype)
+            else:
+                h = jnp.take_along_axis(h, (count - 1)[:, None, None], axis=1)[:, 0]
+        else:
+            h = h[:, -problem.ends :]
+        answer = jnp.matmul(h, head["kernel"])
+        answer = answer + head["bias"].reshape((1,) * (answer.ndim - 1) + (-1,))
+        if problem.kind == "regress":
+            return jnp.square(answer - y[:, -problem.ends :]).mean()
+        labels = y.astype(jnp.int32)
+        labels = labels[:, -problem.ends :] if problem.kind == "recall" else labels
+        return optax.softmax_cross_entropy_with_integer_labels(answer, labels).mean()
+
+    tree = params["backbone"]["blocks_0"]["mixer"]
+    return reach.gradient_reach(unit, tree, jnp.moveaxis(x, 0, 1), loss, lengths=lengths)

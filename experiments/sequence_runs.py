@@ -1,0 +1,216 @@
+"""What lra, pixels, synthetic and wikitext do with a configuration: train, score, record."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import figures, launch, records, sequence_data, sequence_inside
+from experiments.sequence_config import Config
+from experiments.sequence_data import Prepared
+from experiments.sequence_task import METRIC, Problem, model_of, switch_of, task_of
+from surnn_jax import cells, scan, train
+from surnn_jax.layers.backbone import check
+
+SCORED = ("valid", "test")
+
+
+def go(
+    experiment: str,
+    runs: Mapping[str, Config],
+    preset: str | None,
+    workdir: str | None,
+    data_dir: str | None,
+    command: str,
+) -> None:
+    """Runs every configuration in a folder of its own, then compares them.
+
+    Args:
+        experiment: one of :data:`.sequence_data.EXPERIMENTS`.
+        runs: name -> configuration; the name ``""`` stands for `workdir` itself.
+        preset: its name, for the default of `workdir`.
+        workdir: the folder; by default below ``runs/EXPERIMENT``, named by what is run.
+        data_dir: folder of the originals, or None.
+        command: for the record.
+
+    Raises:
+        ValueError: bad configuration or data, or a folder of another run.
+        OSError: a folder or file is missing or cannot be read or written.
+    """
+    # All of them, before any of them trains for minutes.
+    for config in runs.values():
+        refuse_bad(experiment, config)
+    (first, *_) = runs.values()
+    launch.go(
+        experiment,
+        runs,
+        lambda config, folder: run(experiment, config, folder, data_dir, command),
+        name=preset or f"{first.dataset}-{first.unit}-{first.seed}",
+        workdir=workdir,
+        metric=METRIC[sequence_data.kind_of(first.dataset)],
+        summary=summary,
+    )
+
+
+def refuse_bad(experiment: str, config: Config, *, shapes: bool = True) -> None:
+    """Refuses a configuration before anything is read or compiled.
+
+    Args:
+        experiment: whose it is.
+        config: what is asked for.
+        shapes: whether to trace the model, on a stand-in for the data; takes about a second.
+
+    Raises:
+        ValueError: what is wrong and what would be right.
+    """
+    sequence_data.check(experiment, config)
+    plans(config, "nll", max(config.warmup, 0) + 1)
+    problem = sequence_data.stand_in(config)
+    model = model_of(config, problem)
+    if shapes:
+        task = task_of(config, problem)
+        jax.eval_shape(task.init, jax.random.key(0), sequence_data.blank(config, problem))
+    else:
+        check(model.backbone)
+
+
+def run(
+    experiment: str, config: Config, workdir: Path, data_dir: str | None, command: str
+) -> records.Record:
+    """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
+    prepared = sequence_data.prepare(config, data_dir)
+    problem, feeds = prepared
+    task, metric = task_of(config, problem), METRIC[problem.kind]
+    print(_about(config, problem, task, feeds["train"].batch(0)), flush=True)
+    settings, optimiser = plans(config, metric, feeds["train"].steps_per_epoch)
+    fit = train.fit(
+        task,
+        train.make_optimiser(optimiser),
+        batches=feeds["train"].batch,
+        steps_per_epoch=feeds["train"].steps_per_epoch,
+        evaluation=feeds["valid"].evaluation,
+        settings=settings,
+        workdir=workdir,
+        config={"experiment": experiment, **dataclasses.asdict(config)},
+    )
+    scores = scores_of(task, fit.params, prepared)
+    backbone = fit.params.get("backbone", fit.params)
+    record = records.Record(
+        experiment=experiment,
+        dataset=config.dataset,
+        cell=config.kinds,
+        switch=config.switch_name,
+        parameters=_count(fit.params),
+        recurrent_parameters=_count(
+            {name: part for name, part in backbone.items() if name.startswith("blocks_")}
+        ),
+        update_rate=scores["test"]["update_rate"],
+        metrics=recorded(scores),
+        best_epoch=fit.best_epoch,
+        steps=fit.steps,
+        seconds=fit.seconds,
+        seed=config.seed,
+        config=dataclasses.asdict(config),
+        versions=records.versions(),
+        command=command,
+    )
+    records.write(record, workdir)
+    sequence_inside.look(config, prepared, fit.params, workdir)
+    title = f"{config.unit}, {config.dataset}"
+    figures.learning_curves(fit.history, workdir / "curves.png", metric=metric, title=title)
+    return record
+
+
+def plans(
+    config: Config, metric: str, steps_per_epoch: int
+) -> tuple[train.Settings, train.OptimiserConfig]:
+    """How long to train, and with what."""
+    settings = train.Settings(
+        max_epochs=config.max_epochs, monitor=metric, patience=config.patience, seed=config.seed
+    )
+    optimiser = train.OptimiserConfig(
+        config.optimiser,
+        config.learning_rate,
+        schedule=config.schedule,
+        total_steps=max(config.max_epochs * steps_per_epoch, config.warmup + 1),
+        warmup=config.warmup,
+        clip=config.clip,
+        weight_decay=config.weight_decay,
+        switch_scale=config.switch_scale,
+    )
+    return settings, optimiser
+
+
+def scores_of(task: train.Task, params: Any, prepared: Prepared) -> dict[str, dict[str, float]]:
+    """The metrics of the validation and the test split."""
+    return {
+        split: train.score(task, params, prepared.feeds[split].evaluation()) for split in SCORED
+    }
+
+
+class Again:
+    """A finished run, to be scored again.
+
+    Attributes:
+        task: what was trained.
+        first: a batch, for the shapes.
+    """
+
+    def __init__(self, config: Mapping[str, Any], data_dir: str | None):
+        config = Config(**config)
+        self._prepared = sequence_data.prepare(config, data_dir)
+        self.task = task_of(config, self._prepared.problem)
+        self.first = self._prepared.feeds["train"].batch(0)
+
+    def metrics(self, params: Any) -> dict[str, float]:
+        """What the record holds."""
+        return recorded(scores_of(self.task, params, self._prepared))
+
+
+def recorded(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What a record keeps of the scores: everything but the update rate of the whole."""
+    return {
+        f"{split}_{name}": value
+        for split, values in scores.items()
+        for name, value in values.items()
+        if name != "update_rate"
+    }
+
+
+def summary(done: Mapping[str, records.Record]) -> str:
+    """A table of finished runs, for the terminal."""
+    what, _ = records.headline(next(iter(done.values())))
+    width = max(16, *(len(name) + 2 for name in done))
+    head = f"{'run':<{width}}{'test':>10}{'valid':>10}{'rate':>7}{'parameters':>12}{'s':>8}"
+    lines = [f"{what} ({next(iter(done.values())).dataset})", head]
+    for name, r in done.items():
+        test, valid = (records.headline(r, split)[1] for split in ("test", "valid"))
+        lines.append(
+            f"{name or r.cell:<{width}}{test:10.5g}{valid:10.5g}"
+            f"{r.update_rate:7.3f}{r.parameters:12,d}{r.seconds:8.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _about(config: Config, problem: Problem, task: train.Task, batch: Any) -> str:
+    """One line: what is about to be trained, and how its recurrent layers are scanned."""
+    params = jax.eval_shape(task.init, jax.random.key(0), batch)
+    said = [f"{config.unit} on {config.dataset}", f"{_count(params):,} parameters"]
+    kinds = [name for name in config.names if name.removeprefix("su") in cells.CELLS]
+    for name in dict.fromkeys(kinds):
+        switch = switch_of(config, problem) if name not in cells.CELLS else None
+        unit = scan.selective(name if switch is None else name.removeprefix("su"), switch)
+        size = config.hidden or config.features
+        dtype = "bfloat16" if config.precision == "bfloat16" else "float32"
+        chosen = config.backend
+        if chosen == "auto":
+            steps = batch["x"].shape[1]
+            chosen = scan.auto.choose(unit, size, steps, config.batch_size, dtype=dtype).backend
+        said.append(f"{name}: back end {chosen}")
+    return "; ".join(said)
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,209 @@
+"""Attention over a sliding window of the past, or over a whole sequence."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.layers.contract import (
+    blank,
+    check_carry,
+    check_inputs,
+    latest,
+    lengths_within,
+    state_dtype,
+)
+from surnn_jax.typing import Array
+
+
+class KVCache(NamedTuple):
+    """What the next step can see.
+
+    Attributes:
+        key: ``[B, W, heads, d]``, of the last W steps, the latest last; zeros before the first.
+        value: ``[B, W, heads, d]``.
+        count: int32 ``[B]``, how many steps there were, counted up to W.
+    """
+
+    key: Array
+    value: Array
+    count: Array
+
+
+class Attention(nn.Module):
+    """Multi-head attention (arXiv 1706.03762), in a window of the last steps.
+
+    ``softmax(q k' / √d) v`` for every head, then a product with all heads. Queries, keys and
+    values have no bias. Positions are not added here; `rotary` turns queries and keys.
+
+    Attributes:
+        features: M, width of the output.
+        heads: a divisor of M; each is d = M / heads wide.
+        window: W, how many steps a step sees, itself included.
+        causal: False to see the whole sequence, future and all; the window is of no account then.
+        rotary: turn each pair of numbers of queries and keys, ``(2i, 2i + 1)``, by
+            ``p · 10000^(-2i/d)`` at step p (Su et al., arXiv 2104.09864). Scores depend on
+            differences of p alone, so p is counted from nearby: no stream is too long for float32.
+        dtype: operands of products are rounded to it, outputs returned in it; None for neither.
+        param_dtype: of the parameters; the carry has it too, float32 at least.
+    """
+
+    features: int
+    heads: int
+    window: int
+    causal: bool = True
+    rotary: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.heads < 1 or self.features % self.heads:
+            raise ValueError(
+                f"heads must divide the {self.features} features of attention, got {self.heads}"
+            )
+        if self.rotary and self.features // self.heads % 2:
+            raise ValueError(
+                "rotary positions need heads of even width, "
+                f"got {self.features} features / {self.heads} heads"
+            )
+        if self.causal and self.window < 1:
+            raise ValueError(f"the window must be at least 1 step, got {self.window}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        *,
+        initial_carry: KVCache | None = None,
+        seq_lengths: Array | None = None,
+    ) -> tuple[KVCache | None, Array]:
+        """Attends.
+
+        Args:
+            x: ``[B, T, D]``.
+            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            seq_lengths: integers ``[B]``.
+
+        Returns:
+            The carry, None where attention is not causal, and outputs ``[B, T, M]``.
+
+        Raises:
+            ValueError: for shapes that do not fit, or a carry where attention is not causal.
+        """
+        check_inputs("attention", x, seq_lengths)
+        wide = state_dtype(self.param_dtype)
+        compute = self.dtype or wide
+        if initial_carry is not None:
+            check_carry("attention", initial_carry, self.initial_carry(x.shape[:1]))
+        lengths = lengths_within(x, seq_lengths)
+        x = blank(x.astype(compute), lengths)
+
+        steps, width = x.shape[1], self.features // self.heads
+        project = nn.DenseGeneral(
+            (3, self.heads, width),
+            use_bias=False,
+            dtype=compute,
+            param_dtype=self.param_dtype,
+            name="qkv",
+        )
+        query, key, value = (part[:, :, 0] for part in jnp.split(project(x), 3, axis=2))
+        if not self.causal:
+            carry = None
+            query, key = self._turned(query, 0), self._turned(key, 0)
+            seen = _attend(
+                query, key, value, key_value_seq_lengths=lengths, query_seq_lengths=lengths
+            )
+        else:
+            past = self.initial_carry(x.shape[:1]) if initial_carry is None else initial_carry
+            keys, values = (
+                jnp.concatenate([old, new.astype(wide)], axis=1)
+                for old, new in ((past.key, key), (past.value, value))
+            )
+            count = past.count + (steps if lengths is None else lengths)
+            carry = KVCache(
+                latest(keys, self.window, lengths),
+                latest(values, self.window, lengths),
+                jnp.minimum(count, self.window),
+            )
+            if initial_carry is None and steps <= self.window:
+                query, key = self._turned(query, 0), self._turned(key, 0)
+                seen = _attend(query, key, value, is_causal=True)
+            else:
+                seen = self._within_window(query, keys, values, past.count)
+        out = nn.DenseGeneral(
+            self.features,
+            axis=(-2, -1),
+            dtype=compute,
+            param_dtype=self.param_dtype,
+            name="out",
+        )
+        return carry, blank(out(seen), lengths)
+
+    def _within_window(self, query, keys, values, count):
+        """Blocks of queries, each with the keys that one of it can see: T·(W + block) scores."""
+        batch, steps = query.shape[:2]
+        block = max(1, min(steps, self.window))
+        blocks = max(1, -(-steps // block))
+        beyond = [(0, 0), (0, blocks * block - steps), (0, 0), (0, 0)]
+        query = jnp.pad(query, beyond).reshape(batch * blocks, block, *query.shape[2:])
+        begin, slot = (jnp.arange(n, dtype=jnp.int32) for n in (blocks, self.window + block))
+        slots = begin[:, None] * block + slot[None, :]
+
+        def near(joined):
+            joined = jnp.pad(joined, beyond).astype(query.dtype)
+            if blocks > 1:  # then a block is as long as the window: it sees the one before, too
+                pairs = joined.reshape(batch, blocks + 1, block, *joined.shape[2:])
+                joined = jnp.concatenate([pairs[:, :-1], pairs[:, 1:]], axis=2)
+            return joined.reshape(batch * blocks, self.window + block, *joined.shape[-2:])
+
+        # Slot s of a block holds step s - W, counted from the first query of the block.
+        at, now = (slot - self.window)[None, :], slot[:block, None]
+        band = (at <= now) & (at > now - self.window)
+        there = slots[None] >= self.window - count[:, None, None]
+        mask = band[None, None] & there[:, :, None]
+        seen = _attend(
+            self._turned(query, 0),
+            self._turned(near(keys), -self.window),
+            near(values),
+            mask=mask.reshape(batch * blocks, 1, *band.shape),
+        )
+        return seen.reshape(batch, blocks * block, *seen.shape[2:])[:, :steps]
+
+    def _turned(self, x, first):
+        """Rotary positions on ``[B, T, heads, d]``, of which the first step is step `first`."""
+        if not self.rotary:
+            return x
+        width = x.shape[-1]
+        wide = state_dtype(self.param_dtype)
+        place = jnp.arange(first, first + x.shape[1], dtype=wide)
+        speed = 10000.0 ** (-jnp.arange(0, width, 2, dtype=wide) / width)
+        angle = (place[:, None] * speed[None, :])[None, :, None, :]
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        even, odd = x[..., 0::2].astype(wide), x[..., 1::2].astype(wide)
+        turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+        return turned.reshape(x.shape).astype(x.dtype)
+
+    def step(self, carry: KVCache, x: Array) -> tuple[KVCache, Array]:
+        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""
+        carry, y = self(x[:, None], initial_carry=carry)
+        return carry, y[:, 0]
+
+    @nn.nowrap
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> KVCache:
+        """The carry from which a stream begins: nothing seen."""
+        if not self.causal:
+            raise ValueError(_NO_STREAM)
+        shape = (*batch_shape, self.window, self.heads, self.features // self.heads)
+        nothing = jnp.zeros(shape, state_dtype(self.param_dtype))
+        return KVCache(nothing, nothing, jnp.zeros(batch_shape, jnp.int32))
+
+
+_NO_STREAM = "attention that is not causal sees the whole sequence: it has no carry and no steps"
+
+
+def _attend(*args, **kwargs):
+    # JAX promotes bfloat16 to float32 inside, which a caller may have forbidden.
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.nn.dot_product_attention(*args, **kwargs)

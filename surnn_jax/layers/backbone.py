@@ -1,0 +1,208 @@
+"""An encoder and a stack of blocks: what all sequence models share."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.layers import mixers
+from surnn_jax.layers.block import Block, Trace
+from surnn_jax.typing import Array, Carry
+
+ENCODERS = ("raw", "onehot", "embed", "dense")
+
+
+class BackboneCarry(NamedTuple):
+    """What a backbone carries from step to step.
+
+    Attributes:
+        place: int32 scalar, steps so far; learned positions read it.
+        layers: the carry of every block.
+    """
+
+    place: Array
+    layers: tuple[Carry, ...]
+
+
+class Encoded(NamedTuple):
+    """What a backbone makes of a batch.
+
+    Attributes:
+        outputs: ``[B, T, M]``.
+        carry: to go on from; None from a bidirectional model.
+        traces: of every selective layer, from the input up.
+    """
+
+    outputs: Array
+    carry: BackboneCarry | None
+    traces: tuple[Trace, ...]
+
+
+class Backbone(nn.Module):
+    """Encoder, blocks and a final norm.
+
+    Attributes:
+        layers: names of the mixers, from the input up, see :func:`.mixers.names`.
+        features: M, width of the model.
+        encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
+            tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
+        vocabulary: number of tokens, for ``onehot`` and ``embed``.
+        positions: learned positions, which are added to the encoded input; the longest sequence
+            they can take. None for none.
+        options: of the mixers.
+        bare: blocks without norm, residual and feed-forward layer, and no final norm.
+        expand: width of the feed-forward layers, in units of M; 0 for none.
+        dropout: share that is dropped of the encoded input and in the blocks.
+        bidirectional: see :class:`.Block`.
+    """
+
+    layers: tuple[str, ...]
+    features: int
+    encoder: str = "dense"
+    vocabulary: int | None = None
+    positions: int | None = None
+    options: mixers.Options = mixers.Options()
+    bare: bool = False
+    expand: float = 2.0
+    dropout: float = 0.0
+    bidirectional: bool = False
+
+    def setup(self):
+        check(self)
+        dtype = self.options.dtype
+        if self.encoder == "embed":
+            self.embedding = nn.Embed(
+                self.vocabulary,
+                self.features,
+                embedding_init=nn.initializers.normal(self.features**-0.5),
+                dtype=dtype,
+            )
+        if self.encoder == "dense":
+            self.dense = nn.Dense(self.features, dtype=dtype)
+        if self.positions is not None:
+            self.position = self.param(
+                "position", nn.initializers.normal(0.02), (self.positions, self.features)
+            )
+        self.drop = nn.Dropout(self.dropout)
+        self.blocks = [
+            Block(
+                kind,
+                self.features,
+                self.options,
+                bare=self.bare,
+                expand=self.expand,
+                dropout=self.dropout,
+                bidirectional=self.bidirectional,
+            )
+            for kind in self.layers
+        ]
+        if not self.bare:
+            self.norm = nn.LayerNorm(use_bias=False)
+
+    def __call__(
+        self,
+        x: Array,
+        lengths: Array | None = None,
+        carry: BackboneCarry | None = None,
+        train: bool = False,
+    ) -> Encoded:
+        """Encodes a batch.
+
+        Args:
+            x: ``[B, T]`` tokens or ``[B, T, D]`` frames, by `encoder`.
+            lengths: integers ``[B]`` or None: what lies beyond does not count.
+            carry: to go on from, as an earlier call returned it; None to begin.
+            train: whether to drop; needs a key ``dropout``.
+
+        Raises:
+            ValueError: input of another kind, or longer than the learned positions.
+        """
+        tokens = self.encoder in ("onehot", "embed")
+        if x.ndim != (2 if tokens else 3) or tokens != jnp.issubdtype(x.dtype, jnp.integer):
+            wanted = "integer tokens [B, T]" if tokens else "frames [B, T, D]"
+            raise ValueError(f"encoder {self.encoder!r} takes {wanted}, got {x.dtype} {x.shape}")
+        steps = x.shape[1]
+        if self.positions is not None and steps > self.positions:
+            raise ValueError(
+                f"a sequence of {steps} steps is longer than the model's {self.positions} "
+                "positions; raise positions, or cut the sequences"
+            )
+        place = jnp.zeros((), jnp.int32) if carry is None else carry.place
+        y = self._encode(x, place + jnp.arange(steps, dtype=jnp.int32))
+        y = self.drop(y, deterministic=not train)
+        carries, traces = [], []
+        for i, block in enumerate(self.blocks):
+            before = None if carry is None else carry.layers[i]
+            after, y, trace = block(y, lengths, before, train)
+            carries.append(after)
+            if trace is not None:
+                traces.append(trace)
+        last = None if self.bidirectional else BackboneCarry(place + steps, tuple(carries))
+        return Encoded(y if self.bare else self.norm(y), last, tuple(traces))
+
+    def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
+        """One step of a stream: ``[B]`` tokens or ``[B, D]`` frames to ``[B, M]``.
+
+        Past the last learned position the outputs are NaN.
+        """
+        y = self._encode(x, carry.place)
+        carries = []
+        for block, before in zip(self.blocks, carry.layers, strict=True):
+            after, y = block.step(before, y)
+            carries.append(after)
+        return BackboneCarry(carry.place + 1, tuple(carries)), y if self.bare else self.norm(y)
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
+        """The carry from which a stream begins."""
+        layers = tuple(block.initial_carry(batch_shape) for block in self.blocks)
+        return BackboneCarry(jnp.zeros((), jnp.int32), layers)
+
+    def attend(self, y: Array) -> Array:
+        """Logits ``[..., V]`` by the embedding's own vectors (tied weights)."""
+        return self.embedding.attend(y)
+
+    def _encode(self, x, place):
+        if self.encoder == "embed":
+            # Vectors of unit length at the start, where the blocks expect unit variance.
+            y = self.embedding(x) * self.features**0.5
+        elif self.encoder == "onehot":
+            y = jax.nn.one_hot(x, self.vocabulary, dtype=self.options.dtype or jnp.float32)
+        else:
+            y = self.dense(x) if self.encoder == "dense" else x
+        if self.positions is not None:
+            rows = self.position.astype(y.dtype).at[place].get(mode="fill", fill_value=jnp.nan)
+            y = y + rows[None]
+        return y
+
+
+def check(model: Backbone) -> None:
+    """Refuses what cannot be built.
+
+    Raises:
+        ValueError: naming the field that is wrong and what would be right.
+    """
+    if not model.layers:
+        raise ValueError("layers: name one at least")
+    for kind in model.layers:
+        mixers.check(kind, model.options)
+    if model.encoder not in ENCODERS:
+        raise ValueError(f"unknown encoder {model.encoder!r}; one of: {', '.join(ENCODERS)}")
+    if model.encoder in ("onehot", "embed") and (model.vocabulary or 0) < 1:
+        raise ValueError(f"encoder {model.encoder!r} needs a vocabulary, got {model.vocabulary}")
+    for name in ("features", "positions"):
+        value = getattr(model, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 <= model.dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {model.dropout}")
+    if not model.expand >= 0:
+        raise ValueError(f"expand must not be negative, got {model.expand}")
+    if not model.bare and model.encoder in ("raw", "onehot"):
+        raise ValueError(f"encoder {model.encoder!r} is for bare models; take dense or embed")
+    if model.bare and model.positions is not None and model.encoder in ("raw", "onehot"):
+        raise ValueError(f"encoder {model.encoder!r} takes no positions; take dense or embed")
+    if "attention" in model.layers and model.features % model.options.heads:
+        raise ValueError(
+            f"heads must divide the width of the model: {model.features} by {model.options.heads}"
+        )

@@ -1,0 +1,169 @@
+"""Blocks of sequence models: a mixer over time, then a gated feed-forward layer, both residual."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from surnn_jax.layers import mixers
+from surnn_jax.layers.recurrent import Recurrent
+from surnn_jax.typing import Array, Carry
+
+
+class Trace(NamedTuple):
+    """What the switches of a selective layer did.
+
+    Attributes:
+        rate: scalar, share of open switches among valid steps; differentiable, see
+            :class:`surnn_jax.scan.Run`.
+        table: ``[T, H]`` or ``[B, T, H]``; None for units that open by their own state.
+    """
+
+    rate: Array
+    table: Array | None
+
+
+class GatedFeedForward(nn.Module):
+    """``W_o (silu(W_g x) ∘ W_v x)``, no biases (SwiGLU, arXiv 2002.05202).
+
+    Attributes:
+        hidden: width of the gated layer.
+        dtype: operands of products are rounded to it; None for not at all.
+    """
+
+    hidden: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """``[..., M]`` to ``[..., M]``."""
+
+        def dense(size, name):
+            return nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
+
+        gated = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "value")(x)
+        return dense(x.shape[-1], "out")(gated)
+
+
+class Block(nn.Module):
+    """One mixer, with what stands around it.
+
+    ``x + drop(out(mixer(norm(x))))``, then ``x + drop(ffn(norm(x)))`` (pre-norm); or, bare,
+    ``drop(mixer(x))`` and nothing else.
+
+    Attributes:
+        kind: name of the mixer, see :func:`.mixers.names`.
+        features: M, width of the block.
+        options: of the mixer.
+        bare: the mixer alone: no norm, no residual, no feed-forward layer.
+        expand: width of the feed-forward layer, in units of M; 0 for none.
+        dropout: share of the outputs of mixer and feed-forward layer that is dropped.
+        bidirectional: a second mixer reads from the end; attention sees both sides at once.
+    """
+
+    kind: str
+    features: int
+    options: mixers.Options = mixers.Options()
+    bare: bool = False
+    expand: float = 2.0
+    dropout: float = 0.0
+    bidirectional: bool = False
+
+    def setup(self):
+        # Attention needs no second pass to see both sides.
+        self._two = self.bidirectional and self.kind != "attention"
+        self.mixer = mixers.make(
+            self.kind, self.features, self.options, causal=not self.bidirectional
+        )
+        if self._two:
+            self.backward = mixers.make(self.kind, self.features, self.options)
+        self.drop = nn.Dropout(self.dropout)
+        width = (self.options.hidden or self.features) if self._recurrent else self.features
+        # A bare layer of one direction has nothing to fit into.
+        self._fits = (self.bare or width == self.features) and not self._two
+        if not self._fits:
+            self.out = nn.Dense(self.features, dtype=self.options.dtype)
+        if not self.bare:
+            self.norm = nn.LayerNorm(use_bias=False)
+            if self.expand:
+                self.norm_ffn = nn.LayerNorm(use_bias=False)
+                hidden = max(1, round(self.expand * self.features))
+                self.ffn = GatedFeedForward(hidden, self.options.dtype)
+
+    @property
+    def _recurrent(self) -> bool:
+        return isinstance(self.mixer, Recurrent)
+
+    def __call__(
+        self,
+        x: Array,
+        lengths: Array | None = None,
+        carry: Carry | None = None,
+        train: bool = False,
+    ) -> tuple[Carry, Array, Trace | None]:
+        """Runs the block.
+
+        Args:
+            x: ``[B, T, M]`` (bare: ``[B, T, D]``).
+            lengths: integers ``[B]`` or None.
+            carry: to go on from; None to begin.
+            train: whether to drop.
+
+        Returns:
+            The carry, ``[B, T, M]``, and what the switch did (None where there is none).
+
+        Raises:
+            ValueError: a carry for a bidirectional block, which cannot go on.
+        """
+        if carry is not None and self.bidirectional:
+            raise ValueError("a bidirectional model reads whole sequences; it takes no carry")
+        inputs = x if self.bare else self.norm(x)
+        carry, y, trace = _mix(self.mixer, inputs, lengths, carry)
+        if self._two:
+            turned = _turn(inputs, lengths)
+            _, back, other = _mix(self.backward, turned, lengths, None)
+            y = jnp.concatenate([y, _turn(back, lengths)], axis=-1)
+            if trace is not None:
+                trace = Trace((trace.rate + other.rate) / 2, trace.table)
+        return carry, self._after(x, y, train), trace
+
+    def step(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """One step ``[B, M]``, without dropout."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional model reads whole sequences; it has no step")
+        carry, y = self.mixer.step(carry, x if self.bare else self.norm(x))
+        return carry, self._after(x, y, False)
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """The carry from which a stream begins."""
+        return self.mixer.initial_carry(batch_shape)
+
+    def _after(self, x, y, train):
+        if not self._fits:
+            y = self.out(y)
+        y = self.drop(y, deterministic=not train)
+        if self.bare:
+            return y
+        y = x + y.astype(x.dtype)
+        if self.expand:
+            more = self.ffn(self.norm_ffn(y)).astype(y.dtype)
+            y = y + self.drop(more, deterministic=not train)
+        return y
+
+
+def _mix(mixer, x, lengths, carry):
+    if not isinstance(mixer, Recurrent):
+        return *mixer(x, initial_carry=carry, seq_lengths=lengths), None
+    run = mixer(x, initial_carry=carry, seq_lengths=lengths, return_run=True)
+    opens = run.table is not None or hasattr(run.carries, "open")
+    return run.carry, run.outputs, Trace(run.rate, run.table) if opens else None
+
+
+def _turn(x: Array, lengths: Array | None) -> Array:
+    """``[B, T, …]`` with every sequence from its end to its beginning; padding stays behind."""
+    if lengths is None:
+        return x[:, ::-1]
+    steps = x.shape[1]
+    back = jnp.arange(steps - 1, -1, -1, dtype=jnp.int32)[None]
+    order = (back - (steps - jnp.minimum(lengths, steps))[:, None]) % steps
+    return jnp.take_along_axis(x, order[..., None], axis=1)

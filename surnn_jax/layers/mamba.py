@@ -1,0 +1,213 @@
+"""Mamba: a state space whose rates depend on the input."""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.layers.contract import (
+    blank,
+    check_carry,
+    check_inputs,
+    latest,
+    lengths_within,
+    state_dtype,
+)
+from surnn_jax.typing import Array
+
+_SLOWEST, _FASTEST = 0.001, 0.1  # of dt at the beginning, as published
+
+
+class MambaCarry(NamedTuple):
+    """State of a Mamba layer.
+
+    Attributes:
+        tail: ``[B, conv - 1, I]``, what the convolution still sees, the latest last.
+        h: ``[B, N, I]``.
+    """
+
+    tail: Array
+    h: Array
+
+
+class Mamba(nn.Module):
+    """Selective state space (Gu & Dao 2023, arXiv 2312.00752).
+
+    ::
+
+        [u, z] = W_in x                       u = silu(conv(u) + b_conv), depthwise, causal
+        [r, B, C] = W_x u                     dt = softplus(W_dt r + b_dt)
+        h[t] = exp(dt A) ∘ h[t-1] + dt B u    for each of I channels and N states; A = -exp(a_log)
+        y = W_out ((C · h + D u) ∘ silu(z))
+
+    A begins as ``-1 … -N`` in every channel, softplus(b_dt) log-uniform in [0.001, 0.1], D as 1;
+    r is M / 16 wide, rounded up.
+
+    Attributes:
+        features: M, width of the output.
+        expand: I / M.
+        state: N, numbers of state a channel.
+        conv: steps that the convolution sees.
+        chunk: steps whose states are kept at a time for the gradient, the others computed anew.
+        dtype: operands of products are rounded to it, outputs returned in it; None for neither.
+        param_dtype: of the parameters; the carry has it too, float32 at least.
+    """
+
+    features: int
+    expand: int = 2
+    state: int = 16
+    conv: int = 4
+    chunk: int = 32
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.chunk < 1:
+            raise ValueError(f"Mamba: a chunk must be at least 1 step, got {self.chunk}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        *,
+        initial_carry: MambaCarry | None = None,
+        seq_lengths: Array | None = None,
+    ) -> tuple[MambaCarry, Array]:
+        """Runs the layer.
+
+        Args:
+            x: ``[B, T, D]``.
+            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            seq_lengths: integers ``[B]``.
+
+        Returns:
+            The carry and outputs ``[B, T, M]``.
+
+        Raises:
+            ValueError: for shapes that do not fit.
+        """
+        check_inputs("Mamba", x, seq_lengths)
+        start = self.initial_carry(x.shape[:1])
+        if initial_carry is not None:
+            check_carry("Mamba", initial_carry, start)
+            start = initial_carry
+        wide = state_dtype(self.param_dtype)
+        compute = self.dtype or wide
+        lengths = lengths_within(x, seq_lengths)
+        x = blank(x.astype(compute), lengths)
+
+        inner, ranks = self.expand * self.features, -(-self.features // 16)
+
+        def dense(size, name, **kwargs):
+            given = {"use_bias": False, **kwargs}
+            return nn.Dense(size, dtype=compute, param_dtype=self.param_dtype, name=name, **given)
+
+        u, z = jnp.split(dense(2 * inner, "in")(x).astype(wide), 2, axis=-1)
+        u = jnp.concatenate([start.tail, u], axis=1)
+        tail = latest(u, self.conv - 1, lengths)
+        u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u))
+
+        dynamic = dense(ranks + 2 * self.state, "dynamic")(u)
+        rank, b, c = jnp.split(dynamic, [ranks, ranks + self.state], axis=-1)
+        spread = nn.initializers.uniform(2 / math.sqrt(ranks))
+        dt = dense(
+            inner,
+            "dt",
+            kernel_init=lambda *args: spread(*args) - 1 / math.sqrt(ranks),
+        )(rank)
+        bias = self.param("dt_bias", draw_dt_bias, (inner,), self.param_dtype).astype(wide)
+        # A step of no duration holds the state exactly: so does padding.
+        dt = blank(nn.softplus(dt.astype(wide) + bias[None, None]), lengths)
+        a_log = self.param("a_log", _draw_a_log, (self.state, inner), self.param_dtype)
+        a = -jnp.exp(a_log.astype(wide))
+        h, y = _selective_scan(a, u, dt, b.astype(wide), c.astype(wide), start.h, self.chunk)
+        skip = self.param("d", nn.initializers.ones, (inner,), self.param_dtype).astype(wide)
+        y = (y + skip[None, None] * u) * nn.silu(z)
+        return MambaCarry(tail, h), blank(dense(self.features, "out")(y), lengths)
+
+    def step(self, carry: MambaCarry, x: Array) -> tuple[MambaCarry, Array]:
+        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""
+        carry, y = self(x[:, None], initial_carry=carry)
+        return carry, y[:, 0]
+
+    @nn.nowrap
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> MambaCarry:
+        """The carry from which a stream begins: zeros."""
+        inner, dtype = self.expand * self.features, state_dtype(self.param_dtype)
+        return MambaCarry(
+            jnp.zeros((*batch_shape, self.conv - 1, inner), dtype),
+            jnp.zeros((*batch_shape, self.state, inner), dtype),
+        )
+
+
+class CausalConv(nn.Module):
+    """``y[t] = b + Σ_k w[k] x[t + k - (size - 1)]``, every channel by itself.
+
+    Attributes:
+        size: steps that an output sees.
+        param_dtype: of the parameters.
+    """
+
+    size: int
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """``[B, size - 1 + T, I]``, the steps before included, to ``[B, T, I]``."""
+        steps, channels = x.shape[1] - self.size + 1, x.shape[2]
+        bound = 1 / math.sqrt(self.size)
+
+        def draw(key, shape, dtype):
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        kernel = self.param("kernel", draw, (self.size, channels), self.param_dtype)
+        bias = self.param("bias", draw, (channels,), self.param_dtype).astype(x.dtype)
+        # A few shifted sums: XLA fuses them, and on a CPU convolves channels one by one slowly.
+        total = bias[None, None]
+        for k in range(self.size):
+            total = total + kernel[k].astype(x.dtype)[None, None] * x[:, k : k + steps]
+        return total
+
+
+def draw_dt_bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """The bias before softplus for which dt is log-uniform in [0.001, 0.1]."""
+    span = jax.random.uniform(key, shape, dtype, math.log(_SLOWEST), math.log(_FASTEST))
+    dt = jnp.exp(span)
+    return dt + jnp.log(-jnp.expm1(-dt))
+
+
+def _draw_a_log(key, shape, dtype):
+    del key
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[0] + 1, dtype=dtype))[:, None], shape)
+
+
+def _selective_scan(a, u, dt, b, c, start, chunk):
+    """The recurrence: ``(h [B, N, I], y [B, T, I])``.
+
+    The rates of a step are formed inside its turn of the loop, and the states of a chunk anew for
+    the gradient: nothing of size B·T·N·I is made. Two Xeon cores, B=16, T=1024, I=256, N=16,
+    forward with backward: 0.55 s and 0.46 GB by chunks of 32; for the loop as it is 1.33 s and
+    1.27 GB.
+    """
+    steps = u.shape[1]
+    chunk = max(1, min(steps, chunk))
+    chunks = -(-steps // chunk)
+
+    def chunked(x):  # time-major; steps of no duration at the end
+        x = jnp.pad(jnp.swapaxes(x, 0, 1), [(0, chunks * chunk - steps), (0, 0), (0, 0)])
+        return x.reshape(chunks, chunk, *x.shape[1:])
+
+    def step(h, now):
+        u, dt, b, c = now
+        h = jnp.exp(dt[:, None] * a[None]) * h + (dt * u)[:, None] * b[..., None]
+        return h, jnp.sum(h * c[..., None], axis=1)
+
+    @jax.checkpoint
+    def run(h, some):
+        return jax.lax.scan(step, h, some)
+
+    h, y = jax.lax.scan(run, start, tuple(map(chunked, (u, dt, b, c))))
+    return h, jnp.swapaxes(y.reshape(chunks * chunk, *y.shape[2:])[:steps], 0, 1)

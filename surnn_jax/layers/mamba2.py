@@ -1,0 +1,221 @@
+"""Mamba-2: one rate a head, so that chunks of a sequence are matrix products."""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.layers.contract import (
+    blank,
+    check_carry,
+    check_inputs,
+    latest,
+    lengths_within,
+    state_dtype,
+)
+from surnn_jax.layers.mamba import CausalConv, draw_dt_bias
+from surnn_jax.scan.linear import linear_scan
+from surnn_jax.typing import Array
+
+_WIDEST_HEAD = 64
+_LEAST_RATE, _GREATEST_RATE = 1.0, 16.0  # of -A at the beginning, as published
+
+
+class Mamba2Carry(NamedTuple):
+    """State of a Mamba-2 layer.
+
+    Attributes:
+        tail: ``[B, conv - 1, I + 2N]``, what the convolution still sees, the latest last.
+        h: ``[B, heads, P, N]``.
+    """
+
+    tail: Array
+    h: Array
+
+
+class Mamba2(nn.Module):
+    """State space duality (Dao & Gu 2024, arXiv 2405.21060), one group of B and C.
+
+    ::
+
+        [z, u, B, C, r] = W_in x              [u, B, C] = silu(conv([u, B, C]) + b_conv)
+        dt = softplus(r + b_dt)               A = -exp(a_log), a number a head
+        h[t] = exp(dt A) h[t-1] + dt u B'     for each head, [P, N]
+        y = W_out (rms((h C + D u) ∘ silu(z)))
+
+    -A begins uniform in [1, 16], softplus(b_dt) log-uniform in [0.001, 0.1], D as 1.
+
+    Attributes:
+        features: M, width of the output.
+        expand: I / M.
+        state: N.
+        head: P, width of a head, a divisor of I; None for the greatest that divides 64, too.
+        conv: steps that the convolution sees.
+        chunk: steps that are one matrix product.
+        dtype: operands of products are rounded to it, outputs returned in it; None for neither.
+        param_dtype: of the parameters; the carry has it too, float32 at least.
+    """
+
+    features: int
+    expand: int = 2
+    state: int = 64
+    head: int | None = None
+    conv: int = 4
+    chunk: int = 64
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        inner = self.expand * self.features
+        if self.head is not None and (self.head < 1 or inner % self.head):
+            raise ValueError(
+                f"Mamba-2: the width of a head must divide the {inner} inner features "
+                f"({self.expand} times {self.features}), got {self.head}"
+            )
+        if self.chunk < 1:
+            raise ValueError(f"Mamba-2: a chunk must be at least 1 step, got {self.chunk}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        *,
+        initial_carry: Mamba2Carry | None = None,
+        seq_lengths: Array | None = None,
+    ) -> tuple[Mamba2Carry, Array]:
+        """Runs the layer.
+
+        Args:
+            x: ``[B, T, D]``.
+            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            seq_lengths: integers ``[B]``.
+
+        Returns:
+            The carry and outputs ``[B, T, M]``.
+
+        Raises:
+            ValueError: for shapes that do not fit.
+        """
+        check_inputs("Mamba-2", x, seq_lengths)
+        start = self.initial_carry(x.shape[:1])
+        if initial_carry is not None:
+            check_carry("Mamba-2", initial_carry, start)
+            start = initial_carry
+        wide = state_dtype(self.param_dtype)
+        compute = self.dtype or wide
+        lengths = lengths_within(x, seq_lengths)
+        x = blank(x.astype(compute), lengths)
+        inner, heads, width = self._sizes()
+
+        def dense(size, name):
+            return nn.Dense(
+                size, use_bias=False, dtype=compute, param_dtype=self.param_dtype, name=name
+            )
+
+        def vector(name, draw, size):
+            return self.param(name, draw, (size,), self.param_dtype).astype(wide)
+
+        mixed = inner + 2 * self.state
+        z, u, dt = jnp.split(
+            dense(inner + mixed + heads, "in")(x).astype(wide), [inner, inner + mixed], axis=-1
+        )
+        u = jnp.concatenate([start.tail, u], axis=1)
+        tail = latest(u, self.conv - 1, lengths)
+        u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u))
+        u, b, c = jnp.split(u, [inner, inner + self.state], axis=-1)
+        u = u.reshape(*u.shape[:2], heads, width)
+
+        # A step of no duration holds the state exactly: so does padding.
+        dt = nn.softplus(dt + vector("dt_bias", draw_dt_bias, heads)[None, None])
+        dt = blank(dt, lengths)
+        a = -jnp.exp(vector("a_log", _draw_a_log, heads))
+        h, y = _chunked_scan(u, dt, a, b, c, start.h, self.chunk, compute)
+        y = y + vector("d", nn.initializers.ones, heads)[None, None, :, None] * u
+        y = y.reshape(*y.shape[:2], inner) * nn.silu(z)
+        norm = nn.RMSNorm(
+            epsilon=1e-5,
+            dtype=wide,
+            param_dtype=self.param_dtype,
+            force_float32_reductions=False,  # they are in `wide`, float32 at least
+            name="norm",
+        )
+        return Mamba2Carry(tail, h), blank(dense(self.features, "out")(norm(y)), lengths)
+
+    def step(self, carry: Mamba2Carry, x: Array) -> tuple[Mamba2Carry, Array]:
+        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""
+        carry, y = self(x[:, None], initial_carry=carry)
+        return carry, y[:, 0]
+
+    @nn.nowrap
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Mamba2Carry:
+        """The carry from which a stream begins: zeros."""
+        inner, heads, width = self._sizes()
+        dtype = state_dtype(self.param_dtype)
+        return Mamba2Carry(
+            jnp.zeros((*batch_shape, self.conv - 1, inner + 2 * self.state), dtype),
+            jnp.zeros((*batch_shape, heads, width, self.state), dtype),
+        )
+
+    @nn.nowrap
+    def _sizes(self):
+        inner = self.expand * self.features
+        width = self.head or math.gcd(inner, _WIDEST_HEAD)
+        return inner, inner // width, width
+
+
+def _draw_a_log(key, shape, dtype):
+    return jnp.log(jax.random.uniform(key, shape, dtype, _LEAST_RATE, _GREATEST_RATE))
+
+
+def _chunked_scan(u, dt, a, b, c, start, chunk, compute):
+    """The recurrence by chunks: ``(h [B, heads, P, N], y [B, T, heads, P])``.
+
+    Inside a chunk every output is a weighted sum over its steps, as in attention, the weights
+    being ``C[t] · B[s] exp(Σ dt A)``, the sum over the steps between; from chunk to chunk the
+    state is carried by the linear recurrence.
+
+    Args:
+        u: ``[B, T, heads, P]``.
+        dt: ``[B, T, heads]``.
+        a: ``[heads]``.
+        b: ``[B, T, N]``.
+        c: ``[B, T, N]``.
+        start: ``[B, heads, P, N]``.
+        chunk: steps of one.
+        compute: dtype of the operands of products.
+    """
+    wide, steps = start.dtype, u.shape[1]
+    chunk = max(1, min(steps, chunk))
+    chunks = -(-steps // chunk)
+
+    def product(form, left, right):
+        return jnp.einsum(
+            form, left.astype(compute), right.astype(compute), preferred_element_type=wide
+        )
+
+    def chunked(x):  # steps of no duration at the end
+        beyond = [(0, 0), (0, chunks * chunk - steps)] + [(0, 0)] * (x.ndim - 2)
+        return jnp.pad(x, beyond).reshape(x.shape[0], chunks, chunk, *x.shape[2:])
+
+    # Letters of the products: b batch, c chunk, t and s steps of it, h heads, p width, n state.
+    u, dt, b, c = map(chunked, (u, dt, b, c))
+    driven = dt[..., None] * u
+    passed = jnp.cumsum(dt * a[None, None, None], axis=2)
+    along = jnp.moveaxis(passed, 3, 2)
+    between = along[..., :, None] - along[..., None, :]
+    # Masked before the exponential: beyond the diagonal it would overflow.
+    order = jnp.tri(chunk, dtype=bool).reshape(1, 1, 1, chunk, chunk)
+    weights = jnp.exp(jnp.where(order, between, -jnp.inf))
+    weights = weights * product("bctn,bcsn->bcts", c, b)[:, :, None]
+    y = product("bchts,bcshp->bcthp", weights, driven)
+
+    left = jnp.exp(passed[:, :, -1:] - passed)
+    gained = product("bcshp,bcsn->bchpn", driven * left[..., None], b)
+    kept = jnp.exp(passed[:, :, -1])[..., None, None]
+    states = jnp.concatenate([start[:, None], linear_scan(kept, gained, start, axis=1)], axis=1)
+    carried = product("bctn,bchpn->bcthp", c, states[:, :-1])
+    y = y + jnp.exp(passed)[..., None] * carried
+    return states[:, -1], y.reshape(y.shape[0], chunks * chunk, *y.shape[3:])[:, :steps]

@@ -1,0 +1,117 @@
+"""Sequence layers by name: recurrent units, attention and state spaces behind one interface.
+
+A mixer maps ``[B, T, D]`` to ``[B, T, M]``, is causal, and can be continued and streamed:
+
+- ``mixer(x, initial_carry=…, seq_lengths=…) -> (carry, y)``
+- ``mixer.step(carry, x) -> (carry, y)``, one step, the same numbers
+- ``mixer.initial_carry(batch_shape) -> carry``
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from surnn_jax import cells
+from surnn_jax.layers.attention import Attention
+from surnn_jax.layers.lru import LRU
+from surnn_jax.layers.mamba import Mamba
+from surnn_jax.layers.mamba2 import Mamba2
+from surnn_jax.layers.recurrent import Recurrent
+from surnn_jax.layers.s4d import S4D
+from surnn_jax.switches import Switch
+
+SELECTIVE = "su"
+"""Before the name of a cell: that cell with the switch of :class:`Options`."""
+
+_OTHERS = ("attention", "s4d", "lru", "mamba", "mamba2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How layers are made, beside their name and width.
+
+    Attributes:
+        switch: of the selective layers, ``su…``.
+        hidden: H, neurons of a recurrent unit; None for the width of the layer.
+        heads: of attention.
+        window: steps that attention sees, the present one included.
+        rotary: whether attention turns queries and keys by their place (arXiv 2104.09864).
+        state: numbers a channel of a state space (of an LRU: in all); None for what its paper has
+            (of an LRU: the width).
+        backend: how recurrent units are scanned.
+        dtype: operands of products are rounded to it; None for not at all.
+    """
+
+    switch: Switch | None = None
+    hidden: int | None = None
+    heads: int = 4
+    window: int = 1024
+    rotary: bool = False
+    state: int | None = None
+    backend: str = "auto"
+    dtype: Any = None
+
+
+def names() -> tuple[str, ...]:
+    """Every name that :func:`make` knows: cells, the same with ``su`` before, and the others."""
+    plain = tuple(cells.CELLS)
+    return (*plain, *(SELECTIVE + name for name in plain), *_OTHERS)
+
+
+def check(name: str, options: Options) -> None:
+    """Refuses what :func:`make` could not make.
+
+    Raises:
+        ValueError: no layer of this name, or a selective one without a switch.
+    """
+    if name not in names():
+        raise ValueError(f"unknown layer {name!r}; one of: {', '.join(names())}")
+    if is_selective(name) and options.switch is None:
+        plain = name.removeprefix(SELECTIVE)
+        raise ValueError(f"layer {name!r} needs a switch; {plain!r} has none")
+
+
+def is_selective(name: str) -> bool:
+    """Whether a layer of this name has a switch."""
+    return name not in cells.CELLS and name.removeprefix(SELECTIVE) in cells.CELLS
+
+
+def make(name: str, features: int, options: Options, *, causal: bool = True) -> nn.Module:
+    """The mixer of that name, unbound.
+
+    Args:
+        name: one of :func:`names`.
+        features: M, the width of its output; a recurrent unit has `options.hidden` neurons if
+            that is given, and as many outputs.
+        options: the rest.
+        causal: False lets attention see the future; all others are causal whatever it says.
+
+    Raises:
+        ValueError: as :func:`check`.
+    """
+    check(name, options)
+    dtype = options.dtype
+    if name == "attention":
+        return Attention(
+            features,
+            heads=options.heads,
+            window=options.window,
+            causal=causal,
+            rotary=options.rotary,
+            dtype=dtype,
+        )
+    if name in _OTHERS:
+        kind = {"s4d": S4D, "lru": LRU, "mamba": Mamba, "mamba2": Mamba2}[name]
+        state = {} if options.state is None else {"state": options.state}
+        if name == "lru":
+            state = {"state": options.state or features}
+        return kind(features, dtype=dtype, **state)
+    selective = is_selective(name)
+    return Recurrent(
+        name.removeprefix(SELECTIVE) if selective else name,
+        options.hidden or features,
+        options.switch if selective else None,
+        backend=options.backend,
+        dtype=dtype,
+    )

@@ -1,0 +1,201 @@
+"""The diagonal state space."""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.layers.contract import (
+    GatedOutput,
+    blank,
+    check_carry,
+    check_inputs,
+    complex_dtype,
+    lengths_within,
+    state_dtype,
+)
+from surnn_jax.typing import Array
+
+_SLOWEST, _FASTEST = 0.001, 0.1  # of dt, as published
+
+
+class S4DCarry(NamedTuple):
+    """State of a diagonal state space.
+
+    Attributes:
+        h: complex ``[B, M, N/2]``, one of each pair of conjugates.
+    """
+
+    h: Array
+
+
+class S4D(nn.Module):
+    """S4D-Lin (Gu et al. 2022, arXiv 2206.11893), then GELU and GLU.
+
+    Every channel m has a state of its own, discretised with zero-order hold; the indices n run
+    over one of each pair of conjugates, which is why twice the real part is read out. B is 1::
+
+        h[t] = exp(dt A) h[t-1] + (exp(dt A) - 1) / A · x[t]      A[n] = -exp(log_a_real) + i a_imag
+        y[t] = 2 Re Σ_n C[n] h[t, n] + D x[t]                     dt = exp(log_dt)
+
+    A begins as ``-1/2 + iπn`` and dt log-uniform in [0.001, 0.1]. A sequence is a convolution, by
+    FFT; a single step is the recurrence.
+
+    Attributes:
+        features: M, width of input and output.
+        state: N, even: the real size of the state of a channel.
+        dtype: operands of products are rounded to it, outputs returned in it; None for neither.
+            The convolution is computed in the dtype of the carry whatever it says.
+        param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
+    """
+
+    features: int
+    state: int = 64
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.state < 2 or self.state % 2:
+            raise ValueError(f"S4D: the state must be even, at least 2, got {self.state}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        *,
+        initial_carry: S4DCarry | None = None,
+        seq_lengths: Array | None = None,
+    ) -> tuple[S4DCarry, Array]:
+        """Runs the state space.
+
+        Args:
+            x: ``[B, T, M]``.
+            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            seq_lengths: integers ``[B]``.
+
+        Returns:
+            The carry and outputs ``[B, T, M]``.
+
+        Raises:
+            ValueError: for shapes that do not fit.
+        """
+        check_inputs("S4D", x, seq_lengths)
+        batch, steps, inputs = x.shape
+        if inputs != self.features:
+            raise ValueError(f"S4D: inputs must be {self.features} wide, as outputs, got {inputs}")
+        start = self.initial_carry((batch,))
+        if initial_carry is not None:
+            check_carry("S4D", initial_carry, start)
+            start = initial_carry
+        wide = state_dtype(self.param_dtype)
+        compute = self.dtype or wide
+        lengths = lengths_within(x, seq_lengths)
+        x = blank(x.astype(wide), lengths)
+
+        modes = (self.features, self.state // 2)
+        draws = {
+            "log_dt": (_draw_log_dt, modes[:1]),
+            "log_a_real": (nn.initializers.constant(math.log(0.5)), modes),
+            "a_imag": (_draw_a_imag, modes),
+            # Complex numbers of unit variance.
+            "c_re": (nn.initializers.normal(math.sqrt(0.5)), modes),
+            "c_im": (nn.initializers.normal(math.sqrt(0.5)), modes),
+            "d": (nn.initializers.normal(1.0), modes[:1]),
+        }
+        p = {
+            name: self.param(name, draw, shape, self.param_dtype).astype(wide)
+            for name, (draw, shape) in draws.items()
+        }
+        a = jax.lax.complex(-jnp.exp(p["log_a_real"]), p["a_imag"])
+        rate = a * jnp.exp(p["log_dt"]).astype(a.dtype)[:, None]
+        hold = jnp.expm1(rate) / a  # exp(…) - 1 would lose the digits of a short dt
+        read = jax.lax.complex(p["c_re"], p["c_im"])
+
+        u = jnp.swapaxes(x, 1, 2)  # [B, M, T]
+        if steps == 1:
+            h = jnp.exp(rate)[None] * start.h + hold[None] * u.astype(a.dtype)
+            y = 2 * jnp.sum((read[None] * h).real, axis=-1)[..., None]
+            if lengths is not None:
+                h = jnp.where((lengths > 0)[:, None, None], h, start.h)
+        else:
+            powers = _powers(rate, steps)
+            y = _convolve(u, _read_out(read * hold, powers)[..., :steps])
+            if initial_carry is not None:
+                began = (read * jnp.exp(rate))[None] * start.h
+                y = y + _read_out(began, powers)[..., :steps]
+            h = _state(u, rate, hold, powers, start.h, lengths)
+        y = jnp.swapaxes(y, 1, 2) + p["d"][None, None] * x
+        y = GatedOutput(self.features, compute, self.param_dtype, name="out")(y)
+        return S4DCarry(h), blank(y.astype(compute), lengths)
+
+    def step(self, carry: S4DCarry, x: Array) -> tuple[S4DCarry, Array]:
+        """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives."""
+        carry, y = self(x[:, None], initial_carry=carry)
+        return carry, y[:, 0]
+
+    @nn.nowrap
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> S4DCarry:
+        """The carry from which a stream begins: zeros."""
+        dtype = complex_dtype(self.param_dtype)
+        return S4DCarry(jnp.zeros((*batch_shape, self.features, self.state // 2), dtype))
+
+
+def _draw_log_dt(key, shape, dtype):
+    return jax.random.uniform(key, shape, dtype, math.log(_SLOWEST), math.log(_FASTEST))
+
+
+def _draw_a_imag(key, shape, dtype):
+    del key
+    return jnp.broadcast_to(math.pi * jnp.arange(shape[-1], dtype=dtype)[None], shape)
+
+
+def _powers(rate, steps):
+    """``exp(rate t)`` for all t < steps in two factors, ``[M, N, I]`` and ``[M, N, J]``, IJ >= T.
+
+    Step ``t = iJ + j`` is the product of i and j: sums over n of all powers are matrix products,
+    and nothing of size M·N·T is made.
+    """
+    inner = math.isqrt(max(steps - 1, 0)) + 1
+    outer = -(-steps // inner)
+    each, block = (jnp.arange(n).astype(rate.dtype)[None, None] for n in (inner, outer))
+    return jnp.exp(rate[..., None] * (inner * block)), jnp.exp(rate[..., None] * each)
+
+
+def _read_out(weights, powers):
+    """``2 Re Σ_n weights[..., M, N] exp(rate t)``: ``[..., M, IJ]``."""
+    blocks, each = powers
+    left = weights[..., None] * blocks.reshape((1,) * (weights.ndim - 2) + blocks.shape)
+    total = jnp.einsum("...mni,mnj->...mij", left.real, each.real)
+    total = total - jnp.einsum("...mni,mnj->...mij", left.imag, each.imag)
+    return 2 * total.reshape(*total.shape[:-2], -1)
+
+
+def _convolve(u, kernel):
+    """``Σ_k kernel[m, k] u[b, m, t-k]``; zeros up to a power of two keep the ends apart."""
+    steps = u.shape[-1]
+    size = 1 << (2 * steps - 1).bit_length() if steps else 1
+    spectrum = jnp.fft.rfft(u, size) * jnp.fft.rfft(kernel, size)[None]
+    return jnp.fft.irfft(spectrum, size)[..., :steps]
+
+
+def _state(u, rate, hold, powers, start, lengths):
+    """``exp(rate L) start + hold Σ_k exp(rate k) u[L-1-k]`` after L steps, ``[B, M, N]``."""
+    batch, features, steps = u.shape
+    blocks, each = powers
+    if lengths is None:
+        lengths = jnp.full((batch,), steps, jnp.int32)
+    back = lengths[:, None] - 1 - jnp.arange(steps, dtype=jnp.int32)[None]
+    past = jnp.take_along_axis(u, jnp.maximum(back, 0)[:, None], axis=2)
+    past = jnp.where((back >= 0)[:, None], past, 0)
+    shape = (batch, features, blocks.shape[-1], each.shape[-1])
+    past = jnp.pad(past, [(0, 0), (0, 0), (0, shape[2] * shape[3] - steps)]).reshape(shape)
+    within = jax.lax.complex(
+        jnp.einsum("bmij,mnj->bmni", past, each.real),
+        jnp.einsum("bmij,mnj->bmni", past, each.imag),
+    )
+    driven = jnp.sum(within * blocks[None], axis=-1) * hold[None]
+    gone = lengths.astype(rate.dtype)[:, None, None]
+    return jnp.exp(rate[None] * gone) * start + driven

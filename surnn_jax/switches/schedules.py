@@ -1,0 +1,235 @@
+"""Schedules that suRNN is compared to: fixed ones, Phased LSTM's, and chance."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.switches import gates
+from surnn_jax.switches.switch import Seen, Switch, configure
+from surnn_jax.typing import Array, Params
+
+_GIVEN = gates.given()
+
+
+class _Fixed(Switch):
+    """Base of schedules that learn nothing and have no parameters."""
+
+    frozen = True
+
+    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+        return {}
+
+
+def _dtype(seen: Seen) -> Any:
+    wide = jnp.dtype(jnp.float64)
+    return wide if seen.x.dtype == wide else jnp.dtype(jnp.float32)
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int) and number >= 1
+
+
+def _at(seen: Seen, period: Array, phase: Array) -> Array:
+    """Logits ``[*t.shape, H]``: 1 where ``t mod period = phase``, neuron by neuron, else -1."""
+    period, phase = (
+        v.astype(seen.t.dtype).reshape(*(1,) * seen.t.ndim, -1) for v in (period, phase)
+    )
+    return jnp.where(seen.t[..., None] % period == phase, 1, -1).astype(_dtype(seen))
+
+
+@dataclasses.dataclass(frozen=True)
+class Every(_Fixed):
+    """Opens at every n-th step: at t = 0, n, 2n, … ("every third step" in arXiv 2603.02226).
+
+    Attributes:
+        n: steps from one update to the next.
+        staggered: neuron i opens where ``t mod n = i mod n``, so that some open at every step;
+            False for all at once, which leaves n - 1 of n steps empty.
+    """
+
+    n: int = 3
+    staggered: bool = False
+
+    def __post_init__(self):
+        if not _whole(self.n):
+            raise ValueError(f"every: n must be a whole number of steps, at least 1, got {self.n}")
+
+    @property
+    def rate(self) -> float:
+        return 1 / self.n
+
+    @property
+    def groups(self) -> int:
+        return self.n if self.staggered else 1
+
+    def logits(self, params: Params, seen: Seen) -> Array:
+        phase = jnp.arange(seen.features if self.staggered else 1) % self.n
+        return _at(seen, jnp.full((1,), self.n), phase if self.staggered else 0 * phase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clockwork(_Fixed):
+    """Modules that each keep their own time (Koutník et al. 2014, section 3).
+
+    Neuron i belongs to module ⌊i M / H⌋, and module m opens where ``t mod periods[m] = 0``. Goes
+    with the cell :func:`surnn_jax.cells.clockwork` of as many modules, in which fast modules read
+    slow ones and not the other way.
+
+    Attributes:
+        periods: one a module, in steps, in rising order.
+    """
+
+    periods: Sequence[int] = tuple(2**m for m in range(8))
+
+    def __post_init__(self):
+        object.__setattr__(self, "periods", tuple(self.periods))
+        rising = list(self.periods) == sorted(self.periods)
+        if not (self.periods and rising and all(map(_whole, self.periods))):
+            raise ValueError(
+                "clockwork: periods must be whole numbers of steps, at least 1, in rising order, "
+                f"got {self.periods}"
+            )
+
+    @property
+    def rate(self) -> float:
+        return sum(1 / period for period in self.periods) / len(self.periods)
+
+    @property
+    def groups(self) -> int:
+        return len(self.periods)
+
+    def logits(self, params: Params, seen: Seen) -> Array:
+        modules = jnp.arange(seen.features) * self.groups // seen.features
+        return _at(seen, jnp.asarray(self.periods)[modules], jnp.zeros((1,), int))
+
+
+@dataclasses.dataclass(frozen=True)
+class Phased(Switch):
+    """The time gate of Phased LSTM (Neil et al. 2016, equations 6 and 7).
+
+        phi = ((t - s) mod tau) / tau
+        k = 2 phi / r           where phi < r / 2
+            2 - 2 phi / r       where r / 2 <= phi < r
+            leak · phi          else
+
+    A neuron is k open: soft, never quite closed, and exactly differentiable in tau and s, which
+    are learned. The leak stays at evaluation (the authors' code has it in training alone).
+
+    Attributes:
+        horizon: the length in steps of the sequences it is made for: no period drawn is longer.
+        shortest: the shortest period drawn, in steps; they are drawn log-uniformly.
+        longest: the longest.
+        ratio: r, the share of its period for which a neuron is open.
+        leak: how far it opens for the rest.
+        frozen: no gradient reaches tau and s.
+    """
+
+    horizon: int
+    shortest: float = math.e
+    longest: float = math.exp(6)
+    ratio: float = 0.05
+    leak: float = 1e-3
+    frozen: bool = False
+
+    gate = _GIVEN
+
+    def __post_init__(self):
+        if self.horizon < 1:
+            raise ValueError(f"phased: horizon must be at least 1 step, got {self.horizon}")
+        if not 0 < self.shortest <= self.longest < math.inf:
+            raise ValueError(
+                "phased: periods must satisfy 0 < shortest <= longest < inf, "
+                f"got {self.shortest} and {self.longest}"
+            )
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"phased: ratio must lie in (0, 1], got {self.ratio}")
+        if not 0 <= self.leak <= 1:
+            raise ValueError(f"phased: leak must lie in [0, 1], got {self.leak}")
+
+    @property
+    def rate(self) -> float:
+        """The mean openness over a period."""
+        return self.ratio / 2 + self.leak * (1 - self.ratio**2) / 2
+
+    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+        length, place = jax.random.split(key)
+        low, high = (math.log(min(p, self.horizon)) for p in (self.shortest, self.longest))
+        tau = jnp.exp(low + (high - low) * jax.random.uniform(length, (features,), dtype))
+        return {"tau": tau, "s": tau * jax.random.uniform(place, (features,), dtype)}
+
+    def logits(self, params: Params, seen: Seen) -> Array:
+        lead = (1,) * seen.t.ndim
+        tau, s = params["tau"].reshape(*lead, -1), params["s"].reshape(*lead, -1)
+        turns = (seen.t.astype(tau.dtype)[..., None] - s) / tau
+        phi = turns - jnp.floor(turns)
+        rise = 2 / self.ratio * phi
+        return jnp.where(
+            phi < self.ratio / 2, rise, jnp.where(phi < self.ratio, 2 - rise, self.leak * phi)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Zoneout(_Fixed):
+    """Every neuron holds its state by chance (Krueger et al. 2017), the random schedule.
+
+    With a random key (in training, see `key` of :func:`surnn_jax.scan.run`) every example, step
+    and neuron draws for itself. Without one (in evaluation, and in streaming) there is the
+    expectation: every neuron takes ``1 - hold`` of the candidate and keeps `hold` of its state.
+    All fields of a carry hold together, where the paper has a probability for each.
+
+    Attributes:
+        hold: the probability that a neuron keeps its state, in [0, 1).
+    """
+
+    hold: float = 0.1
+
+    gate = _GIVEN
+
+    def __post_init__(self):
+        if not 0 <= self.hold < 1:
+            raise ValueError(f"zoneout: hold must lie in [0, 1), got {self.hold}")
+
+    @property
+    def rate(self) -> float:
+        return 1 - self.hold
+
+    @property
+    def per_example(self) -> bool:
+        return True
+
+    @property
+    def random(self) -> bool:
+        return True
+
+    def logits(self, params: Params, seen: Seen) -> Array:
+        if seen.key is None:
+            return jnp.full((seen.t.shape[0], 1), self.rate, _dtype(seen))
+        shape = (*seen.x.shape[:2], seen.features)
+        return jax.random.bernoulli(seen.key, self.rate, shape).astype(_dtype(seen))
+
+
+def every(horizon: int, **options: Any) -> Every:
+    """An :class:`Every` switch; `horizon` is not looked at, options as its fields."""
+    del horizon
+    return configure(Every, **options)
+
+
+def clockwork(horizon: int, **options: Any) -> Clockwork:
+    """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields."""
+    del horizon
+    return configure(Clockwork, **options)
+
+
+def phased(horizon: int, **options: Any) -> Phased:
+    """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields."""
+    return configure(Phased, horizon, **options)
+
+
+def zoneout(horizon: int, **options: Any) -> Zoneout:
+    """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields."""
+    del horizon
+    return configure(Zoneout, **options)
