@@ -179,12 +179,12 @@ def raster(
             table.T[order], cmap=_shades(BLUE), vmin=0, vmax=1, origin="lower", aspect="auto",
             extent=(0, steps, 0, neurons),
         )  # fmt: skip
-        main.set(xlabel="time [frames]", ylabel="neuron")
+        main.set(xlabel="time [steps]", ylabel="neuron")
         main.set_title("Open switches (slow neurons below, fast ones above)")
         main.locator_params(integer=True)
         share.stairs(100 * table.mean(1), np.arange(steps + 1), fill=True, color=BLUE, alpha=0.8)
         share.set(ylim=(0, 100), ylabel="open [%]")
-        share.set_title(f"Neurons that update: {100 * table.mean():.1f} % over the piece")
+        share.set_title(f"Neurons that update: {100 * table.mean():.1f} % over the sequence")
         side.stairs(
             100 * table.mean(0)[order], np.arange(neurons + 1), orientation="horizontal",
             fill=True, color=BLUE, alpha=0.8,

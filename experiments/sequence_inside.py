@@ -43,9 +43,12 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
     if problem.kind == "language":
         size = batch["x"].shape[:1]
         memory = model.apply({"params": params}, size, method="initial_carry")
-    result = jax.jit(lambda params: run_model(model, problem, params, batch, memory=memory).traces)(
-        params
-    )
+
+    @jax.jit
+    def traces(params, batch, memory):
+        return run_model(model, problem, params, batch, memory=memory).traces
+
+    result = traces(params, batch, memory)
     selective = [i for i, name in enumerate(config.names) if name.startswith("su")]
     for layer, trace in zip(selective, result, strict=False):
         if trace.table is None:

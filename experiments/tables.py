@@ -64,8 +64,11 @@ def markdown(suite: Suite, results: Iterable[Record]) -> str:
     def place_of(record):
         return record.dataset, suite.smaller(record.dataset, record.config)
 
-    smaller = {place_of(record) for record in results}
-    places = {(dataset, "") for dataset in suite.datasets} | smaller
+    places = {place_of(record) for record in results}
+    published = {dataset for dataset, _, _ in suite.published}
+    some = {dataset for dataset, _ in places}
+    # Of a task that was only run smaller, and is published nowhere, there is nothing to show.
+    places |= {(name, "") for name in suite.datasets if name in published or name not in some}
     known = list(suite.datasets)
 
     def order(place):
