@@ -13,6 +13,7 @@ from experiments.sequence_config import Config
 from experiments.sequence_data import Prepared
 from experiments.sequence_task import frames, model_of, run_model, switch_of
 from surnn_jax import cells, scan
+from surnn_jax.layers import mixers
 from surnn_jax.train.metrics import write_json
 from surnn_jax.typing import Params
 
@@ -49,8 +50,8 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
         return run_model(model, problem, params, batch, memory=memory).traces
 
     result = traces(params, batch, memory)
-    selective = [i for i, name in enumerate(config.names) if name.startswith("su")]
-    for layer, trace in zip(selective, result, strict=False):
+    traced = [i for i, name in enumerate(config.names) if mixers.is_traced(name)]
+    for layer, trace in zip(traced, result, strict=True):
         if trace.table is None:
             continue
         table = np.asarray(trace.table)

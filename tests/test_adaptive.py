@@ -143,3 +143,33 @@ def test_refusals(fields, words, message):
 
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_tied_to_an_embedding_it_is_the_softmax_with_those_weights():
+    own, x, words = drawn()
+    random = np.random.default_rng(3)
+    embedding = random.normal(size=(VOCABULARY, WIDTH)).astype(np.float32)
+    shapes = {"clusters": (WIDTH, 2), "lift_1": (WIDTH, 4), "lift_2": (WIDTH, 1)}
+    tied = {k: random.normal(size=v).astype(np.float32) for k, v in shapes.items()}
+    tied |= {k: own[k] for k in ("down_1", "down_2")}
+    equal = own | {
+        "head": np.concatenate([embedding[:5].T, tied["clusters"]], axis=1),
+        "up_1": (embedding[5:9] @ tied["lift_1"]).T,
+        "up_2": (embedding[9:] @ tied["lift_2"]).T,
+    }
+
+    @jax.jit
+    def both(params, embedding):
+        variables = {"params": params}
+        whole = layer().apply(variables, x, embedding, method="log_probs")
+        return layer().apply(variables, x, words, embedding), whole
+
+    found, whole = both(tied, embedding)
+    np.testing.assert_allclose(whole, oracle(equal, x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, wanted_of(equal, x, words), rtol=1e-4, atol=1e-4)
+    like = jax.eval_shape(layer().init, jax.random.key(0), x, words, embedding)["params"]
+    assert {name: leaf.shape for name, leaf in like.items()} == {
+        k: v.shape for k, v in tied.items()
+    }
+    with pytest.raises(ValueError, match=r"the embedding must be \[17, 12\], got \[16, 12\]"):
+        layer().apply({"params": tied}, x, words, embedding[1:])

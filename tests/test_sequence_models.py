@@ -177,14 +177,14 @@ def test_a_matcher_reads_both_sequences_with_one_backbone():
 
 
 def test_rates_come_from_the_selective_layers_alone_and_teach_the_switch():
-    model = Tagger(backbone(("gru", "sugru", "s4d", "sulstm")), 3)
+    model = Tagger(backbone(("gru", "sugru", "s4d", "sulstm", "skip_gru")), 3)
     params = jax.jit(model.init)(jax.random.key(0), tokens())
 
     @jax.jit
     def rates(params):
         return jnp.stack([trace.rate for trace in model.apply(params, tokens()).traces])
 
-    assert rates(params).shape == (2,)
+    assert rates(params).shape == (3,)
     slope = jax.jit(jax.grad(lambda params: rates(params).sum()))(params)["params"]["backbone"]
     assert np.abs(slope["blocks_1"]["mixer"]["switch"]["b"]).max() > 0
     assert np.abs(slope["blocks_3"]["mixer"]["switch"]["b"]).max() > 0

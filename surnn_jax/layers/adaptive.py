@@ -26,6 +26,10 @@ class AdaptiveSoftmax(nn.Module):
     (Grave et al. 2017, arXiv 1609.04309). Words must be numbered by frequency, most frequent
     first. No biases.
 
+    Tied to an embedding ``E [V, M]``, the head scores its words by their own vectors, and a tail
+    by its words' vectors, narrowed by a projection of the tail (so an embedding of rare words
+    learns from both ends; Press and Wolf 2017, arXiv 1608.05859).
+
     Cost of a loss: the head for every position; a tail only for the positions whose target lies
     in it, rounded up to blocks of 128, with fixed shapes: positions are sorted by cluster, and a
     block that holds none of a tail's targets skips it. The scores of a tail are computed anew in
@@ -58,12 +62,13 @@ class AdaptiveSoftmax(nn.Module):
             raise ValueError(f"adaptive softmax: shrink must be at least 1, got {self.shrink}")
         super().__post_init__()
 
-    def __call__(self, x: Array, targets: Array) -> Array:
+    def __call__(self, x: Array, targets: Array, embedding: Array | None = None) -> Array:
         """The log-probability of each target, ``[B, T]``; NaN for one outside the vocabulary.
 
         Args:
             x: ``[B, T, M]`` (any leading axes).
             targets: integers ``[B, T]``.
+            embedding: ``[V, M]`` to tie the weights to; None for weights of its own.
 
         Raises:
             ValueError: shapes that do not fit, targets that are not integers, or an input too
@@ -74,7 +79,7 @@ class AdaptiveSoftmax(nn.Module):
                 f"adaptive softmax: targets must be integers {x.shape[:-1]}, "
                 f"got {targets.dtype} {targets.shape}"
             )
-        head, tails = self._kernels(x)
+        head, tails = self._kernels(x, embedding)
         flat, words = x.reshape(-1, x.shape[-1]), jnp.asarray(targets).reshape(-1)
         cutoffs = jnp.asarray(self.cutoffs, words.dtype)
         cluster = jnp.searchsorted(cutoffs, words, side="right").astype(words.dtype)
@@ -84,9 +89,9 @@ class AdaptiveSoftmax(nn.Module):
         known = (words >= 0) & (words < self.vocabulary)
         return jnp.where(known, found, jnp.nan).reshape(targets.shape)
 
-    def log_probs(self, x: Array) -> Array:
+    def log_probs(self, x: Array, embedding: Array | None = None) -> Array:
         """The log-probabilities of all words, ``[B, T, V]``: large; for sampling and evaluation."""
-        head, tails = self._kernels(x)
+        head, tails = self._kernels(x, embedding)
         scores, first = self._scores(x, head), self.cutoffs[0]
         parts = [scores[..., :first]]
         for i, (down, up) in enumerate(tails):
@@ -95,7 +100,9 @@ class AdaptiveSoftmax(nn.Module):
         return jnp.concatenate(parts, axis=-1)
 
     @nn.compact
-    def _kernels(self, x: Array) -> tuple[Array, list[tuple[Array, Array]]]:
+    def _kernels(
+        self, x: Array, embedding: Array | None
+    ) -> tuple[Array, list[tuple[Array, Array]]]:
         """The head's ``[M, c[1] + n]``, and each tail's two."""
         width, draw = x.shape[-1], nn.initializers.lecun_normal()
         edges, count = (*self.cutoffs, self.vocabulary), len(self.cutoffs)
@@ -104,12 +111,25 @@ class AdaptiveSoftmax(nn.Module):
                 f"adaptive softmax: an input of width {width} cannot be narrowed {count} times "
                 f"by {self.shrink}; use fewer cutoffs, or a smaller shrink"
             )
-        head = self.param("head", draw, (width, edges[0] + count), self.param_dtype)
+        if embedding is not None and embedding.shape != (self.vocabulary, width):
+            raise ValueError(
+                f"adaptive softmax: the embedding must be {[self.vocabulary, width]}, "
+                f"got {list(embedding.shape)}"
+            )
+        if embedding is None:
+            head = self.param("head", draw, (width, edges[0] + count), self.param_dtype)
+        else:
+            clusters = self.param("clusters", draw, (width, count), self.param_dtype)
+            head = jnp.concatenate([embedding[: edges[0]].T, clusters], axis=1)
         tails = []
         for i in range(count):
             narrow, size = width // self.shrink ** (i + 1), edges[i + 1] - edges[i]
             down = self.param(f"down_{i + 1}", draw, (width, narrow), self.param_dtype)
-            up = self.param(f"up_{i + 1}", draw, (narrow, size), self.param_dtype)
+            if embedding is None:
+                up = self.param(f"up_{i + 1}", draw, (narrow, size), self.param_dtype)
+            else:
+                lift = self.param(f"lift_{i + 1}", _unit, (width, narrow), self.param_dtype)
+                up = self._product(embedding[edges[i] : edges[i + 1]], lift).T
             tails.append((down, up))
         return head, tails
 
@@ -162,6 +182,11 @@ class AdaptiveSoftmax(nn.Module):
             .at[order[spare:]]
             .set(sorted_.reshape(-1)[spare:], unique_indices=True)
         )
+
+
+def _unit(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+    """So that vectors of unit length are narrowed to vectors of unit length."""
+    return jax.random.normal(key, shape, dtype) * shape[1] ** -0.5
 
 
 def _pick(scores: Array, places: Array) -> Array:

@@ -162,6 +162,10 @@ class Backbone(nn.Module):
         """Logits ``[..., V]`` by the embedding's own vectors (tied weights)."""
         return self.embedding.attend(y)
 
+    def vectors(self) -> Array:
+        """The embedding, ``[V, M]``."""
+        return self.embedding.embedding
+
     def _encode(self, x, place):
         if self.encoder == "embed":
             # Vectors of unit length at the start, where the blocks expect unit variance.

@@ -123,9 +123,10 @@ class Block(nn.Module):
             turned = _turn(inputs, lengths)
             _, back, other = _mix(self.backward, turned, lengths, None)
             y = jnp.concatenate([y, _turn(back, lengths)], axis=-1)
-            if trace is not None:
+            if other is not None:
                 trace = Trace((trace.rate + other.rate) / 2, trace.table)
-        return carry, self._after(x, y, train), trace
+        traced = mixers.is_traced(self.kind)
+        return carry, self._after(x, y, train), trace if traced else None
 
     def step(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """One step ``[B, M]``, without dropout."""
@@ -155,8 +156,7 @@ def _mix(mixer, x, lengths, carry):
     if not isinstance(mixer, Recurrent):
         return *mixer(x, initial_carry=carry, seq_lengths=lengths), None
     run = mixer(x, initial_carry=carry, seq_lengths=lengths, return_run=True)
-    opens = run.table is not None or hasattr(run.carries, "open")
-    return run.carry, run.outputs, Trace(run.rate, run.table) if opens else None
+    return run.carry, run.outputs, Trace(run.rate, run.table)
 
 
 def _turn(x: Array, lengths: Array | None) -> Array:

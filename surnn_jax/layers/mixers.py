@@ -77,6 +77,12 @@ def is_selective(name: str) -> bool:
     return name not in cells.CELLS and name.removeprefix(SELECTIVE) in cells.CELLS
 
 
+def is_traced(name: str) -> bool:
+    """Whether a layer of this name tells how often it updated: by a switch, or by its own state."""
+    cell = cells.CELLS.get(name)
+    return is_selective(name) or (cell is not None and "open" in cell.carry._fields)
+
+
 def make(name: str, features: int, options: Options, *, causal: bool = True) -> nn.Module:
     """The mixer of that name, unbound.
 

@@ -202,9 +202,9 @@ class LanguageModel(nn.Module):
 
     Attributes:
         backbone: with encoder ``embed``, over the vocabulary.
-        cutoffs: tokens, most frequent first, in the head and each but the last cluster of an
-            adaptive softmax (arXiv 1609.04309); empty for a full softmax whose weights are those
-            of the embedding.
+        cutoffs: where the tails of an adaptive softmax begin (:class:`.AdaptiveSoftmax`; tokens
+            must be numbered by frequency); empty for a full softmax. The weights of both are tied
+            to the embedding.
         dropout: share of the last outputs that is dropped.
     """
 
@@ -244,7 +244,7 @@ class LanguageModel(nn.Module):
         encoded = self.backbone(x, lengths, carry, train)
         h = self.drop(encoded.outputs, deterministic=not train)
         if self.cutoffs:
-            found = self.softmax(_wide(h), y)
+            found = self.softmax(_wide(h), y, self.backbone.vectors())
         else:
             table = nn.log_softmax(self._logits(h))
             found = jnp.take_along_axis(table, y[..., None], axis=-1)[..., 0]
@@ -254,7 +254,7 @@ class LanguageModel(nn.Module):
         """Log-probabilities ``[B, V]`` of the token after ``x [B]``."""
         carry, h = self.backbone.step(carry, x)
         if self.cutoffs:
-            return carry, self.softmax.log_probs(_wide(h))
+            return carry, self.softmax.log_probs(_wide(h), self.backbone.vectors())
         return carry, nn.log_softmax(self._logits(h))
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
