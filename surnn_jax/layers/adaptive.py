@@ -80,7 +80,7 @@ class AdaptiveSoftmax(nn.Module):
                 f"got {targets.dtype} {targets.shape}"
             )
         head, tails = self._kernels(x, embedding)
-        flat, words = x.reshape(-1, x.shape[-1]), jnp.asarray(targets).reshape(-1)
+        flat, words = jnp.asarray(x).reshape(-1, x.shape[-1]), jnp.asarray(targets).reshape(-1)
         cutoffs = jnp.asarray(self.cutoffs, words.dtype)
         cluster = jnp.searchsorted(cutoffs, words, side="right").astype(words.dtype)
         entry = jnp.where(cluster > 0, self.cutoffs[0] + cluster - 1, words)
