@@ -14,7 +14,7 @@ import pytest
 from data_case import run
 
 from data import locate
-from experiments import music, records
+from experiments import music, music_config, records
 
 REQUIRED = {
     "experiment",
@@ -198,7 +198,7 @@ def test_presets_can_be_built(preset):
 def test_table_sizes_are_those_of_the_paper():
     from surnn_jax import cells
 
-    counts = {name: cells.get(name).count(88, size) for name, size in music.FEATURES.items()}
+    counts = {name: cells.get(name).count(88, size) for name, size in music_config.FEATURES.items()}
     assert counts["tanh"] == 88 * 100 + 100 * 100 + 100
     assert counts["gru_before"] == 3 * (88 * 46 + 46 * 46 + 46)
     assert counts["lstm_peephole"] == 4 * (88 * 36 + 36 * 36 + 36) + 3 * 36
