@@ -56,8 +56,8 @@ def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
         searched = ", ".join(str(folder) for folder in folders(data_dir)) or "no folder"
         raise FileNotFoundError(
             f"{name} needs {wanted}, which is not in {searched}; give the folder that holds it by "
-            f"--data_dir=FOLDER or {DATA_VARIABLE}=FOLDER; data/README.md says where to get it; "
-            f"python -m data.prepare {name} --data_dir=FOLDER prepares it"
+            f"--data_dir=FOLDER or {DATA_VARIABLE}=FOLDER to python -m data.prepare {name}; see "
+            "data/README.md"
         )
     return found
 
