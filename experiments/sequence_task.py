@@ -141,7 +141,7 @@ def model_of(config: Config, problem: Problem) -> Any:
         return Matcher(backbone, problem.outputs, config.pooling)
     if problem.kind == "language":
         cutoffs = tuple(int(c) for c in config.cutoffs.split(",") if c.strip())
-        return LanguageModel(backbone, cutoffs, config.dropout)
+        return LanguageModel(backbone, cutoffs, config.tied, config.dropout)
     return Tagger(backbone, problem.outputs)
 
 

@@ -26,7 +26,10 @@ _CPU = Config(
     expand=0.0,
     steps=64,
     cutoffs="2000,10000",
-    dropout=0.4,
+    # Tied (and dropping 40 %), it stood at a validation perplexity of 631 after an epoch, where
+    # this had 327.
+    tied=False,
+    dropout=0.3,
     rate=0.5,
     horizon=256,
     learning_rate=0.003,
@@ -40,6 +43,7 @@ _CPU = Config(
 # Widths and depths are ours, chosen for about the paper's 45 million parameters.
 _FULL = dataclasses.replace(
     _CPU,
+    tied=True,
     features=512,
     expand=2.0,
     steps=512,

@@ -28,6 +28,7 @@ MODELS = {
     "mean": Classifier(backbone(("sulstm", "mamba")), 4, "mean"),
     "tied": LanguageModel(backbone()),
     "adaptive": LanguageModel(backbone(("gru",)), (3,)),
+    "own": LanguageModel(backbone(("gru",)), tied=False),
 }
 
 
@@ -70,7 +71,7 @@ def test_steps_say_what_the_sequence_call_says(made, name):
     x, y = tokens(), tokens(1)
     whole = call(x, y=y)
     steps, carry = streamed(model, params, x)
-    if name in ("tied", "adaptive"):
+    if name in ("tied", "adaptive", "own"):
         np.testing.assert_allclose(np.exp(steps).sum(-1), 1, rtol=1e-5)
         steps = jnp.take_along_axis(steps, y[..., None], axis=-1)[..., 0]
     if name in ("last", "mean"):

@@ -203,13 +203,14 @@ class LanguageModel(nn.Module):
     Attributes:
         backbone: with encoder ``embed``, over the vocabulary.
         cutoffs: where the tails of an adaptive softmax begin (:class:`.AdaptiveSoftmax`; tokens
-            must be numbered by frequency); empty for a full softmax. The weights of both are tied
-            to the embedding.
+            must be numbered by frequency); empty for a full softmax.
+        tied: whether the weights of the softmax are those of the embedding.
         dropout: share of the last outputs that is dropped.
     """
 
     backbone: Backbone
     cutoffs: tuple[int, ...] = ()
+    tied: bool = True
     dropout: float = 0.0
 
     def setup(self):
@@ -218,6 +219,8 @@ class LanguageModel(nn.Module):
         self.drop = nn.Dropout(self.dropout)
         if self.cutoffs:
             self.softmax = AdaptiveSoftmax(self.backbone.vocabulary, self.cutoffs)
+        elif not self.tied:
+            self.head = nn.Dense(self.backbone.vocabulary)
         else:
             self.bias = self.param(
                 "bias", nn.initializers.zeros, (self.backbone.vocabulary,), jnp.float32
@@ -244,7 +247,7 @@ class LanguageModel(nn.Module):
         encoded = self.backbone(x, lengths, carry, train)
         h = self.drop(encoded.outputs, deterministic=not train)
         if self.cutoffs:
-            found = self.softmax(_wide(h), y, self.backbone.vectors())
+            found = self.softmax(_wide(h), y, self._vectors())
         else:
             table = nn.log_softmax(self._logits(h))
             found = jnp.take_along_axis(table, y[..., None], axis=-1)[..., 0]
@@ -254,14 +257,19 @@ class LanguageModel(nn.Module):
         """Log-probabilities ``[B, V]`` of the token after ``x [B]``."""
         carry, h = self.backbone.step(carry, x)
         if self.cutoffs:
-            return carry, self.softmax.log_probs(_wide(h), self.backbone.vectors())
+            return carry, self.softmax.log_probs(_wide(h), self._vectors())
         return carry, nn.log_softmax(self._logits(h))
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
         """The carry from which a stream begins."""
         return self.backbone.initial_carry(batch_shape)
 
+    def _vectors(self):
+        return self.backbone.vectors() if self.tied else None
+
     def _logits(self, h):
+        if not self.tied:
+            return self.head(_wide(h))
         logits = _wide(self.backbone.attend(h))
         return logits + self.bias.reshape((1,) * (logits.ndim - 1) + (-1,))
 
