@@ -4,9 +4,47 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from experiments import figures
+from experiments.config import Common
 from experiments.records import Record
 from surnn_jax import train
+
+
+def plans(
+    config: Common, metric: str, steps_per_epoch: int, warmup: int = 0
+) -> tuple[train.Settings, train.OptimiserConfig]:
+    """How long to train, and with what.
+
+    Args:
+        config: what is asked for.
+        metric: the figure that chooses the best epoch.
+        steps_per_epoch: of the training batches.
+        warmup: steps in which the learning rate rises.
+
+    Raises:
+        ValueError: a name that does not exist, or a number out of range.
+    """
+    settings = train.Settings(
+        max_epochs=config.max_epochs, monitor=metric, patience=config.patience, seed=config.seed
+    )
+    optimiser = train.OptimiserConfig(
+        config.optimiser,
+        config.learning_rate,
+        schedule=config.schedule,
+        total_steps=max(config.max_epochs * steps_per_epoch, warmup + 1 if warmup else 0),
+        warmup=warmup,
+        clip=config.clip,
+        weight_decay=config.weight_decay,
+        switch_scale=config.switch_scale,
+    )
+    return settings, optimiser
+
+
+def count(params: Any) -> int:
+    """How many numbers a tree of parameters holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def go(

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import data
@@ -42,7 +41,7 @@ def go(
     # All of them, before any of them trains for minutes.
     for config in runs.values():
         data.source_of(config.dataset)
-        _plans(config)
+        launch.plans(config, "nll", 1)
         model_of(config)
         for field, least in (("batch_size", 1), ("seed", 0), ("weight_noise", 0)):
             if getattr(config, field) < least:
@@ -64,7 +63,7 @@ def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> re
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
     task = task_of(config, look_through(splits["train"]["x"], config.batch_size))
     batches = batches_of(config, splits)
-    settings, optimiser = _plans(config, batches["train"].steps_per_epoch)
+    settings, optimiser = launch.plans(config, "nll", batches["train"].steps_per_epoch)
     fit = train.fit(
         task,
         train.make_optimiser(optimiser),
@@ -81,8 +80,8 @@ def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> re
         dataset=config.dataset,
         cell=config.cell,
         switch=config.switch_name,
-        parameters=_count(fit.params),
-        recurrent_parameters=_count(fit.params["recurrent"]),
+        parameters=launch.count(fit.params),
+        recurrent_parameters=launch.count(fit.params["recurrent"]),
         update_rate=scores["test"]["update_rate"],
         metrics=_recorded(scores),
         best_epoch=fit.best_epoch,
@@ -144,28 +143,6 @@ def summary(done: Mapping[str, records.Record]) -> str:
             f"{r.recurrent_parameters:12,d}{r.seconds:7.1f}"
         )
     return "\n".join(lines)
-
-
-def _plans(
-    config: Config, steps_per_epoch: int = 1
-) -> tuple[train.Settings, train.OptimiserConfig]:
-    settings = train.Settings(
-        max_epochs=config.max_epochs, monitor="nll", patience=config.patience, seed=config.seed
-    )
-    optimiser = train.OptimiserConfig(
-        config.optimiser,
-        config.learning_rate,
-        schedule=config.schedule,
-        total_steps=config.max_epochs * steps_per_epoch,
-        clip=config.clip,
-        weight_decay=config.weight_decay,
-        switch_scale=config.switch_scale,
-    )
-    return settings, optimiser
-
-
-def _count(params) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _show(config: Config, fit: train.Fit, test: data.Split, workdir: Path) -> None:

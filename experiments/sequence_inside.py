@@ -60,16 +60,14 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
         table, label = table == 1, f"layer {layer + 1}"
         events = events_of(config.dataset, batch)
         found[label] = inside.summary(table, lengths, events)
+        if not rates:
+            shown = table if table.ndim == 2 else table[0]
+            if table.ndim == 3 and lengths is not None:
+                shown = shown[: lengths[0]]
+            figures.raster(shown, workdir / "switches.png", title=f"{title}, {label}")
         rates[label] = inside.update_rate(table, lengths)
         periods[label] = inside.periods(table, lengths).between
         memories[label] = inside.memory(table, lengths)
-        if "raster" not in found:
-            shown = (
-                table if table.ndim == 2 else table[0][: None if lengths is None else lengths[0]]
-            )
-            figures.raster(shown, workdir / "switches.png", title=f"{title}, {label}")
-            found["raster"] = label
-    found.pop("raster", None)
     if rates:
         inside_figures.rate_over_time(rates, workdir / "rates.png", title)
         inside_figures.periods(periods, workdir / "periods.png", f"{title}: between openings")

@@ -66,7 +66,7 @@ def refuse_bad(experiment: str, config: Config, *, shapes: bool = True) -> None:
         ValueError: what is wrong and what would be right.
     """
     sequence_data.check(experiment, config)
-    plans(config, "nll", max(config.warmup, 0) + 1)
+    launch.plans(config, "nll", max(config.warmup, 0) + 1, config.warmup)
     problem = sequence_data.stand_in(config)
     model = model_of(config, problem)
     if shapes:
@@ -84,7 +84,9 @@ def run(
     problem, feeds = prepared
     task, metric = task_of(config, problem), METRIC[problem.kind]
     print(_about(config, problem, task, feeds["train"].batch(0)), flush=True)
-    settings, optimiser = plans(config, metric, feeds["train"].steps_per_epoch)
+    settings, optimiser = launch.plans(
+        config, metric, feeds["train"].steps_per_epoch, config.warmup
+    )
     fit = train.fit(
         task,
         train.make_optimiser(optimiser),
@@ -96,14 +98,14 @@ def run(
         config={"experiment": experiment, **dataclasses.asdict(config)},
     )
     scores = scores_of(task, fit.params, prepared)
-    backbone = fit.params.get("backbone", fit.params)
+    backbone = fit.params["backbone"]
     record = records.Record(
         experiment=experiment,
         dataset=config.dataset,
         cell=config.kinds,
         switch=config.switch_name,
-        parameters=_count(fit.params),
-        recurrent_parameters=_count(
+        parameters=launch.count(fit.params),
+        recurrent_parameters=launch.count(
             {name: part for name, part in backbone.items() if name.startswith("blocks_")}
         ),
         update_rate=scores["test"]["update_rate"],
@@ -121,26 +123,6 @@ def run(
     title = f"{config.unit}, {config.dataset}"
     figures.learning_curves(fit.history, workdir / "curves.png", metric=metric, title=title)
     return record
-
-
-def plans(
-    config: Config, metric: str, steps_per_epoch: int
-) -> tuple[train.Settings, train.OptimiserConfig]:
-    """How long to train, and with what."""
-    settings = train.Settings(
-        max_epochs=config.max_epochs, monitor=metric, patience=config.patience, seed=config.seed
-    )
-    optimiser = train.OptimiserConfig(
-        config.optimiser,
-        config.learning_rate,
-        schedule=config.schedule,
-        total_steps=max(config.max_epochs * steps_per_epoch, config.warmup + 1),
-        warmup=config.warmup,
-        clip=config.clip,
-        weight_decay=config.weight_decay,
-        switch_scale=config.switch_scale,
-    )
-    return settings, optimiser
 
 
 def scores_of(task: train.Task, params: Any, prepared: Prepared) -> dict[str, dict[str, float]]:
@@ -197,7 +179,7 @@ def summary(done: Mapping[str, records.Record]) -> str:
 def _about(config: Config, problem: Problem, task: train.Task, batch: Any) -> str:
     """One line: what is about to be trained, and how its recurrent layers are scanned."""
     params = jax.eval_shape(task.init, jax.random.key(0), batch)
-    said = [f"{config.unit} on {config.dataset}", f"{_count(params):,} parameters"]
+    said = [f"{config.unit} on {config.dataset}", f"{launch.count(params):,} parameters"]
     kinds = [name for name in config.names if name.removeprefix("su") in cells.CELLS]
     for name in dict.fromkeys(kinds):
         switch = switch_of(config, problem) if name not in cells.CELLS else None
@@ -210,7 +192,3 @@ def _about(config: Config, problem: Problem, task: train.Task, batch: Any) -> st
             chosen = scan.auto.choose(unit, size, steps, config.batch_size, dtype=dtype).backend
         said.append(f"{name}: back end {chosen}")
     return "; ".join(said)
-
-
-def _count(params: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -187,12 +187,12 @@ def test_every_field_is_a_flag_and_help_is_quick():
 
 @pytest.mark.parametrize("preset", sorted(music.PRESETS))
 def test_presets_can_be_built(preset):
-    from experiments import music_runs
+    from experiments import launch
     from experiments.music_task import model_of
 
     for config in music.PRESETS[preset].values():
         model_of(config)
-        music_runs._plans(config)
+        launch.plans(config, "nll", 1)
 
 
 def test_table_sizes_are_those_of_the_paper():

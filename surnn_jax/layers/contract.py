@@ -1,6 +1,6 @@
 """What mixers have in common: their border, the tail of a stream, the gated output."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -51,6 +51,39 @@ def check_carry(name: str, carry: Carry, rest: Carry) -> None:
             f"{name}: the carry must be as initial_carry makes it, {jax.eval_shape(lambda: rest)}, "
             f"got {jax.eval_shape(lambda: carry)}"
         )
+
+
+class Begun(NamedTuple):
+    """What a mixer works with once its arguments are checked.
+
+    Attributes:
+        start: the carry to begin with.
+        lengths: ``[B]``, none beyond the end of the input; None for all of it.
+        wide: dtype of the state.
+        compute: dtype of the operands of products.
+    """
+
+    start: Carry
+    lengths: Array | None
+    wide: Any
+    compute: Any
+
+
+def begin(
+    name: str, mixer: Any, x: Array, initial_carry: Carry | None, seq_lengths: Array | None
+) -> Begun:
+    """Checks the arguments of a causal mixer's call.
+
+    Raises:
+        ValueError: as :func:`check_inputs` and :func:`check_carry`.
+    """
+    check_inputs(name, x, seq_lengths)
+    start = mixer.initial_carry(x.shape[:1])
+    if initial_carry is not None:
+        check_carry(name, initial_carry, start)
+        start = initial_carry
+    wide = state_dtype(mixer.param_dtype)
+    return Begun(start, lengths_within(x, seq_lengths), wide, mixer.dtype or wide)
 
 
 def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:

@@ -9,12 +9,9 @@ import jax.numpy as jnp
 
 from surnn_jax.layers.contract import (
     GatedOutput,
+    begin,
     blank,
-    check_carry,
-    check_inputs,
     complex_dtype,
-    lengths_within,
-    state_dtype,
 )
 from surnn_jax.scan.linear import linear_scan
 from surnn_jax.typing import Array
@@ -86,17 +83,10 @@ class LRU(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        check_inputs("LRU", x, seq_lengths)
-        batch, _, inputs = x.shape
+        start, lengths, wide, compute = begin("LRU", self, x, initial_carry, seq_lengths)
+        inputs = x.shape[-1]
         if inputs != self.features:
             raise ValueError(f"LRU: inputs must be {self.features} wide, as outputs, got {inputs}")
-        start = self.initial_carry((batch,))
-        if initial_carry is not None:
-            check_carry("LRU", initial_carry, start)
-            start = initial_carry
-        wide = state_dtype(self.param_dtype)
-        compute = self.dtype or wide
-        lengths = lengths_within(x, seq_lengths)
         x = blank(x.astype(wide), lengths)
 
         size, dtype = (self.state,), self.param_dtype

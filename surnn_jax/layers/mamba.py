@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.layers.contract import (
+    begin,
     blank,
-    check_carry,
-    check_inputs,
     latest,
-    lengths_within,
     state_dtype,
 )
 from surnn_jax.typing import Array
@@ -89,14 +87,7 @@ class Mamba(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        check_inputs("Mamba", x, seq_lengths)
-        start = self.initial_carry(x.shape[:1])
-        if initial_carry is not None:
-            check_carry("Mamba", initial_carry, start)
-            start = initial_carry
-        wide = state_dtype(self.param_dtype)
-        compute = self.dtype or wide
-        lengths = lengths_within(x, seq_lengths)
+        start, lengths, wide, compute = begin("Mamba", self, x, initial_carry, seq_lengths)
         x = blank(x.astype(compute), lengths)
 
         inner, ranks = self.expand * self.features, -(-self.features // 16)

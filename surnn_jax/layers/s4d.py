@@ -9,12 +9,9 @@ import jax.numpy as jnp
 
 from surnn_jax.layers.contract import (
     GatedOutput,
+    begin,
     blank,
-    check_carry,
-    check_inputs,
     complex_dtype,
-    lengths_within,
-    state_dtype,
 )
 from surnn_jax.typing import Array
 
@@ -82,17 +79,10 @@ class S4D(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        check_inputs("S4D", x, seq_lengths)
-        batch, steps, inputs = x.shape
+        start, lengths, wide, compute = begin("S4D", self, x, initial_carry, seq_lengths)
+        steps, inputs = x.shape[1:]
         if inputs != self.features:
             raise ValueError(f"S4D: inputs must be {self.features} wide, as outputs, got {inputs}")
-        start = self.initial_carry((batch,))
-        if initial_carry is not None:
-            check_carry("S4D", initial_carry, start)
-            start = initial_carry
-        wide = state_dtype(self.param_dtype)
-        compute = self.dtype or wide
-        lengths = lengths_within(x, seq_lengths)
         x = blank(x.astype(wide), lengths)
 
         modes = (self.features, self.state // 2)
