@@ -23,7 +23,7 @@ class Common:
     horizon: int = field(160, "Longest period of a switch, in steps")
     read: str = field("counts", "What an event switch reads: input, pair, counts")
     spread: float = field(0.5, "Standard deviation of the event weights at the start")
-    optimiser: str = field("adam", "adam, rmsprop")
+    optimiser: str = field("adam", "adam, rmsprop, adagrad")
     learning_rate: float = field(0.003, "Of the weights")
     schedule: str = field("constant", "constant, or cosine: down to 5 % at max_epochs")
     switch_scale: float = field(1.0, "Factor on it for the parameters of switches")

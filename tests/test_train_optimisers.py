@@ -1,5 +1,7 @@
 """Optimisers: what is clipped, what is scaled, and how the rate goes down."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def test_a_gradient_below_the_clip_is_left_alone():
     jax.tree.map(np.testing.assert_array_equal, small, free)
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "adagrad"])
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
 def test_switch_scale_scales_the_updates_of_switches_exactly(name, scale):
     for plain, scaled in zip(
@@ -64,7 +66,14 @@ def test_switch_scale_scales_the_updates_of_switches_exactly(name, scale):
         np.testing.assert_array_equal(scaled["out"]["w"], plain["out"]["w"])
 
 
-@pytest.mark.parametrize(("name", "stock"), [("adam", optax.adam), ("rmsprop", optax.rmsprop)])
+@pytest.mark.parametrize(
+    ("name", "stock"),
+    [
+        ("adam", optax.adam),
+        ("rmsprop", optax.rmsprop),
+        ("adagrad", functools.partial(optax.adagrad, initial_accumulator_value=0.0)),
+    ],
+)
 def test_without_clip_or_scale_it_is_the_stock_optimiser(name, stock):
     optimiser = stock(0.01)
     with jax.numpy_dtype_promotion("standard"):
@@ -99,7 +108,7 @@ def test_cosine_goes_from_the_peak_to_five_percent():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"name": "sgdd"}, "optimiser: no 'sgdd'; there are adam, rmsprop"),
+        ({"name": "sgdd"}, "optimiser: no 'sgdd'; there are adam, rmsprop, adagrad"),
         ({"schedule": "linear"}, "schedule: no 'linear'; there are constant, cosine"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"learning_rate": -1e-3}, "learning_rate must be positive, got -0.001"),

@@ -1,6 +1,7 @@
 """Optimisers by name, with a part of their own for the parameters of switches."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -8,7 +9,13 @@ import optax
 
 from surnn_jax.typing import Params
 
-_RULES = {"adam": optax.scale_by_adam, "rmsprop": optax.scale_by_rms}
+_RULES = {
+    "adam": optax.scale_by_adam,
+    "rmsprop": optax.scale_by_rms,
+    # Optax begins the sum of squares at 0.1, which gradients of a softmax over many words never
+    # reach; it begins at nothing, as published.
+    "adagrad": functools.partial(optax.scale_by_rss, initial_accumulator_value=0.0),
+}
 _SCHEDULES = ("constant", "cosine")
 _FLOOR = 0.05  # where the cosine ends, as a share of its peak
 
@@ -18,7 +25,8 @@ class OptimiserConfig:
     """How parameters are updated.
 
     Attributes:
-        name: ``adam`` or ``rmsprop``, with Optax's other constants.
+        name: ``adam``, ``rmsprop`` or ``adagrad`` (Duchi et al. 2011, JMLR 12; it remembers one
+            number a weight, and suits words that come seldom), with Optax's other constants.
         learning_rate: the peak rate.
         schedule: ``constant``, or ``cosine`` down to 5 % of the peak at `total_steps`.
         total_steps: length of the cosine in steps, `warmup` included.
