@@ -1,4 +1,4 @@
-"""What the configurations of all experiments share: the switch and the training."""
+"""What configurations of experiments share: the switch, the training, one recurrent layer."""
 
 import dataclasses
 from typing import Any
@@ -33,3 +33,28 @@ class Common:
     max_epochs: int = field(200, "The most epochs")
     patience: int = field(15, "Epochs without a better validation figure before it stops")
     seed: int = field(0, "Of everything random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Single(Common):
+    """One recurrent layer below a read-out: music and speech."""
+
+    cell: str = field("gru", "A cell of surnn_jax.cells")
+    features: int | None = field(None, "Neurons; by default the paper's size for the cell")
+    weight_noise: float = field(0.0, "Standard deviation of noise on the cell's matrices")
+
+    @property
+    def kinds(self) -> str:
+        """The cell, as records name it."""
+        return self.cell
+
+    @property
+    def switch_name(self) -> str:
+        """The switch, as records name it."""
+        return self.switch + "-frozen" * self.frozen
+
+    @property
+    def unit(self) -> str:
+        """A short name for the unit, such as ``gru`` or ``gru-fourier-frozen``."""
+        parts = [self.cell] if self.switch == "none" else [self.cell, self.switch]
+        return "-".join([*parts, "frozen"] if self.frozen else parts)

@@ -298,7 +298,7 @@ def _limits(runs: Iterable[_Run]) -> tuple[float, float, bool]:
 
 
 _FEW = 8
-_UNITS = {"nll": "negative log-likelihood [nats a frame]"}
+_UNITS = {"nll": "negative log-likelihood [nats a step]"}
 
 
 def _roll(name: str, roll: np.ndarray) -> np.ndarray:

@@ -1,15 +1,29 @@
 """Runs the configurations that a command line asks for, each in a folder of its own."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from experiments import figures
-from experiments.config import Common
+from data.batches import Batches
+from experiments import figures, records
+from experiments.config import Common, Single
 from experiments.records import Record
 from surnn_jax import train
+
+
+class Prepared(NamedTuple):
+    """What a run needs beside its configuration.
+
+    Attributes:
+        task: what is trained.
+        feeds: batches by split.
+    """
+
+    task: train.Task
+    feeds: dict[str, Batches]
 
 
 def plans(
@@ -45,6 +59,121 @@ def plans(
 def count(params: Any) -> int:
     """How many numbers a tree of parameters holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def fit(
+    experiment: str, config: Single, prepared: Prepared, workdir: Path, command: str
+) -> tuple[train.Fit, Record]:
+    """Trains one recurrent layer in `workdir`, or finishes it, and writes its record there.
+
+    Args:
+        experiment: its name.
+        config: what is asked for.
+        prepared: what it means.
+        workdir: the run's folder.
+        command: for the record.
+    """
+    task, feeds = prepared
+    settings, optimiser = plans(config, "nll", feeds["train"].steps_per_epoch)
+    done = train.fit(
+        task,
+        train.make_optimiser(optimiser),
+        batches=feeds["train"].batch,
+        steps_per_epoch=feeds["train"].steps_per_epoch,
+        evaluation=feeds["valid"].evaluation,
+        settings=settings,
+        workdir=workdir,
+        config={"experiment": experiment, **dataclasses.asdict(config)},
+    )
+    record = record_of(
+        experiment,
+        config,
+        prepared,
+        done.params,
+        best_epoch=done.best_epoch,
+        steps=done.steps,
+        seconds=done.seconds,
+        command=command,
+    )
+    records.write(record, workdir)
+    return done, record
+
+
+def record_of(
+    experiment: str, config: Single, prepared: Prepared, params: Any, **measured: Any
+) -> Record:
+    """Scores parameters on every split, for the record of a run of one recurrent layer.
+
+    Args:
+        experiment: its name.
+        config: what was asked for.
+        prepared: what it means.
+        params: those to score.
+        **measured: the fields of `Record` that nobody can work out afterwards: best_epoch, steps,
+            seconds, command.
+    """
+    scores = scores_of(prepared, params)
+    return Record(
+        experiment=experiment,
+        dataset=config.dataset,
+        cell=config.cell,
+        switch=config.switch_name,
+        seed=config.seed,
+        parameters=count(params),
+        recurrent_parameters=count(params["recurrent"]),
+        update_rate=scores["test"]["update_rate"],
+        metrics=_recorded(scores),
+        config=dataclasses.asdict(config),
+        versions=records.versions(),
+        **measured,
+    )
+
+
+def scores_of(prepared: Prepared, params: Any) -> dict[str, dict[str, float]]:
+    """The metrics of every split."""
+    return {
+        split: train.score(prepared.task, params, feed.evaluation())
+        for split, feed in prepared.feeds.items()
+    }
+
+
+class Again:
+    """A finished run of one recurrent layer, to be scored again.
+
+    Attributes:
+        task: what was trained.
+        first: a batch, for the shapes.
+    """
+
+    def __init__(self, prepared: Prepared):
+        self._prepared = prepared
+        self.task = prepared.task
+        self.first = prepared.feeds["train"].batch(0)
+
+    def metrics(self, params: Any) -> dict[str, float]:
+        """What the record holds."""
+        return _recorded(scores_of(self._prepared, params))
+
+
+def _recorded(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{split}_nll": values["nll"] for split, values in scores.items()}
+
+
+def summary(done: Mapping[str, Record]) -> str:
+    """A table of finished runs of one recurrent layer, for the terminal."""
+    first = next(iter(done.values()))
+    width = max(14, *(len(name) + 2 for name in done))
+    head = (
+        f"{'run':<{width}}{'test':>8}{'valid':>8}{'train':>8}{'rate':>7}{'parameters':>12}{'s':>7}"
+    )
+    lines = [f"{records.headline(first)[0]}, lower is better ({first.dataset})", head]
+    for name, r in done.items():
+        test, valid, fitted = (r.metrics[f"{split}_nll"] for split in ("test", "valid", "train"))
+        lines.append(
+            f"{name or r.cell:<{width}}{test:8.3f}{valid:8.3f}{fitted:8.3f}{r.update_rate:7.2f}"
+            f"{r.recurrent_parameters:12,d}{r.seconds:7.1f}"
+        )
+    return "\n".join(lines)
 
 
 def go(

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.config import Common, field
+from experiments.config import Single, field
 
 FEATURES = {
     "tanh": 100,
@@ -17,26 +17,8 @@ FEATURES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Common):
+class Config(Single):
     """All that decides the numbers of a run; every field is a flag."""
 
     dataset: str = field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
     cell: str = field("gru", ", ".join(FEATURES))
-    features: int | None = field(None, "Neurons; by default the paper's size for the cell")
-    weight_noise: float = field(0.0, "Standard deviation of noise on the cell's matrices")
-
-    @property
-    def kinds(self) -> str:
-        """The cell, as records name it."""
-        return self.cell
-
-    @property
-    def switch_name(self) -> str:
-        """The switch, as records name it."""
-        return self.switch + "-frozen" * self.frozen
-
-    @property
-    def unit(self) -> str:
-        """A short name for the unit, such as ``gru`` or ``gru-fourier-frozen``."""
-        parts = [self.cell] if self.switch == "none" else [self.cell, self.switch]
-        return "-".join([*parts, "frozen"] if self.frozen else parts)

@@ -1,6 +1,5 @@
 """What the music experiment does with its configurations: train, score, draw, play, record."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ import numpy as np
 
 import data
 from data.batches import Batches
-from experiments import figures, launch, records, sound
+from experiments import figures, launch, sound
 from experiments.music_config import Config
 from experiments.music_task import carry_on, look_inside, look_through, model_of, task_of
+from experiments.records import Record
 from surnn_jax import train
 
 EXPERIMENT = "music"
@@ -40,12 +40,7 @@ def go(
     """
     # All of them, before any of them trains for minutes.
     for config in runs.values():
-        data.source_of(config.dataset)
-        launch.plans(config, "nll", 1)
-        model_of(config)
-        for field, least in (("batch_size", 1), ("seed", 0), ("weight_noise", 0)):
-            if getattr(config, field) < least:
-                raise ValueError(f"{field} must be at least {least}, got {getattr(config, field)}")
+        refuse_bad(config)
     (first, *_) = runs.values()
     launch.go(
         EXPERIMENT,
@@ -54,95 +49,55 @@ def go(
         name=preset or f"{first.dataset}-{first.unit}-{first.seed}",
         workdir=workdir,
         metric="nll",
-        summary=summary,
+        summary=launch.summary,
     )
 
 
-def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> records.Record:
-    """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
+def refuse_bad(config: Config) -> None:
+    """Refuses a configuration before anything is read or compiled.
+
+    Raises:
+        ValueError: what is wrong and what would be right.
+    """
+    data.source_of(config.dataset)
+    launch.plans(config, "nll", 1)
+    model_of(config)
+    for field, least in (("batch_size", 1), ("seed", 0), ("weight_noise", 0)):
+        if getattr(config, field) < least:
+            raise ValueError(f"{field} must be at least {least}, got {getattr(config, field)}")
+
+
+def prepare(config: Config, data_dir: str | None) -> launch.Prepared:
+    """Reads the data that a configuration names, and makes the task of it.
+
+    Raises:
+        ValueError: bad configuration or data.
+        OSError: data that are missing; the message names the command that prepares them.
+    """
+    refuse_bad(config)
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+    feeds = {
+        # Few padded lengths, since each is compiled for.
+        name: Batches(split.columns, config.batch_size, config.seed, growth=2.0)
+        for name, split in splits.items()
+    }
     task = task_of(config, look_through(splits["train"]["x"], config.batch_size))
-    batches = batches_of(config, splits)
-    settings, optimiser = launch.plans(config, "nll", batches["train"].steps_per_epoch)
-    fit = train.fit(
-        task,
-        train.make_optimiser(optimiser),
-        batches=batches["train"].batch,
-        steps_per_epoch=batches["train"].steps_per_epoch,
-        evaluation=batches["valid"].evaluation,
-        settings=settings,
-        workdir=workdir,
-        config={"experiment": EXPERIMENT, **dataclasses.asdict(config)},
-    )
-    scores = scores_of(task, fit.params, batches)
-    record = records.Record(
-        experiment=EXPERIMENT,
-        dataset=config.dataset,
-        cell=config.cell,
-        switch=config.switch_name,
-        parameters=launch.count(fit.params),
-        recurrent_parameters=launch.count(fit.params["recurrent"]),
-        update_rate=scores["test"]["update_rate"],
-        metrics=_recorded(scores),
-        best_epoch=fit.best_epoch,
-        steps=fit.steps,
-        seconds=fit.seconds,
-        seed=config.seed,
-        config=dataclasses.asdict(config),
-        versions=records.versions(),
-        command=command,
-    )
-    records.write(record, workdir)
-    _show(config, fit, splits["test"], workdir)
+    return launch.Prepared(task, feeds)
+
+
+def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> Record:
+    """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
+    prepared = prepare(config, data_dir)
+    fit, record = launch.fit(EXPERIMENT, config, prepared, workdir, command)
+    _show(config, fit, data.load(config.dataset, "test", data_dir), workdir)
     return record
 
 
-def batches_of(config: Config, splits: Mapping[str, data.Split]) -> dict[str, Batches]:
-    """Batches of every split; few padded lengths, since each is compiled for."""
-    size, seed = config.batch_size, config.seed
-    return {name: Batches(split.columns, size, seed, growth=2.0) for name, split in splits.items()}
-
-
-def scores_of(task, params, batches: Mapping[str, Batches]) -> dict[str, dict[str, float]]:
-    """The metrics of every split."""
-    return {name: train.score(task, params, b.evaluation()) for name, b in batches.items()}
-
-
-class Again:
-    """A finished run, to be scored again.
-
-    Attributes:
-        task: what was trained.
-        first: a batch, for the shapes.
-    """
+class Again(launch.Again):
+    """A finished run, to be scored again."""
 
     def __init__(self, config: Mapping[str, Any], data_dir: str | None):
-        config = Config(**config)
-        splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
-        self.task = task_of(config, look_through(splits["train"]["x"], config.batch_size))
-        self._batches = batches_of(config, splits)
-        self.first = self._batches["train"].batch(0)
-
-    def metrics(self, params: Any) -> dict[str, float]:
-        """What the record holds."""
-        return _recorded(scores_of(self.task, params, self._batches))
-
-
-def _recorded(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {f"{split}_nll": values["nll"] for split, values in scores.items()}
-
-
-def summary(done: Mapping[str, records.Record]) -> str:
-    """A table of finished runs, for the terminal."""
-    head = f"{'run':<14}{'test':>8}{'valid':>8}{'train':>8}{'rate':>7}{'parameters':>12}{'s':>7}"
-    lines = [f"nats a frame, lower is better ({next(iter(done.values())).dataset})", head]
-    for name, r in done.items():
-        test, valid, fitted = (r.metrics[f"{split}_nll"] for split in ("test", "valid", "train"))
-        lines.append(
-            f"{name or r.cell:<14}{test:8.3f}{valid:8.3f}{fitted:8.3f}{r.update_rate:7.2f}"
-            f"{r.recurrent_parameters:12,d}{r.seconds:7.1f}"
-        )
-    return "\n".join(lines)
+        super().__init__(prepare(Config(**config), data_dir))
 
 
 def _show(config: Config, fit: train.Fit, test: data.Split, workdir: Path) -> None:

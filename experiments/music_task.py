@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import units
 from experiments.music_config import FEATURES, Config
-from surnn_jax import cells, switches
+from surnn_jax import switches
 from surnn_jax.layers import FramePredictor
 from surnn_jax.train import Task
 from surnn_jax.train.task import Metrics
@@ -18,39 +19,14 @@ from surnn_jax.typing import Array, Params
 KEYS = 88
 
 
-def switch_of(config: Config) -> switches.Switch | None:
-    """The switch that a configuration describes.
-
-    Raises:
-        ValueError: an unknown name, or a number out of range.
-    """
-    if config.switch == "none":
-        return None
-    if config.switch not in switches.SWITCHES:
-        there = ", ".join(["none", *switches.SWITCHES])
-        raise ValueError(f"unknown switch {config.switch!r}; one of: {there}")
-    own = {"read": config.read, "spread": config.spread} if config.switch == "event" else {}
-    return switches.SWITCHES[config.switch](
-        config.horizon,
-        harmonics=config.harmonics,
-        rate=config.rate,
-        gate=switches.get_gate(config.gate),
-        frozen=config.frozen,
-        **own,
-    )
-
-
 def model_of(config: Config) -> FramePredictor:
     """The model that a configuration describes.
 
     Raises:
         ValueError: an unknown name, or a number out of range.
     """
-    cell = cells.get(config.cell)
-    features = FEATURES[config.cell] if config.features is None else config.features
-    if features < 1:
-        raise ValueError(f"features must be at least 1, got {features}")
-    return FramePredictor(cell, features, KEYS, switch_of(config))
+    cell, features, switch = units.layer_of(config, FEATURES)
+    return FramePredictor(cell, features, KEYS, switch)
 
 
 def frames(batch: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
@@ -97,22 +73,6 @@ def look_through(pieces: Sequence[np.ndarray], batch_size: int) -> Pieces:
     return Pieces(logit, (len(rolls) - len(pieces)) / batches)
 
 
-def noisy(params: Params, key: Array, deviation: float) -> Params:
-    """Parameters with Gaussian noise on the cell's matrices, biases left alone.
-
-    The regulariser of Chung et al. 2014, section 4.2, there with a deviation of 0.075: one draw a
-    step, gradients taken at the noisy weights and applied to the clean ones.
-    """
-    leaves, form = jax.tree.flatten(params["recurrent"]["cell"])
-    keys = jax.random.split(key, len(leaves))
-    leaves = [
-        w + deviation * jax.random.normal(k, w.shape, w.dtype) if w.ndim == 2 else w
-        for w, k in zip(leaves, keys, strict=True)
-    ]
-    cell = jax.tree.unflatten(form, leaves)
-    return {**params, "recurrent": {**params["recurrent"], "cell": cell}}
-
-
 def task_of(config: Config, pieces: Pieces) -> Task:
     """The three functions that the trainer wants.
 
@@ -130,7 +90,7 @@ def task_of(config: Config, pieces: Pieces) -> Task:
 
     def loss(params, batch, key):
         if config.weight_noise:
-            params = noisy(params, key, config.weight_noise)
+            params = units.noisy(params, key, config.weight_noise)
         measured = measure(model, params, batch)
         (nats, weight), (rate, _) = measured["nll"], measured["update_rate"]
         penalty = switches.rate_penalty(rate / weight, config.rate)

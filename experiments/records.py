@@ -103,7 +103,8 @@ def read(path: str | os.PathLike) -> Record:
 def headline(record: Record, split: str = "test") -> tuple[str, float]:
     """The figure that people compare: what it is, and its value.
 
-    ``nats a frame`` for music; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
+    ``nats a frame`` for music; ``nats a step`` of ten samples for speech, negative where the
+    density exceeds 1; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
     error`` or, for Mackey-Glass, ``relative error``, the root of its share of the mean square of
     the targets.
 
@@ -113,6 +114,8 @@ def headline(record: Record, split: str = "test") -> tuple[str, float]:
     metrics = record.metrics
     if record.experiment == "music":
         return "nats a frame", metrics[f"{split}_nll"]
+    if record.experiment == "speech":
+        return "nats a step", metrics[f"{split}_nll"]
     if f"{split}_error" in metrics:
         return "accuracy, %", 100 * (1 - metrics[f"{split}_error"])
     if record.dataset == "mackey_glass":

@@ -170,7 +170,9 @@ def run_model(
     if problem.kind == "match":
         arguments = (x, lengths, frames(problem, batch["x2"]), batch["lengths_x2"])
     elif problem.kind == "language":
-        arguments, more = (x, batch["y"], lengths), {**more, "carry": memory}
+        # Of a stream only its end is short, which nothing follows. With lengths, every row would
+        # have a clock of its own, and its switches a table of their own.
+        arguments, more = (x, batch["y"]), {**more, "carry": memory}
     elif problem.kind in ("recall", "regress"):
         arguments, more = (x, lengths), {**more, "last": problem.ends}
     else:
@@ -229,7 +231,7 @@ def task_of(config: Config, problem: Problem) -> Task:
             # The second sequence is only shown its shape: the towers are one.
             inputs = (x, lengths, frames(problem, batch["x2"]), batch["lengths_x2"])
         elif problem.kind == "language":
-            inputs = (x, batch["y"], lengths)
+            inputs = (x, batch["y"])
         else:
             inputs = (x, lengths)
         return model.init(key, *inputs)["params"]

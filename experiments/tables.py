@@ -1,8 +1,8 @@
-"""Prints the results of a suite as Markdown: python -m experiments.tables --suite=music|surnn
+"""Prints the results of a suite as Markdown: python -m experiments.tables --suite=music|surnn|chung
 
-Reads the records in experiments/results/SUITE/*.json and, with --results=DIR, every result.json
-below DIR. A run below DIR takes the place of a record with the same configuration and seed. Cells
-that nobody has run hold a dash.
+Reads the records in experiments/results/SUITE and, with --results=DIR, every result.json below DIR.
+A run below DIR takes the place of a record with the same configuration and seed. Cells that nobody
+has run hold a dash.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from absl import flags
 
 from data import cli
 from experiments import records
+from experiments.protocols import FOUND, SEARCH, split_off
 from experiments.records import Record, headline
 from experiments.suites import SUITES, Suite
 
@@ -29,15 +30,17 @@ _HEAD = (
     "unit", "published test", "test", "valid", "parameters", "updated, %", "seconds", "n", "runs",
 )  # fmt: skip
 
-_SUITE = flags.DEFINE_string("suite", None, f"What to print: {', '.join(SUITES)}")
-_RESULTS = flags.DEFINE_string("results", None, "Folder with the result.json of further runs")
-
 
 def main() -> None:
     """Prints the tables that the flags ask for."""
-    if _SUITE.value not in SUITES:
-        raise ValueError(f"--suite should be one of: {', '.join(SUITES)}; got {_SUITE.value}")
-    print(markdown(SUITES[_SUITE.value], collect(_SUITE.value, _RESULTS.value)))
+    name, results = flags.FLAGS.suite, flags.FLAGS.results
+    if name not in SUITES:
+        raise ValueError(f"--suite should be one of: {', '.join(SUITES)}; got {name}")
+    # It imports this module, which is the program here.
+    from experiments import search_tables
+
+    show = search_tables.markdown if name == "chung" else markdown
+    print(show(SUITES[name], collect(name, results)))
 
 
 def collect(suite: str, results: str | Path | None = None) -> list[Record]:
@@ -47,12 +50,13 @@ def collect(suite: str, results: str | Path | None = None) -> list[Record]:
         FileNotFoundError: there is no folder `results`, or no result in it.
         ValueError: a damaged record, or two different ones of one configuration and seed.
     """
-    found = _distinct(suite, sorted((RESULTS / suite).glob("*.json")))
+    home = RESULTS / suite
+    found = distinct(suite, sorted({*home.glob("*.json"), *home.rglob(records.FILE)}))
     if results is not None:
         paths = sorted(Path(results).rglob(records.FILE))
         if not paths:
             raise FileNotFoundError(f"{results}: no {records.FILE} in or below this folder")
-        found |= _distinct(suite, paths)
+        found |= distinct(suite, paths)
     return list(found.values())
 
 
@@ -65,10 +69,10 @@ def markdown(suite: Suite, results: Iterable[Record]) -> str:
         return record.dataset, suite.smaller(record.dataset, record.config)
 
     places = {place_of(record) for record in results}
-    published = {dataset for dataset, _, _ in suite.published}
+    quoted = {dataset for dataset, _, _ in suite.published}
     some = {dataset for dataset, _ in places}
     # Of a task that was only run smaller, and is published nowhere, there is nothing to show.
-    places |= {(name, "") for name in suite.datasets if name in published or name not in some}
+    places |= {(name, "") for name in suite.datasets if name in quoted or name not in some}
     known = list(suite.datasets)
 
     def order(place):
@@ -88,14 +92,20 @@ def markdown(suite: Suite, results: Iterable[Record]) -> str:
     return "\n\n".join(parts)
 
 
-def _distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
-    """The records of a suite, by all that decides their numbers."""
+def distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
+    """The records of a suite, by all that decides their numbers.
+
+    Raises:
+        ValueError: a damaged record, or two different ones of one configuration and seed.
+    """
     seen: dict[tuple, tuple[Path, Record]] = {}
     for path in paths:
         record = records.read(path)
-        if record.experiment not in SUITES[suite].experiments:
+        if not _belongs(suite, record):
             continue
-        record = record._replace(config=_whole(SUITES[suite].config, record.config, path))
+        record = record._replace(
+            config=_whole(SUITES[suite].configs[record.experiment], record.config, path)
+        )
         try:
             headline(record), headline(record, "valid")
         except KeyError as error:
@@ -110,16 +120,31 @@ def _distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
     return {key: record for key, (_, record) in seen.items()}
 
 
+def _belongs(suite: str, record: Record) -> bool:
+    """Searches have a suite of their own, and single runs on speech stand in it too."""
+    if record.experiment not in SUITES[suite].configs:
+        return False
+    searched = SEARCH in record.config
+    return searched or record.experiment == "speech" if suite == "chung" else not searched
+
+
 def _whole(kind: type, config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """A configuration with the fields that came after the run, whose defaults are what it had."""
+    config, found = split_off(config)
     known = {field.name for field in dataclasses.fields(kind)}
     if gone := sorted(config.keys() - known):
         raise ValueError(f"{path}: its configuration has {', '.join(gone)}, which no run has now")
-    return dataclasses.asdict(kind(**config))
+    return dataclasses.asdict(kind(**config)) | ({} if found is None else {SEARCH: found})
 
 
 def _settings(record: Record) -> dict[str, Any]:
-    return {name: value for name, value in record.config.items() if name != "seed"}
+    """What repetitions have in common; of a winner, all but what it was chosen by or came to."""
+    settings = {name: value for name, value in record.config.items() if name != "seed"}
+    if SEARCH in settings:
+        found = settings[SEARCH]
+        settings[SEARCH] = {name: found[name] for name in FOUND if name in found}
+        settings |= dict.fromkeys(("learning_rate", "weight_decay"))
+    return settings
 
 
 def _configuration(record: Record) -> str:
@@ -136,26 +161,33 @@ def _table(
     """
     usual = _usual(ours)
     others = sorted({(record.cell, record.switch) for record in ours} - suite.units.keys())
-    lines, missing = [_line(_HEAD), _line(["---", *["---:"] * (len(_HEAD) - 1)])], []
+    lines, missing = [line(_HEAD), line(["---", *["---:"] * (len(_HEAD) - 1)])], []
     for cell, switch in (*suite.units, *others):
         unit = suite.units.get((cell, switch), cell if switch == "none" else f"{cell}, {switch}")
-        published, key = "none", (dataset, cell, switch)
-        if whole and key in suite.published:
-            source = "verified" if key in suite.verified else suite.source
-            published = f"{suite.published[key]:.2f} ({source})"
+        said = published(suite, dataset, cell, switch) if whole else "none"
         of_unit = [record for record in ours if (record.cell, record.switch) == (cell, switch)]
-        if not of_unit and published == "none":
+        if not of_unit and said == "none":
             missing.append(unit)
             continue
         for label, runs in _repetitions(of_unit, usual) or [("", [])]:
             cells = _results(runs, commands) if runs else [EMPTY] * len(_HEAD[2:])
-            lines.append(_line([f"{unit}; {label}" if label else unit, published, *cells]))
+            lines.append(line([f"{unit}; {label}" if label else unit, said, *cells]))
     text = "\n".join(lines if len(lines) > 2 else [])
     left = f"Not run yet: {'; '.join(missing)}." if missing else ""
     return "\n\n".join(filter(None, (text, left)))
 
 
-def _line(cells: Iterable[str]) -> str:
+def published(suite: Suite, dataset: str, cell: str, switch: str) -> str:
+    """The published figure and how far to trust it, or ``none``."""
+    key = (dataset, cell, switch)
+    if key not in suite.published:
+        return "none"
+    source = "verified" if key in suite.verified else suite.source
+    return f"{suite.published[key]:.2f} ({source})"
+
+
+def line(cells: Iterable[str]) -> str:
+    """A row of a table."""
     return f"| {' | '.join(cells)} |"
 
 
@@ -221,4 +253,7 @@ def _spread(values: Sequence[float], text: Callable[[float], str]) -> str:
 
 
 if __name__ == "__main__":
+    # Here and not above: the module is imported beside the program, too.
+    flags.DEFINE_string("suite", None, f"What to print: {', '.join(SUITES)}")
+    flags.DEFINE_string("results", None, "Folder with the result.json of further runs")
     cli.run(main)

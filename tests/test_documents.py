@@ -26,7 +26,8 @@ def test_readme_runs_from_top_to_bottom():
     assert names["logits"].shape == (8, 10)
     assert names["outputs"].shape == (8, 784, 64)
     assert names["result"].table.shape == names["result"].outputs.shape == (784, 8, 64)
-    assert 500 < names["perplexity"] < 2000  # of 1,000 words, before any training
+    # Of 1,000 words, before any training: scores of unit variance cost half a nat.
+    assert 500 < names["perplexity"] < 3000
     # Thresholds were set by this very batch.
     assert abs(names["result"].rate - 0.05) < 0.005
 

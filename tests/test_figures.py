@@ -64,7 +64,7 @@ def test_learning_curves_mark_the_first_best_epoch(tmp_path):
     assert checked.get_label() == "best 8.250 at epoch 3"
     assert points(lower.lines[0]) == (epochs, [50.0] * 5)
     assert lower.get_ylim() == (0, 100)
-    assert "nats a frame" in upper.get_ylabel()
+    assert "nats a step" in upper.get_ylabel()
     assert lower.get_xlabel() == "epoch"
     # In the file: the dot has the colour of the curve.
     assert near(reader(path)(upper, 3, 8.25), figures.BLUE)

@@ -145,8 +145,7 @@ def test_a_missing_record_is_named(tmp_path):
 
 
 SMALL = tables.Suite(
-    experiments=("music",),
-    config=music_config.Config,
+    configs={"music": music_config.Config},
     datasets={"jsb": "JSB Chorales", "nottingham": "Nottingham"},
     units={("tanh", "none"): "tanh", ("gru", "none"): "GRU", ("gru", "fourier"): "suGRU"},
     published={
@@ -339,7 +338,7 @@ def test_the_program_prints_the_table(tmp_path):
     ("arguments", "words"),
     [
         ([], "--suite should be one of: music"),
-        (["--suite=speech"], "--suite should be one of: music, surnn; got speech"),
+        (["--suite=speech"], "--suite should be one of: music, surnn, chung; got speech"),
         (["--suite=music", "--results={}/none"], "none: no result.json in or below"),
         (["--suite=music", "--results={}"], "result.json: damaged, not whole JSON"),
         (["--suite=music", "--nonsense=1"], "nonsense"),

@@ -86,3 +86,26 @@ def test_a_stopped_run_goes_on_with_its_memory(whole, tmp_path):
 
 def test_input_share_is_a_share(whole):
     assert all(0 <= line["input_share"] < 1 for line in whole.history)
+
+
+@pytest.mark.parametrize("part", ["loss", "evaluate"])
+def test_a_memory_that_would_not_fit_its_checkpoint_is_refused_before_it_trains(part, tmp_path):
+    def grows(memory):
+        return {**memory, "batches": memory["batches"][None]}
+
+    def longer(*args):
+        value, (measured, memory) = loss(*args)
+        return value, (measured, grows(memory))
+
+    def further(*args):
+        measured, memory = evaluate(*args)
+        return measured, grows(memory)
+
+    task = REMEMBERS._replace(**{part: {"loss": longer, "evaluate": further}[part]})
+    with pytest.raises(ValueError, match="the memory must keep its shapes") as caught:
+        fit(tmp_path, task=task)
+    assert str(caught.value) == (
+        f"Task.{part}: the memory must keep its shapes and dtypes; batches was int32[] and became "
+        "int32[1]"
+    )
+    assert not (tmp_path / "checkpoints").exists()

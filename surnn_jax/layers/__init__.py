@@ -9,7 +9,8 @@ from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
 from surnn_jax.layers.mixers import Options
-from surnn_jax.layers.models import FramePredictor
+from surnn_jax.layers.mixture import GaussianMixture
+from surnn_jax.layers.models import FramePredictor, WaveformPredictor
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.layers.s4d import S4D
 from surnn_jax.layers.sequence import Classifier, LanguageModel, Matcher, Tagger
@@ -24,6 +25,7 @@ __all__ = [
     "Classifier",
     "FramePredictor",
     "GatedFeedForward",
+    "GaussianMixture",
     "LanguageModel",
     "Mamba",
     "Mamba2",
@@ -32,4 +34,5 @@ __all__ = [
     "Recurrent",
     "Tagger",
     "UnitCell",
+    "WaveformPredictor",
 ]

@@ -204,7 +204,9 @@ class LanguageModel(nn.Module):
         backbone: with encoder ``embed``, over the vocabulary.
         cutoffs: where the tails of an adaptive softmax begin (:class:`.AdaptiveSoftmax`; tokens
             must be numbered by frequency); empty for a full softmax.
-        tied: whether the weights of the softmax are those of the embedding.
+        tied: whether the weights of the softmax are those of the embedding. The outputs then
+            pass a square matrix first: the residual path brings the word itself to the softmax,
+            which by its own vector would score itself highest.
         dropout: share of the last outputs that is dropped.
     """
 
@@ -217,6 +219,8 @@ class LanguageModel(nn.Module):
         if self.backbone.encoder != "embed":
             raise ValueError("a language model takes the encoder 'embed'")
         self.drop = nn.Dropout(self.dropout)
+        if self.tied:
+            self.square = nn.Dense(self.backbone.features, use_bias=False)
         if self.cutoffs:
             self.softmax = AdaptiveSoftmax(self.backbone.vocabulary, self.cutoffs)
         elif not self.tied:
@@ -245,9 +249,9 @@ class LanguageModel(nn.Module):
             train: whether to drop.
         """
         encoded = self.backbone(x, lengths, carry, train)
-        h = self.drop(encoded.outputs, deterministic=not train)
+        h = self._read(self.drop(encoded.outputs, deterministic=not train))
         if self.cutoffs:
-            found = self.softmax(_wide(h), y, self._vectors())
+            found = self.softmax(h, y, self._vectors())
         else:
             table = nn.log_softmax(self._logits(h))
             found = jnp.take_along_axis(table, y[..., None], axis=-1)[..., 0]
@@ -256,20 +260,24 @@ class LanguageModel(nn.Module):
     def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
         """Log-probabilities ``[B, V]`` of the token after ``x [B]``."""
         carry, h = self.backbone.step(carry, x)
+        h = self._read(h)
         if self.cutoffs:
-            return carry, self.softmax.log_probs(_wide(h), self._vectors())
+            return carry, self.softmax.log_probs(h, self._vectors())
         return carry, nn.log_softmax(self._logits(h))
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
         """The carry from which a stream begins."""
         return self.backbone.initial_carry(batch_shape)
 
+    def _read(self, h):
+        return self.square(_wide(h)) if self.tied else _wide(h)
+
     def _vectors(self):
         return self.backbone.vectors() if self.tied else None
 
     def _logits(self, h):
         if not self.tied:
-            return self.head(_wide(h))
+            return self.head(h)
         logits = _wide(self.backbone.attend(h))
         return logits + self.bias.reshape((1,) * (logits.ndim - 1) + (-1,))
 

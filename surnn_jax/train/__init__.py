@@ -1,6 +1,7 @@
 """Training: a loop that knows neither the model nor the data, and loses nothing.
 
-`fit` trains a `Task` and keeps its checkpoints, metrics and bookkeeping in one folder.
+`fit` trains a `Task` and keeps its checkpoints, metrics and bookkeeping in one folder;
+`fit_population` trains several at once that differ in rates and seeds.
 """
 
 from surnn_jax.train.checkpoint import DamagedError
@@ -8,6 +9,7 @@ from surnn_jax.train.interrupt import Interrupted
 from surnn_jax.train.loop import Fit, fit
 from surnn_jax.train.optimisers import OptimiserConfig
 from surnn_jax.train.optimisers import make as make_optimiser
+from surnn_jax.train.population import Member, Outcome, Population, fit_population
 from surnn_jax.train.score import score
 from surnn_jax.train.settings import Settings
 from surnn_jax.train.task import Task
@@ -16,10 +18,14 @@ __all__ = [
     "DamagedError",
     "Fit",
     "Interrupted",
+    "Member",
     "OptimiserConfig",
+    "Outcome",
+    "Population",
     "Settings",
     "Task",
     "fit",
+    "fit_population",
     "make_optimiser",
     "score",
 ]

@@ -19,7 +19,6 @@ import jax
 import orbax.checkpoint as ocp
 
 from surnn_jax.train.metrics import write_text
-from surnn_jax.train.state import TrainState
 from surnn_jax.typing import Params
 
 MANIFEST = "MANIFEST.sha256"
@@ -119,7 +118,7 @@ def read(folder: Path, item: str, like: Any) -> Any:
     Raises:
         ValueError: the checkpoint holds other arrays; the first that differs is named.
     """
-    stored, wanted = read_record(folder)["arrays"][item], _shapes(like)
+    stored, wanted = read_record(folder)["arrays"][item], shapes(like)
     for name in sorted(stored.keys() | wanted.keys()):
         if stored.get(name) != wanted.get(name):
             raise ValueError(
@@ -155,11 +154,18 @@ class Writer:
             ),
         )
 
-    def save(self, step: int, state: TrainState, best: Params, record: dict[str, Any]) -> None:
-        """Saves one step, in place of what was saved for it before."""
+    def save(self, step: int, state: Any, best: Params, record: dict[str, Any]) -> None:
+        """Saves one step, in place of what was saved for it before.
+
+        Args:
+            step: its number.
+            state: a tree of arrays, such as a `TrainState`.
+            best: the best parameters.
+            record: JSON-like.
+        """
         if step in self._manager.all_steps():
             self._manager.delete(step)
-        arrays = {"state": _shapes(state), "best": _shapes(best)}
+        arrays = _about(state=state, best=best)
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -175,6 +181,30 @@ class Writer:
     def close(self) -> None:
         """Ends Orbax's threads."""
         self._manager.close()
+
+
+def save_best(workdir: str | os.PathLike, step: int, best: Params, record: dict[str, Any]) -> None:
+    """Saves parameters alone, small, in place of all that is in the folder of checkpoints.
+
+    Args:
+        workdir: as for `find`; held by this process alone.
+        step: its number.
+        best: what :func:`read` gives for ``best``.
+        record: JSON-like, for :func:`read_record`.
+    """
+    # Orbax wants an absolute path.
+    home = Path(workdir).absolute() / "checkpoints"
+    shutil.rmtree(home, ignore_errors=True)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        args = ocp.args.Composite(
+            best=ocp.args.StandardSave(best),
+            record=ocp.args.JsonSave({"format": _FORMAT, **record, "arrays": _about(best=best)}),
+        )
+        writer.save(home / str(step), args=args)
+    # It says where it was written, which is nobody else's; that it is there is what counts.
+    for path in (home / str(step)).rglob("commit_success.txt"):
+        path.write_bytes(b"")
+    seal(home / str(step))
 
 
 def _steps(folder: Path, sealed: bool) -> list[tuple[int, Path]]:
@@ -196,7 +226,12 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _shapes(tree: Any) -> dict[str, str]:
+def _about(**items: Any) -> dict[str, dict[str, str]]:
+    return {name: shapes(tree) for name, tree in items.items()}
+
+
+def shapes(tree: Any) -> dict[str, str]:
+    """Leaf -> its dtype and shape, such as ``params/w`` -> ``float32[2, 3]``."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"

@@ -1,14 +1,14 @@
 """`fit`, the one entrance of the trainer."""
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optax
 
+from surnn_jax.train.alone import alone
 from surnn_jax.train.interrupt import Signals
 from surnn_jax.train.run import Run
 from surnn_jax.train.settings import Settings, identity
@@ -78,7 +78,7 @@ def fit(
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     ours = identity(settings, steps_per_epoch, config)
-    with _alone(workdir), Signals() as signals:
+    with alone(workdir), Signals() as signals:
         run = Run(task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir)
         with contextlib.closing(run.open(ours)):
             run.go(signals)
@@ -91,17 +91,3 @@ def fit(
         seconds=run.progress.seconds,
         history=run.progress.history,
     )
-
-
-@contextlib.contextmanager
-def _alone(workdir: Path) -> Iterator[None]:
-    """Holds the folder; the system lets go of it however the process ends."""
-    descriptor = os.open(workdir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"{workdir}: another process trains there") from None
-        yield
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,7 @@ import math
 import jax
 import optax
 
-from surnn_jax.typing import Params
+from surnn_jax.typing import Array, Params
 
 _RULES = {
     "adam": optax.scale_by_adam,
@@ -72,18 +72,31 @@ class OptimiserConfig:
             raise ValueError(f"switch_scale must not be negative, got {self.switch_scale}")
 
 
-def make(config: OptimiserConfig) -> optax.GradientTransformation:
-    """The optimiser that `config` describes."""
-    rate = config.learning_rate
+def make(
+    config: OptimiserConfig,
+    learning_rate: Array | None = None,
+    weight_decay: Array | None = None,
+) -> optax.GradientTransformation:
+    """The optimiser that `config` describes.
+
+    Args:
+        config: all that is known before compiling.
+        learning_rate: a scalar in place of the one in `config`; may be traced, so that one
+            compiled program serves many rates.
+        weight_decay: likewise.
+    """
+    peak = config.learning_rate if learning_rate is None else learning_rate
+    share = config.weight_decay if weight_decay is None else weight_decay
+    rate = peak
     if config.schedule == "cosine":
         rate = optax.cosine_decay_schedule(rate, config.total_steps - config.warmup, alpha=_FLOOR)
     if config.warmup:
-        rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+        rise = optax.linear_schedule(0.0, peak, config.warmup)
         after = rate if callable(rate) else optax.constant_schedule(rate)
         rate = optax.join_schedules([rise, after], [config.warmup])
     rule, down = _RULES[config.name](), optax.scale_by_learning_rate(rate)
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
-    decay = optax.add_decayed_weights(config.weight_decay)
+    decay = optax.add_decayed_weights(share)
     rules = {
         "weights": optax.chain(clip, rule, decay, down),
         "switch": optax.chain(rule, down, optax.scale(config.switch_scale)),

@@ -56,7 +56,12 @@ class Run:
             raise ValueError("evaluation() gives no batch")
         task, params = self.what[0], self.state.params
         memory = begin.eval_shape(task, params, first)
-        names, _ = evaluate.eval_shape(task, params, first, memory)
+        names, after = evaluate.eval_shape(task, params, first, memory)
+        _refuse_growth("evaluate", memory, after)
+        if task.memory is not None:
+            batch = self.batches(0)
+            trained, _ = train_step.eval_shape(*self.what, self.key, self.state, batch)
+            _refuse_growth("loss", self.state.memory, trained.memory)
         if self.settings.monitor not in names:
             there = ", ".join(names)
             raise ValueError(f"monitor: no metric {self.settings.monitor!r}; there are {there}")
@@ -207,3 +212,14 @@ class Run:
         values["epoch"] = self.epochs
         names = ("epoch", "train/loss", f"valid/{self.settings.monitor}", "train/update_rate")
         return {name.removeprefix("train/"): values[name] for name in names if name in values}
+
+
+def _refuse_growth(what: str, before: Any, after: Any) -> None:
+    """A memory that changes is compiled for anew, and could not be read back."""
+    was, became = checkpoint.shapes(before), checkpoint.shapes(after)
+    for name in sorted(was.keys() | became.keys()):
+        if was.get(name) != became.get(name):
+            raise ValueError(
+                f"Task.{what}: the memory must keep its shapes and dtypes; {name or 'it'} was "
+                f"{was.get(name, 'nothing')} and became {became.get(name, 'nothing')}"
+            )

@@ -60,14 +60,15 @@ def refuse_other(stored: dict[str, Any], given: dict[str, Any], workdir: str | o
         ValueError: naming the fields that differ and both their values.
     """
     for part in ("config", "settings"):
-        if found := _differences(stored[part], given[part]):
+        if found := differences(stored[part], given[part]):
             raise ValueError(
                 f"{workdir} holds a run with {'; '.join(found)}: "
                 "give another workdir, or the old values"
             )
 
 
-def _differences(stored: Any, given: Any, name: str = "") -> list[str]:
+def differences(stored: Any, given: Any, name: str = "") -> list[str]:
+    """The fields in which two nested dicts differ, in words, with both their values."""
     if not (isinstance(stored, dict) and isinstance(given, dict)):
         return [] if stored == given else [f"{name}={stored!r}, not {given!r}"]
     found = []
@@ -78,5 +79,5 @@ def _differences(stored: Any, given: Any, name: str = "") -> list[str]:
         elif key not in stored:
             found.append(f"no {field}, which is {given[key]!r} now")
         else:
-            found += _differences(stored[key], given[key], field)
+            found += differences(stored[key], given[key], field)
     return found

@@ -25,8 +25,7 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), memory)
 
 
-@functools.partial(jax.jit, static_argnames=("task", "optimiser"), donate_argnames=("state",))
-def train_step(
+def update(
     task: Task,
     optimiser: optax.GradientTransformation,
     key: Array,
@@ -40,7 +39,7 @@ def train_step(
         optimiser: how.
         key: the run's key; the loss gets it folded with the step, so that nothing random has to
             be carried or saved.
-        state: is used up: the next one takes its memory.
+        state: as :func:`init_state` or the step before gives it.
         batch: whatever `Task.loss` reads.
 
     Returns:
@@ -70,6 +69,10 @@ def train_step(
         **metrics,
     }
     return TrainState(state.step + 1, params, opt_state, memory), metrics
+
+
+train_step = jax.jit(update, static_argnames=("task", "optimiser"), donate_argnames=("state",))
+""":func:`update`, compiled; the state is used up: the next one takes its memory."""
 
 
 @functools.partial(jax.jit, static_argnames=("task",))

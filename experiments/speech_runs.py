@@ -1,0 +1,144 @@
+"""What the speech experiment does with its configurations: train, score, draw, play, record."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.io import wavfile
+
+from data.batches import Batches
+from experiments import figures, launch, speech_data, speech_figures
+from experiments.records import Record
+from experiments.speech_config import Config
+from experiments.speech_data import NEXT, SEEN, Speech
+from experiments.speech_task import carry_on, look_inside, model_of, task_of
+from surnn_jax import train
+
+EXPERIMENT = "speech"
+_PRIME, _MORE = 1.0, 1.0
+"""Seconds that a model is given at most, and seconds that it adds."""
+_SHOWN = 50
+"""Steps of a window whose prediction is drawn."""
+
+
+def go(
+    runs: Mapping[str, Config],
+    preset: str | None,
+    workdir: str | None,
+    data_dir: str | None,
+    command: str,
+) -> None:
+    """Runs every configuration in a folder of its own, then compares them.
+
+    Args:
+        runs: name -> configuration; the name ``""`` stands for `workdir` itself.
+        preset: its name, for the default of `workdir`.
+        workdir: the folder; by default below ``runs/speech``, named by what is run.
+        data_dir: folder of the originals, or None.
+        command: for the record.
+
+    Raises:
+        ValueError: bad configuration or data, or a folder of another run.
+        OSError: a folder or file is missing or cannot be read or written.
+    """
+    # All of them, before any of them trains for minutes.
+    for config in runs.values():
+        refuse_bad(config)
+    (first, *_) = runs.values()
+    launch.go(
+        EXPERIMENT,
+        runs,
+        lambda config, folder: run(config, folder, data_dir, command),
+        name=preset or f"{first.dataset}-{first.unit}-{first.seed}",
+        workdir=workdir,
+        metric="nll",
+        summary=launch.summary,
+    )
+
+
+def refuse_bad(config: Config) -> None:
+    """Refuses a configuration before anything is read or compiled.
+
+    Raises:
+        ValueError: what is wrong and what would be right.
+    """
+    speech_data.check(config)
+    launch.plans(config, "nll", 1)
+    model_of(config)
+    if config.weight_noise < 0:
+        raise ValueError(f"weight_noise must be at least 0, got {config.weight_noise}")
+
+
+def prepare(config: Config, data_dir: str | None) -> launch.Prepared:
+    """Reads the data that a configuration names, and makes the task of it.
+
+    Raises:
+        ValueError: bad configuration or data.
+        OSError: data that are missing; the message names the command that prepares them.
+    """
+    refuse_bad(config)
+    return _prepared(config, speech_data.read(config, data_dir))
+
+
+def _prepared(config: Config, speech: Speech) -> launch.Prepared:
+    feeds = {
+        name: Batches({"x": cut.x}, config.batch_size, config.seed)
+        for name, cut in speech.splits.items()
+    }
+    return launch.Prepared(task_of(config, speech.level), feeds)
+
+
+def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> Record:
+    """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
+    speech = speech_data.read(config, data_dir)
+    print(speech.about(), flush=True)
+    prepared = _prepared(config, speech)
+    fit, record = launch.fit(EXPERIMENT, config, prepared, workdir, command)
+    _show(config, speech, fit, workdir)
+    return record
+
+
+class Again(launch.Again):
+    """A finished run, to be scored again."""
+
+    def __init__(self, config: Mapping[str, Any], data_dir: str | None):
+        super().__init__(prepare(Config(**config), data_dir))
+
+
+def _show(config: Config, speech: Speech, fit: train.Fit, workdir: Path) -> None:
+    """Pictures and sound of the best epoch, on the test recording of median length."""
+    model, level, rate = model_of(config), speech.level, speech.rate
+    about = f"{config.unit}, {config.dataset}"
+    figures.learning_curves(fit.history, workdir / "curves.png", title=about)
+    lengths = speech.test["x"].lengths
+    long = np.flatnonzero(lengths >= config.window)
+    which = int(long[np.argsort(lengths[long], kind="stable")[len(long) // 2]])
+    sound = speech.test["x"][which]
+    # How much it was trained stands on every picture: little training sounds like noise.
+    steps = fit.history[fit.best_epoch - 1]["step"]
+    title = f"{speech.test.ids[which]}, {config.unit} after {steps:,} training steps"
+    window = sound[_loudest(sound, config.window)]
+    mean, deviation, nats, table = look_inside(model, level, fit.params, window)
+    # Of long windows a stretch alone, or nothing could be made out.
+    shown = min(_SHOWN, len(nats))
+    part = _loudest(window[SEEN:].reshape(-1, NEXT), shown)
+    heard = window[NEXT * part.start : NEXT * part.stop + SEEN]
+    drawn = heard, mean[part], deviation[part], nats[part]
+    speech_figures.prediction(*drawn, rate, workdir / "wave.png", title)
+    if table is not None:
+        figures.raster(table, workdir / "switches.png", title=title)
+    prime = max(SEEN, min(len(sound) // 2, round(_PRIME * rate)) // NEXT * NEXT)
+    more = carry_on(
+        model, level, fit.params, sound[:prime], round(_MORE * rate / NEXT), config.seed
+    )
+    speech_figures.spectrograms(sound, more, prime, rate, workdir / "spectrogram.png", title)
+    wavfile.write(workdir / "original.wav", rate, sound)
+    wavfile.write(workdir / "continuation.wav", rate, more)
+
+
+def _loudest(sound: np.ndarray, length: int) -> slice:
+    """The stretch of most power, of those that follow one another."""
+    starts = range(0, len(sound) - length + 1, length)
+    start = max(starts, key=lambda start: sound[start : start + length].astype(float).var())
+    return slice(start, start + length)

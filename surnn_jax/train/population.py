@@ -1,0 +1,310 @@
+"""Trains several members at once, which differ in rates and seeds alone, for searches."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surnn_jax.train import checkpoint
+from surnn_jax.train.alone import alone
+from surnn_jax.train.crowd import Crowd, advance, begin_all, kept, measure
+from surnn_jax.train.interrupt import Interrupted, Signals
+from surnn_jax.train.optimisers import OptimiserConfig, make
+from surnn_jax.train.report import Reporter
+from surnn_jax.train.settings import Settings, identity, refuse_other
+from surnn_jax.train.state import keys
+from surnn_jax.train.step import copy, init_state
+from surnn_jax.train.task import Task
+from surnn_jax.typing import Params
+
+RUNNING, OK, DIVERGED = "running", "ok", "diverged"
+
+
+class Member(NamedTuple):
+    """What sets a member apart.
+
+    Attributes:
+        learning_rate: the peak rate.
+        weight_decay: as in `OptimiserConfig`.
+        seed: of its initial parameters and of its noise.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    seed: int
+
+
+class Outcome(NamedTuple):
+    """What a member comes to, in plain Python numbers that JSON keeps exactly.
+
+    Attributes:
+        status: ``ok`` or, where a loss, gradient, parameter or metric was not finite,
+            ``diverged``; ``running`` before the end.
+        best_value: lowest value of the monitored metric, None before the first validation.
+        best_epoch: the epoch of `best_value`, counted from 1; 0 before the first.
+        stale: epochs since `best_epoch`.
+        epochs: epochs begun.
+        seconds: its share of the time of the epochs that it took part in.
+    """
+
+    status: str = RUNNING
+    best_value: float | None = None
+    best_epoch: int = 0
+    stale: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+
+
+class Population(NamedTuple):
+    """What a finished population comes to; K members.
+
+    Attributes:
+        params: the parameters of each member's best epoch, ``[K, ...]`` a leaf.
+        outcomes: one a member.
+        seconds: wall time over all resumptions, compilation and validation included.
+    """
+
+    params: Params
+    outcomes: list[Outcome]
+    seconds: float
+
+
+def fit_population(
+    task: Task,
+    optimiser: OptimiserConfig,
+    members: Sequence[Member],
+    *,
+    batches: Callable[[int], Any],
+    steps_per_epoch: int,
+    evaluation: Callable[[], Iterable[Any]],
+    settings: Settings,
+    workdir: str | os.PathLike,
+    config: dict[str, Any],
+) -> Population:
+    """Trains all members on the same batches in the same order, or goes on in the same `workdir`.
+
+    Each member is trained and stops as `fit` would do it with its rates and its seed, to rounding.
+    One that diverges is frozen and marked, and does not touch the others' numbers. A population
+    that was killed at any moment and called again ends with the same bits; a finished one returns
+    at once.
+
+    Args:
+        task: what is trained.
+        optimiser: how; `members` say at which rate and weight decay.
+        members: K of them.
+        batches: step, counted from 0 -> batch: a pure function.
+        steps_per_epoch: steps between two validations.
+        evaluation: gives the batches of the validation set, the same every time.
+        settings: how long, and how to be safe; its seed is not looked at, members have their own.
+        workdir: the population's folder; made where it is missing.
+        config: JSON-like: all else that decides the numbers, see `fit`.
+
+    Raises:
+        ValueError: bad arguments, or `workdir` holds a population of another configuration.
+        checkpoint.DamagedError: a checkpoint that is not what was saved.
+        BlockingIOError: another process trains in `workdir`.
+        Interrupted: after SIGTERM (exit code 143) or SIGINT (130); all is saved.
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+    if not members:
+        raise ValueError("a population needs a member")
+    for member in members:  # Refuses rates out of range.
+        dataclasses.replace(
+            optimiser, learning_rate=member.learning_rate, weight_decay=member.weight_decay
+        )
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    apart = {str(number): member._asdict() for number, member in enumerate(members)}
+    ours = identity(settings, steps_per_epoch, {**config, "members": apart})
+    with alone(workdir), Signals() as signals:
+        run = _Run(task, optimiser, members, batches, steps_per_epoch, evaluation, settings)
+        with contextlib.closing(run.open(workdir, ours)):
+            run.go(signals)
+    return Population(run.best, run.outcomes, run.taken)
+
+
+class _Run:
+    """A population in progress."""
+
+    def __init__(self, task, optimiser, members, batches, steps_per_epoch, evaluation, settings):
+        self.task, self.optimiser, self.settings = task, optimiser, settings
+        self.batches, self.evaluation = batches, evaluation
+        self.steps_per_epoch = steps_per_epoch
+        self.started = time.perf_counter()
+        self.together = jax.default_backend() != "cpu"
+        self.init_keys, run_keys = zip(*(keys(member.seed) for member in members), strict=True)
+        self.keys = jnp.stack(run_keys)
+        self.rates = tuple(
+            jnp.asarray([getattr(member, name) for member in members], jnp.float32)
+            for name in ("learning_rate", "weight_decay")
+        )
+
+    def open(self, workdir: Path, ours: dict[str, Any]):
+        """Restores what the workdir holds, or begins."""
+        self.workdir, self.identity = workdir, ours
+        folder = checkpoint.find(workdir, self.settings.restore)
+        if folder is None:
+            self.crowd = self._first()
+            self.best = copy(self.crowd.states.params)
+            self.outcomes = [Outcome() for _ in self.init_keys]
+            self.step, self.epochs, self.taken, self.saved = 0, 0, 0.0, None
+        else:
+            self._restore(folder)
+        self.started -= self.taken
+        self.writer = checkpoint.Writer(workdir, None if folder is None else self.step)
+        if folder is None:
+            self.save()
+        return self
+
+    def _first(self) -> Crowd:
+        # Compiled once for all, and the same bits as `fit` begins with.
+        optimiser, batch = make(self.optimiser), self.batches(0)
+        states = [init_state(self.task, optimiser, key, batch) for key in self.init_keys]
+        return Crowd(
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
+            jnp.ones(len(states), bool),
+        )
+
+    def _restore(self, folder: Path):
+        record = checkpoint.read_record(folder)
+        refuse_other(record, self.identity, self.workdir)
+        shapes = jax.eval_shape(self._first)
+        self.crowd = checkpoint.read(folder, "state", shapes)
+        self.best = checkpoint.read(folder, "best", shapes.states.params)
+        progress = record["progress"]
+        self.outcomes = [Outcome(**outcome) for outcome in progress["outcomes"]]
+        self.step, self.epochs = progress["step"], progress["epochs"]
+        self.taken = progress["seconds"]
+        self.saved = (self.step, self.epochs)
+
+    def close(self):
+        self.writer.close()
+
+    @property
+    def running(self) -> np.ndarray:
+        return np.array([outcome.status == RUNNING for outcome in self.outcomes])
+
+    def go(self, signals: Signals) -> None:
+        """Trains to the end, or raises `Interrupted` once a signal is there."""
+        if not self.running.any():
+            return
+        with Reporter(self.settings.max_epochs * self.steps_per_epoch, self.step) as reporter:
+            if self.step:
+                reporter.say(f"going on from step {self.step} in {self.workdir}")
+            last_save, before = time.monotonic(), None
+            while self.running.any():
+                if self.step == (self.epochs + 1) * self.steps_per_epoch:
+                    self.validate(signals)
+                else:
+                    self.crowd = advance(
+                        self.task, self.optimiser, self.rates, self.keys, self.crowd,
+                        self.batches(self.step), self.together,
+                    )  # fmt: skip
+                    self.step += 1
+                    # The device never waits for us, and no more than two steps wait for it.
+                    jax.block_until_ready(before)
+                    before = copy(self.crowd.active)
+                if signals.caught:
+                    self.save()
+                    reporter.say(f"told to stop; step {self.step} is saved in {self.workdir}")
+                    raise Interrupted(signals.caught)
+                if time.monotonic() - last_save >= self.settings.save_seconds:
+                    self.save()
+                    last_save = time.monotonic()
+                if reporter.due():
+                    reporter.show(self.step, self.shown())
+            self.save()
+            reporter.show(self.step, self.shown())
+
+    def validate(self, signals: Signals):
+        """Ends an epoch, unless a signal comes first: then the epoch stays open."""
+        params, active = self.crowd.states.params, self.crowd.active
+        totals: dict[str, list[np.ndarray]] = {}
+        memory = None
+        for number, batch in enumerate(self.evaluation()):
+            memory = begin_all(self.task, params, batch) if number == 0 else memory
+            measured, memory = measure(self.task, params, active, batch, memory, self.together)
+            for name, pair in measured.items():
+                sums = totals.setdefault(name, [np.zeros(len(self.outcomes)) for _ in pair])
+                for whole, part in zip(sums, pair, strict=True):
+                    whole += np.asarray(part, np.float64)
+            if signals.caught:
+                return
+        if self.settings.monitor not in totals:
+            there = ", ".join(totals) or "none, as evaluation() gives no batch"
+            raise ValueError(f"monitor: no metric {self.settings.monitor!r}; there are {there}")
+        self._end_epoch(np.asarray(active), totals)
+
+    def _end_epoch(self, active: np.ndarray, totals: dict[str, list[np.ndarray]]):
+        self.epochs += 1
+        values = {}
+        for name, (total, weight) in totals.items():
+            if not weight[active].all():
+                raise ValueError(f"metric {name}: the weights sum to 0, so it has no mean")
+            values[name] = total / np.where(active, weight, 1.0)
+        finite = np.logical_and.reduce([np.isfinite(value) for value in values.values()])
+        passed = self.seconds - sum(outcome.seconds for outcome in self.outcomes)
+        share = passed / int(self.running.sum())
+        better = np.zeros(len(self.outcomes), bool)
+        for number, outcome in enumerate(self.outcomes):
+            if outcome.status != RUNNING:
+                continue
+            outcome = outcome._replace(epochs=self.epochs, seconds=outcome.seconds + share)
+            if active[number] and finite[number]:
+                value = float(values[self.settings.monitor][number])
+                better[number] = value < (
+                    math.inf if outcome.best_value is None else outcome.best_value
+                )
+                outcome = self._judged(outcome, value, bool(better[number]))
+            else:
+                outcome = outcome._replace(status=DIVERGED)
+            self.outcomes[number] = outcome
+        self.best = kept(self.best, self.crowd.states.params, jnp.asarray(better))
+        self.crowd = self.crowd._replace(active=jnp.asarray(self.running))
+
+    def _judged(self, outcome: Outcome, value: float, better: bool) -> Outcome:
+        outcome = outcome._replace(stale=0 if better else outcome.stale + 1)
+        if better:
+            outcome = outcome._replace(best_value=value, best_epoch=self.epochs)
+        patience = self.settings.patience
+        over = patience is not None and outcome.stale >= patience
+        if over or self.epochs == self.settings.max_epochs:
+            outcome = outcome._replace(status=OK)
+        return outcome
+
+    def save(self):
+        """Saves all that is new; frozen members are finite."""
+        now = (self.step, self.epochs)
+        ends = not self.running.any()
+        # A step that is saved already is only saved anew if its validation has ended the run.
+        if self.saved == now or (self.saved and self.saved[0] == now[0] and not ends):
+            return
+        self.taken = self.seconds
+        progress = {
+            "outcomes": [outcome._asdict() for outcome in self.outcomes],
+            "step": self.step,
+            "epochs": self.epochs,
+            "seconds": self.taken,
+        }
+        record = {**self.identity, "progress": progress}
+        self.writer.save(self.step, self.crowd, self.best, record)
+        self.saved = now
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def shown(self) -> dict[str, float]:
+        """What the progress bar says."""
+        values = [o.best_value for o in self.outcomes if o.best_epoch and o.status != DIVERGED]
+        best = {"best": min(values)} if values else {}
+        return {"epoch": self.epochs, "running": int(self.running.sum()), **best}
