@@ -179,10 +179,11 @@ def summary(done: Mapping[str, Record]) -> str:
 def go(
     experiment: str,
     runs: Mapping[str, Any],
-    run: Callable[[Any, Path], Record],
-    *,
-    name: str,
+    preset: str | None,
     workdir: str | None,
+    *,
+    refuse: Callable[[Any], None],
+    run: Callable[[Any, Path], Record],
     metric: str,
     summary: Callable[[Mapping[str, Record]], str],
 ) -> None:
@@ -191,9 +192,10 @@ def go(
     Args:
         experiment: its name.
         runs: name -> configuration; the name ``""`` stands for `workdir` itself.
+        preset: its name, for the default of `workdir`, or None.
+        workdir: the folder; by default below ``runs/EXPERIMENT``, named by what is run.
+        refuse: refuses a bad configuration.
         run: trains one configuration in a folder, or finishes it.
-        name: of the folder below ``runs/EXPERIMENT`` where `workdir` is None.
-        workdir: the folder.
         metric: whose curves are compared.
         summary: a table of finished runs, for the terminal.
 
@@ -201,6 +203,11 @@ def go(
         ValueError: bad configuration or data, or a folder of another run.
         OSError: a folder or file is missing or cannot be read or written.
     """
+    # All of them, before any of them trains for minutes.
+    for config in runs.values():
+        refuse(config)
+    (first, *_) = runs.values()
+    name = preset or f"{first.dataset}-{first.unit}-{first.seed}"
     home = Path(workdir or f"runs/{experiment}/{name}")
     done = {}
     for number, (part, config) in enumerate(runs.items(), 1):

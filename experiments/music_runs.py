@@ -25,29 +25,22 @@ def go(
     data_dir: str | None,
     command: str,
 ) -> None:
-    """Runs every configuration in a folder of its own, then compares them.
+    """Runs every configuration in a folder of its own, then compares them: see :func:`.launch.go`.
 
     Args:
-        runs: name -> configuration; the name ``""`` stands for `workdir` itself.
-        preset: its name, for the default of `workdir`.
-        workdir: the folder; by default below ``runs/music``, named by what is run.
+        runs: name -> configuration.
+        preset: its name, or None.
+        workdir: the folder, or None.
         data_dir: folder of the originals, or None.
         command: for the record.
-
-    Raises:
-        ValueError: bad configuration or data, or a folder of another run.
-        OSError: a folder or file is missing or cannot be read or written.
     """
-    # All of them, before any of them trains for minutes.
-    for config in runs.values():
-        refuse_bad(config)
-    (first, *_) = runs.values()
     launch.go(
         EXPERIMENT,
         runs,
-        lambda config, folder: run(config, folder, data_dir, command),
-        name=preset or f"{first.dataset}-{first.unit}-{first.seed}",
-        workdir=workdir,
+        preset,
+        workdir,
+        refuse=refuse_bad,
+        run=lambda config, folder: run(config, folder, data_dir, command),
         metric="nll",
         summary=launch.summary,
     )

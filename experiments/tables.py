@@ -243,7 +243,7 @@ def _results(runs: Sequence[Record], commands: list[str]) -> list[str]:
 
 def _figure(value: float) -> str:
     """Two decimals, or two digits of what is small."""
-    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def _spread(values: Sequence[float], text: Callable[[float], str]) -> str:

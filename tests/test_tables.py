@@ -373,3 +373,11 @@ def test_nothing_slow_is_imported_before_it_is_used():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-12.345, "-12.35"), (-0.0123, "-0.012"), (0.0, "0.00"), (0.000105, "0.00011"), (8.5, "8.50")],
+)
+def test_densities_above_1_have_two_decimals_too(value, text):
+    assert tables.line([tables._figure(value)]) == f"| {text} |"
