@@ -61,6 +61,39 @@ def count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def trained(
+    experiment: str,
+    config: Common,
+    prepared: Prepared,
+    workdir: Path,
+    *,
+    metric: str = "nll",
+    warmup: int = 0,
+) -> train.Fit:
+    """Trains in `workdir`, or finishes what is there.
+
+    Args:
+        experiment: its name.
+        config: what is asked for.
+        prepared: what it means.
+        workdir: the run's folder.
+        metric: the figure that chooses the best epoch.
+        warmup: steps in which the learning rate rises.
+    """
+    task, feeds = prepared
+    settings, optimiser = plans(config, metric, feeds["train"].steps_per_epoch, warmup)
+    return train.fit(
+        task,
+        train.make_optimiser(optimiser),
+        batches=feeds["train"].batch,
+        steps_per_epoch=feeds["train"].steps_per_epoch,
+        evaluation=feeds["valid"].evaluation,
+        settings=settings,
+        workdir=workdir,
+        config={"experiment": experiment, **dataclasses.asdict(config)},
+    )
+
+
 def fit(
     experiment: str, config: Single, prepared: Prepared, workdir: Path, command: str
 ) -> tuple[train.Fit, Record]:
@@ -73,18 +106,7 @@ def fit(
         workdir: the run's folder.
         command: for the record.
     """
-    task, feeds = prepared
-    settings, optimiser = plans(config, "nll", feeds["train"].steps_per_epoch)
-    done = train.fit(
-        task,
-        train.make_optimiser(optimiser),
-        batches=feeds["train"].batch,
-        steps_per_epoch=feeds["train"].steps_per_epoch,
-        evaluation=feeds["valid"].evaluation,
-        settings=settings,
-        workdir=workdir,
-        config={"experiment": experiment, **dataclasses.asdict(config)},
-    )
+    done = trained(experiment, config, prepared, workdir)
     record = record_of(
         experiment,
         config,

@@ -78,19 +78,8 @@ def run(
     problem, feeds = prepared
     task, metric = task_of(config, problem), METRIC[problem.kind]
     print(_about(config, problem, task, feeds["train"].batch(0)), flush=True)
-    settings, optimiser = launch.plans(
-        config, metric, feeds["train"].steps_per_epoch, config.warmup
-    )
-    fit = train.fit(
-        task,
-        train.make_optimiser(optimiser),
-        batches=feeds["train"].batch,
-        steps_per_epoch=feeds["train"].steps_per_epoch,
-        evaluation=feeds["valid"].evaluation,
-        settings=settings,
-        workdir=workdir,
-        config={"experiment": experiment, **dataclasses.asdict(config)},
-    )
+    ready = launch.Prepared(task, feeds)
+    fit = launch.trained(experiment, config, ready, workdir, metric=metric, warmup=config.warmup)
     scores = scores_of(task, fit.params, prepared)
     backbone = fit.params["backbone"]
     record = records.Record(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from surnn_jax.train.optimisers import OptimiserConfig, make
 from surnn_jax.train.state import TrainState
-from surnn_jax.train.step import begin, evaluate, update
+from surnn_jax.train.step import begin, evaluate, is_finite, update
 from surnn_jax.train.task import Metrics, Task
 from surnn_jax.typing import Array, Params
 
@@ -66,10 +66,7 @@ def advance(
     def one(rate, decay, key, state, active):
         def go(state):
             following, metrics = update(task, make(optimiser, rate, decay), key, state, batch)
-            numbers = (metrics["loss"][0], metrics["grad_norm"][0], following.params)
-            good = functools.reduce(
-                jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(numbers))
-            )
+            good = is_finite((metrics["loss"][0], metrics["grad_norm"][0], following.params))
             kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), following, state)
             return kept, good
 

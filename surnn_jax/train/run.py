@@ -50,7 +50,8 @@ class Run:
             raise ValueError(
                 f"{self.workdir} has {METRICS} but no checkpoint: give another workdir"
             )
-        self.state: TrainState = init_state(*self.what, self.init_key, self.batches(0))
+        batch = self.batches(0)
+        self.state: TrainState = init_state(*self.what, self.init_key, batch)
         first = next(iter(self.evaluation()), None)
         if first is None:
             raise ValueError("evaluation() gives no batch")
@@ -59,7 +60,6 @@ class Run:
         names, after = evaluate.eval_shape(task, params, first, memory)
         _refuse_growth("evaluate", memory, after)
         if task.memory is not None:
-            batch = self.batches(0)
             trained, _ = train_step.eval_shape(*self.what, self.key, self.state, batch)
             _refuse_growth("loss", self.state.memory, trained.memory)
         if self.settings.monitor not in names:
