@@ -63,6 +63,7 @@ def main() -> None:
     """Trains what the flags ask for; several runs end in a table and a figure."""
     if flags.FLAGS.list:
         print(listing.show("experiments.speech", "chung", PRESETS))
+        print("published: of Ubisoft A, other data in other units; compare the order alone")
         return
     runs = options.chosen(Config, PRESETS)
     # What takes seconds to import waits until --help and bad flags are out of the way.
