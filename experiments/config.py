@@ -30,8 +30,10 @@ class Common:
     clip: float = field(1.0, "Largest norm of the gradient of the weights")
     weight_decay: float = field(0.0, "AdamW's: share of the weights taken off, times the rate")
     batch_size: int = field(8, "Sequences a step")
+    accumulate: int = field(1, "Steps an update, which takes the mean of their gradients")
     max_epochs: int = field(200, "The most epochs")
     patience: int = field(15, "Epochs without a better validation figure before it stops")
+    skip_nonfinite: int = field(0, "Steps that may be left out because a number is not finite")
     seed: int = field(0, "Of everything random")
 
 

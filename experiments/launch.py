@@ -35,23 +35,29 @@ def plans(
         config: what is asked for.
         metric: the figure that chooses the best epoch.
         steps_per_epoch: of the training batches.
-        warmup: steps in which the learning rate rises.
+        warmup: updates in which the learning rate rises.
 
     Raises:
         ValueError: a name that does not exist, or a number out of range.
     """
     settings = train.Settings(
-        max_epochs=config.max_epochs, monitor=metric, patience=config.patience, seed=config.seed
+        max_epochs=config.max_epochs,
+        monitor=metric,
+        patience=config.patience,
+        seed=config.seed,
+        skip_nonfinite=config.skip_nonfinite,
     )
+    updates = config.max_epochs * steps_per_epoch // max(config.accumulate, 1)
     optimiser = train.OptimiserConfig(
         config.optimiser,
         config.learning_rate,
         schedule=config.schedule,
-        total_steps=max(config.max_epochs * steps_per_epoch, warmup + 1 if warmup else 0),
+        total_steps=max(updates, warmup + 1 if warmup else 0),
         warmup=warmup,
         clip=config.clip,
         weight_decay=config.weight_decay,
         switch_scale=config.switch_scale,
+        accumulate=config.accumulate,
     )
     return settings, optimiser
 

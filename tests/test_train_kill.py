@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from surnn_jax.train.metrics import read_lines
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,17 +21,11 @@ def train(workdir, *fault):
     )
 
 
-def curve(workdir):
-    """The metrics file without what a clock decides."""
-    clock = ("seconds", "steps_per_second", "input_share")
-    lines = read_lines(workdir / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
-
-
 def test_promise_5_killed_at_any_moment_and_run_again_gives_the_same_bits(tmp_path):
     undisturbed = train(tmp_path / "whole")
     assert undisturbed.returncode == 0, undisturbed.stderr
-    assert [line["step"] for line in curve(tmp_path / "whole")] == [6, 12, 18, 24]
+    curve = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert curve.count(b"\n") == 4
 
     draw = random.Random(5)
     faults = [("saving", "1", "0.02"), ("unsealed", "1"), ("start", "0", "0.2")]
@@ -51,4 +43,4 @@ def test_promise_5_killed_at_any_moment_and_run_again_gives_the_same_bits(tmp_pa
     assert ended.returncode == 0, ended.stderr
     assert "going on from step 21" in ended.stderr
     assert ended.stdout == undisturbed.stdout
-    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == curve

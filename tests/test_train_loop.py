@@ -162,6 +162,9 @@ def test_promise_8_a_loss_that_is_not_finite_stops_and_is_not_saved(tmp_path, wh
     with pytest.raises(FloatingPointError, match=r"^step 15 \(epoch 3\): loss nan") as caught:
         fit(tmp_path, batches=_poisoned, save_seconds=save_seconds)
     assert "\n" not in str(caught.value)
+    [line] = read_lines(tmp_path / "nonfinite.jsonl")
+    assert (line["step"], line["epoch"], line["loss"]) == (15, 3, "nan")
+    assert line["sha256"][:12] in str(caught.value)
     steps = sealed(tmp_path)
     assert steps == ([14, 15] if save_seconds == 0 else [0])
     # Lines of epochs that no checkpoint holds, and one cut short, are written anew.
@@ -170,6 +173,60 @@ def test_promise_8_a_loss_that_is_not_finite_stops_and_is_not_saved(tmp_path, wh
         file.write('{"epoch": 3, "st')
     assert same(fit(tmp_path, save_seconds=NEVER), whole)
     assert [line["epoch"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def _missing_steps(*left_out):
+    """The run's batches where those are not there: the optimiser never hears of them."""
+    state = train.step.init_state(TASK, OPTIMISER, jax.random.split(jax.random.key(0))[0], batch(0))
+    key = jax.random.split(jax.random.key(0))[1]
+    for number in range(4 * STEPS):
+        if number in left_out:
+            state = state._replace(step=state.step + 1)
+        else:
+            state, _ = train.step.train_step(TASK, OPTIMISER, key, state, batch(number))
+    return state.params
+
+
+def test_promise_8_steps_that_are_not_finite_can_be_skipped_up_to_a_limit(tmp_path):
+    def poisoned(number):
+        example = batch(number)
+        if number in (3, 15):
+            example["x"] = example["x"] * np.float32(np.inf)
+            example["index"] = np.array([number, 7, 8, 9], np.int32)
+        else:
+            example["index"] = np.arange(4, dtype=np.int32)
+        return example
+
+    def stops(number):
+        if number == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return poisoned(number)
+
+    task = TASK._replace(
+        loss=lambda params, b, key: TASK.loss(params, b, key),
+        init=lambda key, example: TASK.init(key, example),
+    )
+    arguments = {"task": task, "save_seconds": NEVER}
+    folder = tmp_path / "two"
+    with pytest.raises(train.Interrupted):
+        fit(folder, batches=stops, skip_nonfinite=2, **arguments)
+    done = fit(folder, batches=poisoned, skip_nonfinite=2, **arguments)
+    # The program that may skip is another one, and rounds as it likes.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(close, done.last_params, _missing_steps(3, 15))
+    lines = read_lines(folder / "nonfinite.jsonl")
+    assert [(line["step"], line["epoch"], line["index"][0]) for line in lines] == [
+        (3, 1, 3),
+        (15, 3, 15),
+    ]
+    assert all(line["loss"] == "nan" and len(line["sha256"]) == 64 for line in lines)
+    assert lines[0]["sha256"] != lines[1]["sha256"]
+    assert [line["skipped"] for line in done.history] == [1, 1, 2, 2]
+
+    folder = tmp_path / "one"
+    with pytest.raises(FloatingPointError, match=r"^step 15 .*; 1 such steps were skipped before"):
+        fit(folder, batches=poisoned, skip_nonfinite=1, **arguments)
+    assert [line["step"] for line in read_lines(folder / "nonfinite.jsonl")] == [3, 15]
 
 
 def test_promise_8_parameters_that_overflow_are_not_saved(tmp_path):
@@ -271,6 +328,7 @@ def test_two_runs_in_one_workdir_are_refused(tmp_path):
         ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"save_seconds": float("nan")}, "save_seconds must not be negative"),
+        ({"skip_nonfinite": -1}, "skip_nonfinite must not be negative, got -1"),
         ({"restore": "newest"}, "restore: no 'newest'; there are latest, latest_good"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
         ({"monitor": "nll"}, "monitor: no metric 'nll'; there are mse"),
@@ -310,4 +368,8 @@ def test_what_is_shown_while_it_runs(tmp_path, capsys, monkeypatch):
     assert lines[0].startswith("step 1/6 ")
     for word in ("steps/s", "loss=", "valid/mse=", "update_rate=0.5"):
         assert word in lines[-1]
-    assert json.loads((tmp_path / "metrics.jsonl").read_text())["steps_per_second"] > 0
+    speed = json.loads((tmp_path / "speed.jsonl").read_text())
+    assert speed["steps_per_second"] > 0
+    assert 0 < speed["input_share"] < 1
+    assert speed["seconds"] > 6 / speed["steps_per_second"] - 0.01
+    assert 2**24 < speed["peak_bytes"] < 2**36

@@ -84,10 +84,6 @@ def test_a_stopped_run_goes_on_with_its_memory(whole, tmp_path):
     assert digest((done.params, done.last_params)) == digest((whole.params, whole.last_params))
 
 
-def test_input_share_is_a_share(whole):
-    assert all(0 <= line["input_share"] < 1 for line in whole.history)
-
-
 @pytest.mark.parametrize("part", ["loss", "evaluate"])
 def test_a_memory_that_would_not_fit_its_checkpoint_is_refused_before_it_trains(part, tmp_path):
     def grows(memory):

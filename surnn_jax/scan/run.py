@@ -1,13 +1,12 @@
 """Run a unit over a sequence: the one border at which everything is checked."""
 
-import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.scan import auto, compact, masked, native, reference, rows
+from surnn_jax.scan import auto, compact, devices, masked, native, reference, rows
 from surnn_jax.scan.chunked import chunked
 from surnn_jax.scan.unit import SelectiveCarry, Unit, before
 from surnn_jax.switches import Seen, for_neurons
@@ -63,6 +62,9 @@ def run(
 ) -> Run:
     """Runs a unit over a batch of sequences.
 
+    Inside ``jax.set_mesh(mesh)``, of a mesh with an axis ``data`` that divides the batch, every
+    device runs its own rows (:mod:`.devices`).
+
     Args:
         unit: what to run, see :func:`surnn_jax.selective`.
         params: its parameters.
@@ -107,7 +109,8 @@ def run(
     if backend == "auto":
         features = unit.cell.features(params["cell"])
         operands = unit.cell.carry_dtype(params["cell"]) if dtype is None else dtype
-        backend = auto.choose(unit, features, steps, size, dtype=operands).backend
+        local = size // devices.shards(size)
+        backend = auto.choose(unit, features, steps, local, dtype=operands).backend
 
     x = x.reshape(steps, size, x.shape[-1])
     mask, resets = flat.rows(mask), flat.rows(resets)
@@ -163,9 +166,12 @@ def run(
             logits = jax.lax.stop_gradient(logits)
 
     compute = jnp.dtype(dtype) if dtype is not None else unit.cell.carry_dtype(params["cell"])
-    varying = _alike((unit.cell.expanded(params["cell"]), x, logits, start, rest, keep, resets))
     scan = BACKENDS[backend] if chunk is None else chunked(BACKENDS[backend], chunk)
-    carries = scan(unit.cell, gate, compute, *varying)
+    carries = devices.spread(
+        scan,
+        (unit.cell, gate, compute),
+        (unit.cell.expanded(params["cell"]), x, logits, start, rest, keep, resets),
+    )
 
     last = jax.tree.map(lambda s, c: c[-1] if steps else s, start, carries)
     end = flat.unfold(last, 0)
@@ -295,17 +301,6 @@ def _like(unit: Unit, carry: Carry, state: Carry, batch: tuple[int, ...]) -> Car
         clock if clock.ndim == 0 else clock.reshape(-1),
         fitted(fit, carry.previous, state.previous),
     )
-
-
-def _alike(tree: Any) -> Any:
-    """Inside `jax.shard_map`, a tree whose leaves all vary over the same mesh axes.
-
-    A loop's carry must keep its type, and a carry of zeros varies over none. Backward, what was
-    made to vary is summed over devices, as the gradient of replicated parameters must be.
-    """
-    never = [jnp.zeros_like(leaf, bool, shape=()) for leaf in jax.tree.leaves(tree)]
-    never = functools.reduce(jnp.logical_or, never)
-    return jax.tree.map(lambda leaf: jnp.where(never, leaf, leaf), tree)
 
 
 def _reversed(steps: int, size: int, lengths: Array | None) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from surnn_jax.train.alone import alone
@@ -48,11 +49,13 @@ def fit(
     settings: Settings,
     workdir: str | os.PathLike,
     config: dict[str, Any],
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Fit:
     """Trains, or goes on training in the same `workdir`; a finished run returns at once.
 
     A run that was killed at any moment and called again ends with the same bits, on the same
-    kind and number of devices. ``metrics.jsonl`` in `workdir` gets one line an epoch.
+    kind and number of devices. In `workdir`, ``metrics.jsonl`` gets one line an epoch, the same in
+    every run of one configuration, and ``speed.jsonl`` what the clock says.
 
     Args:
         task: what is trained.
@@ -64,9 +67,12 @@ def fit(
         workdir: the run's folder; made where it is missing.
         config: JSON-like: all else that decides the numbers. It is kept in the checkpoints, and
             a call with another one is refused.
+        mesh: devices that share the work, see :func:`.parallel.make_mesh`; a run may go on with
+            other devices, to rounding. None for the first device alone.
 
     Raises:
-        ValueError: bad arguments, or `workdir` holds a run of another configuration.
+        ValueError: bad arguments, a batch that does not divide over the devices, or `workdir`
+            holds a run of another configuration.
         checkpoint.DamagedError: a checkpoint that is not what was saved.
         FloatingPointError: a loss, gradient, metric or parameter that is not finite; nothing
             non-finite was saved.
@@ -79,12 +85,13 @@ def fit(
     workdir.mkdir(parents=True, exist_ok=True)
     ours = identity(settings, steps_per_epoch, config)
     with alone(workdir), Signals() as signals:
-        run = Run(task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir)
-        with contextlib.closing(run.open(ours)):
+        run = Run(task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh)
+        with run.layout.context(), contextlib.closing(run.open(ours)):
             run.go(signals)
+        best, last = (run.layout.gathered(tree) for tree in (run.best, run.state.params))
     return Fit(
-        params=run.best,
-        last_params=run.state.params,
+        params=best,
+        last_params=last,
         best_value=run.progress.best_value,
         best_epoch=run.progress.best_epoch,
         steps=run.step,

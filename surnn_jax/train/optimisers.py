@@ -29,14 +29,16 @@ class OptimiserConfig:
             number a weight, and suits words that come seldom), with Optax's other constants.
         learning_rate: the peak rate.
         schedule: ``constant``, or ``cosine`` down to 5 % of the peak at `total_steps`.
-        total_steps: length of the cosine in steps, `warmup` included.
-        warmup: steps in which the rate rises linearly from 0 to its peak.
+        total_steps: length of the cosine in updates, `warmup` included.
+        warmup: updates in which the rate rises linearly from 0 to its peak.
         clip: largest global norm of the gradient of the weights; None for no clipping. The
             switches' gradient neither counts towards the norm nor is scaled.
         weight_decay: share of every weight taken off a step, as a factor on the learning rate
             (decoupled, as in AdamW: arXiv 1711.05101). Switches do not decay.
         switch_scale: factor on the learning rate of the parameters below a key ``switch``; 0
             keeps them as they are.
+        accumulate: batches an update: it takes the mean of their gradients, for what does not fit
+            into memory as one batch.
 
     Raises:
         ValueError: a name that does not exist, or a number out of range.
@@ -50,6 +52,7 @@ class OptimiserConfig:
     clip: float | None = None
     weight_decay: float = 0.0
     switch_scale: float = 1.0
+    accumulate: int = 1
 
     def __post_init__(self):
         if self.name not in _RULES:
@@ -70,6 +73,8 @@ class OptimiserConfig:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         if not 0 <= self.switch_scale < math.inf:
             raise ValueError(f"switch_scale must not be negative, got {self.switch_scale}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1 batch, got {self.accumulate}")
 
 
 def make(
@@ -101,7 +106,10 @@ def make(
         "weights": optax.chain(clip, rule, decay, down),
         "switch": optax.chain(rule, down, optax.scale(config.switch_scale)),
     }
-    return optax.partition(rules, _labels)
+    rule = optax.partition(rules, _labels)
+    if config.accumulate == 1:
+        return rule
+    return optax.MultiSteps(rule, config.accumulate).gradient_transformation()
 
 
 def _labels(params: Params) -> Params:

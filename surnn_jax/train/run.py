@@ -1,28 +1,41 @@
 """The training loop: epochs, validation, early stopping, checkpoints, resumption."""
 
+import hashlib
 import math
+import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from surnn_jax.train import checkpoint, metrics
 from surnn_jax.train.interrupt import Interrupted, Signals
+from surnn_jax.train.parallel import Layout
 from surnn_jax.train.report import Reporter
 from surnn_jax.train.score import totals_of
 from surnn_jax.train.settings import refuse_other
 from surnn_jax.train.state import Progress, TrainState, keys
-from surnn_jax.train.step import begin, copy, evaluate, init_state, is_finite, train_step
+from surnn_jax.train.step import copy, is_finite
 
 METRICS = "metrics.jsonl"
+"""One line an epoch, decided by the command, the versions and the devices alone."""
+SPEED = "speed.jsonl"
+"""One line an epoch: what the clock and the system say."""
+SKIPPED = "nonfinite.jsonl"
+"""One line a step whose loss or gradient was not finite."""
 
 
 class Run:
     """A run in progress: its state, what is pending on the device, what is on the disk."""
 
-    def __init__(self, task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir):
+    def __init__(
+        self, task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
+    ):
         self.what = (task, optimiser)
+        self.layout = Layout(mesh, batches(0))
+        self.programs = self.layout.programs
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch, self.settings, self.workdir = steps_per_epoch, settings, workdir
         self.started = time.perf_counter()
@@ -43,6 +56,9 @@ class Run:
         self.save()
         # Lines of work that is lost and will be done again go; so does one cut short by a kill.
         metrics.write_lines(self.workdir / METRICS, self.progress.history)
+        metrics.write_lines(self.workdir / SPEED, self.progress.speed)
+        if self.progress.skipped or (self.workdir / SKIPPED).exists():
+            metrics.write_lines(self.workdir / SKIPPED, self.progress.skipped)
         return self
 
     def _begin(self):
@@ -50,17 +66,19 @@ class Run:
             raise ValueError(
                 f"{self.workdir} has {METRICS} but no checkpoint: give another workdir"
             )
-        batch = self.batches(0)
-        self.state: TrainState = init_state(*self.what, self.init_key, batch)
+        batch = self.layout.batch(self.batches(0))
+        self.state: TrainState = self.programs.init_state(*self.what, self.init_key, batch)
         first = next(iter(self.evaluation()), None)
         if first is None:
             raise ValueError("evaluation() gives no batch")
+        first = self.layout.batch(first)
         task, params = self.what[0], self.state.params
-        memory = begin.eval_shape(task, params, first)
-        names, after = evaluate.eval_shape(task, params, first, memory)
+        memory = self.programs.begin.eval_shape(task, params, first)
+        names, after = self.programs.evaluate.eval_shape(task, params, first, memory)
         _refuse_growth("evaluate", memory, after)
         if task.memory is not None:
-            trained, _ = train_step.eval_shape(*self.what, self.key, self.state, batch)
+            step = self.programs.train_step
+            trained, _ = step.eval_shape(*self.what, self.key, self.state, batch)
             _refuse_growth("loss", self.state.memory, trained.memory)
         if self.settings.monitor not in names:
             there = ", ".join(names)
@@ -72,7 +90,9 @@ class Run:
     def _restore(self, folder: Path):
         record = checkpoint.read_record(folder)
         refuse_other(record, self.identity, self.workdir)
-        shapes = init_state.eval_shape(*self.what, self.init_key, self.batches(0))
+        batch = self.layout.batch(self.batches(0))
+        shapes = self.programs.init_state.eval_shape(*self.what, self.init_key, batch)
+        shapes = self.layout.placed(shapes)
         self.state = checkpoint.read(folder, "state", shapes)
         self.best = checkpoint.read(folder, "best", shapes.params)
         self.progress = Progress(**record["progress"])
@@ -128,9 +148,12 @@ class Run:
         started = time.perf_counter()
         batch = self.batches(self.step)
         self.waited += time.perf_counter() - started
-        self.state, measured = train_step(*self.what, self.key, self.state, batch)
+        tolerant = self.settings.skip_nonfinite > 0
+        self.state, measured = self.programs.train_step(
+            *self.what, self.key, self.state, self.layout.batch(batch), tolerant
+        )
         self.settle()
-        self.pending = measured
+        self.pending = measured, batch
         self.step += 1
         self.worked += time.perf_counter() - started
 
@@ -138,19 +161,34 @@ class Run:
         """Takes in the metrics that are still on the device, those of step ``self.step - 1``."""
         if self.pending is None:
             return
-        measured, self.pending = jax.device_get(self.pending), None
+        (measured, batch), self.pending = self.pending, None
+        measured = jax.device_get(measured)
         loss, norm = (float(measured[name][0]) for name in ("loss", "grad_norm"))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise FloatingPointError(
-                f"step {self.step - 1} (epoch {self.epochs + 1}): loss {loss}, gradient norm "
-                f"{norm}; the last checkpoint, of step {self.saved[0]}, is kept in {self.workdir}"
-            )
+            self._not_finite(loss, norm, batch)
+            return
         self.progress = self.progress._replace(totals=metrics.add(self.progress.totals, measured))
+
+    def _not_finite(self, loss: float, norm: float, batch: Any):
+        """Writes down the step and its batch, and stops the run when that was once too often."""
+        step, before = self.step - 1, self.progress.skipped
+        line = {"step": step, "epoch": self.epochs + 1, "loss": repr(loss), "grad_norm": repr(norm)}
+        line |= _identity(batch)
+        metrics.append_line(self.workdir / SKIPPED, line)
+        if len(before) >= self.settings.skip_nonfinite:
+            already = f"; {len(before)} such steps were skipped before" if before else ""
+            raise FloatingPointError(
+                f"step {step} (epoch {self.epochs + 1}): loss {loss}, gradient norm {norm}, "
+                f"batch of SHA-256 {line['sha256'][:12]}… (see {SKIPPED}){already}; the last "
+                f"checkpoint, of step {self.saved[0]}, is kept in {self.workdir}"
+            )
+        self.progress = self.progress._replace(skipped=[*before, line])
 
     def validate(self, signals: Signals):
         """Ends an epoch, unless a signal comes first: then the epoch stays open."""
         self.settle()
-        totals = totals_of(self.what[0], self.state.params, self.evaluation(), signals)
+        task, params = self.what[0], self.state.params
+        totals = totals_of(task, params, self.evaluation(), self.layout, signals)
         if totals is None:
             return
         before, epoch = self.progress, self.epochs + 1
@@ -162,29 +200,34 @@ class Run:
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} (step {self.step}): {error}") from None
         value, seconds = values[f"valid/{self.settings.monitor}"], self.seconds
-        lasted = seconds - (before.history[-1]["seconds"] if before.history else 0.0)
-        line = {
+        lasted = seconds - (before.speed[-1]["seconds"] if before.speed else 0.0)
+        line = {"epoch": epoch, "step": self.step, **values}
+        if before.skipped:
+            line["skipped"] = len(before.skipped)
+        speed = {
             "epoch": epoch,
             "step": self.step,
-            **values,
             "seconds": seconds,
             "steps_per_second": self.steps_per_epoch / lasted,
             # Of the training time since the last validation in this process: reading batches.
             "input_share": self.waited / self.worked if self.worked else 0.0,
+            "peak_bytes": _peak_bytes(),
         }
         self.waited, self.worked = 0.0, 0.0
         better = before.best_value is None or value < before.best_value
         if better:
             self.best = copy(self.state.params)
-        self.progress = Progress(
+        self.progress = before._replace(
             totals={},
             history=[*before.history, line],
+            speed=[*before.speed, speed],
             best_value=value if better else before.best_value,
             best_epoch=epoch if better else before.best_epoch,
             stale=0 if better else before.stale + 1,
             seconds=seconds,
         )
         metrics.append_line(self.workdir / METRICS, line)
+        metrics.append_line(self.workdir / SPEED, speed)
 
     def save(self):
         """Saves all that is new; nothing that is not finite."""
@@ -223,3 +266,23 @@ def _refuse_growth(what: str, before: Any, after: Any) -> None:
                 f"Task.{what}: the memory must keep its shapes and dtypes; {name or 'it'} was "
                 f"{was.get(name, 'nothing')} and became {became.get(name, 'nothing')}"
             )
+
+
+def _identity(batch: Any) -> dict[str, Any]:
+    """What tells a batch from others: a sum over all of it, and which rows they are, if it says."""
+    whole = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        array = np.asarray(leaf)
+        whole.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        whole.update(array.tobytes())
+    named = isinstance(batch, dict) and "index" in batch
+    index = {"index": np.asarray(batch["index"]).tolist()} if named else {}
+    return {"sha256": whole.hexdigest(), **index}
+
+
+def _peak_bytes() -> int:
+    """The most memory so far: of the first device, where it says so, else of the process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    # Linux counts in KiB.
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(stats.get("peak_bytes_in_use", process))

@@ -5,7 +5,7 @@ from typing import Any
 
 from surnn_jax.train import metrics
 from surnn_jax.train.interrupt import Signals
-from surnn_jax.train.step import begin, evaluate
+from surnn_jax.train.parallel import Layout
 from surnn_jax.train.task import Task
 from surnn_jax.typing import Params
 
@@ -17,20 +17,26 @@ def score(task: Task, params: Params, batches: Iterable[Any]) -> dict[str, float
         FloatingPointError: a mean that is not finite.
         ValueError: no batch, or a metric whose weights sum to 0.
     """
-    totals = totals_of(task, params, batches)
+    totals = totals_of(task, params, batches, Layout(None, ()))
     if not totals:
         raise ValueError("there is no batch to score")
     return metrics.means(totals)
 
 
 def totals_of(
-    task: Task, params: Params, batches: Iterable[Any], signals: Signals | None = None
+    task: Task,
+    params: Params,
+    batches: Iterable[Any],
+    layout: Layout,
+    signals: Signals | None = None,
 ) -> dict[str, tuple[float, float]] | None:
     """Totals and weights over all batches; None if a signal came first."""
     totals, pending, memory = {}, {}, None
     for number, batch in enumerate(batches):
-        memory = begin(task, params, batch) if number == 0 else memory
-        measured, memory = evaluate(task, params, batch, memory)
+        batch = layout.batch(batch)
+        if number == 0:
+            memory = layout.programs.begin(task, params, batch)
+        measured, memory = layout.programs.evaluate(task, params, batch, memory)
         # Those of the batch before: the device never waits for us.
         totals, pending = metrics.add(totals, pending), measured
         if signals is not None and signals.caught:

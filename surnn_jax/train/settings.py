@@ -20,6 +20,8 @@ class Settings:
         save_seconds: least pause between two checkpoints, in seconds.
         restore: what a damaged latest checkpoint means: ``latest``, an error; ``latest_good``,
             the run goes on from the newest good one.
+        skip_nonfinite: how many steps of a run whose loss or gradient is not finite are left out
+            and written down, as if their batch had not been; the next one stops the run.
 
     Raises:
         ValueError: a value out of range.
@@ -31,6 +33,7 @@ class Settings:
     seed: int = 0
     save_seconds: float = 10.0
     restore: str = "latest"
+    skip_nonfinite: int = 0
 
     def __post_init__(self):
         if self.max_epochs < 1:
@@ -39,6 +42,8 @@ class Settings:
             raise ValueError(f"patience must be at least 1, or None, got {self.patience}")
         if not self.save_seconds >= 0:
             raise ValueError(f"save_seconds must not be negative, got {self.save_seconds}")
+        if self.skip_nonfinite < 0:
+            raise ValueError(f"skip_nonfinite must not be negative, got {self.skip_nonfinite}")
         if self.restore not in checkpoint.RESTORE:
             there = ", ".join(checkpoint.RESTORE)
             raise ValueError(f"restore: no {self.restore!r}; there are {there}")
@@ -46,9 +51,8 @@ class Settings:
 
 def identity(settings: Settings, steps_per_epoch: int, config: dict[str, Any]) -> dict[str, Any]:
     """All that decides a run's numbers, as JSON gives it back."""
-    decides = {
-        name: getattr(settings, name) for name in ("max_epochs", "monitor", "patience", "seed")
-    }
+    names = ("max_epochs", "monitor", "patience", "seed", "skip_nonfinite")
+    decides = {name: getattr(settings, name) for name in names}
     whole = {"config": config, "settings": {**decides, "steps_per_epoch": steps_per_epoch}}
     return json.loads(json.dumps(whole, allow_nan=False))
 

@@ -4,6 +4,7 @@ Together with the seed and the batch function these two decide every later numbe
 checkpoint of them is enough to go on bit for bit.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +39,8 @@ class Progress(NamedTuple):
         best_epoch: the epoch of `best_value`, counted from 1; 0 before the first.
         stale: epochs since `best_epoch`.
         seconds: wall time so far over all resumptions, without work that was lost and redone.
+        speed: one record for every finished epoch, as in ``speed.jsonl``.
+        skipped: one record for every step that was skipped, as in ``nonfinite.jsonl``.
     """
 
     totals: dict[str, Any]
@@ -46,6 +49,8 @@ class Progress(NamedTuple):
     best_epoch: int = 0
     stale: int = 0
     seconds: float = 0.0
+    speed: Sequence[dict[str, Any]] = ()
+    skipped: Sequence[dict[str, Any]] = ()
 
 
 def keys(seed: int) -> tuple[Array, Array]:

@@ -71,8 +71,33 @@ def update(
     return TrainState(state.step + 1, params, opt_state, memory), metrics
 
 
-train_step = jax.jit(update, static_argnames=("task", "optimiser"), donate_argnames=("state",))
-""":func:`update`, compiled; the state is used up: the next one takes its memory."""
+@functools.partial(
+    jax.jit, static_argnames=("task", "optimiser", "tolerant"), donate_argnames=("state",)
+)
+def train_step(
+    task: Task,
+    optimiser: optax.GradientTransformation,
+    key: Array,
+    state: TrainState,
+    batch: Any,
+    tolerant: bool = False,
+) -> tuple[TrainState, Metrics]:
+    """:func:`update`, compiled; the state is used up: the next one takes its memory.
+
+    Args:
+        tolerant: a step whose loss, gradient or next state is not finite leaves all but the
+            count of steps as it was; of its metrics ``loss`` and ``grad_norm`` tell it, with
+            weight 0, and the others are 0.
+    """
+    following, metrics = update(task, optimiser, key, state, batch)
+    if not tolerant:
+        return following, metrics
+    told = {name: metrics[name][0] for name in ("loss", "grad_norm")}
+    good = is_finite((told, following))
+    following = jax.tree.map(lambda new, old: jnp.where(good, new, old), following, state)
+    metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), metrics)
+    metrics |= {name: (value, metrics[name][1]) for name, value in told.items()}
+    return following._replace(step=state.step + 1), metrics
 
 
 @functools.partial(jax.jit, static_argnames=("task",))
@@ -98,5 +123,7 @@ def copy(tree: Any) -> Any:
 @jax.jit
 def is_finite(tree: Any) -> Array:
     """Whether every number of a tree is finite."""
-    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    # Random keys, which an optimiser may keep, are always.
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.number)]
+    leaves = [jnp.isfinite(leaf).all() for leaf in leaves]
     return functools.reduce(jnp.logical_and, leaves, jnp.array(True))
