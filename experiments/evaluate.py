@@ -13,7 +13,6 @@ from pathlib import Path
 from absl import flags
 
 from data import cli
-from experiments import protocols
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a finished run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
@@ -26,25 +25,10 @@ def main() -> None:
     """Prints a line a figure: recorded, again, and whether they agree."""
     if _CHECKPOINT.value is None:
         raise ValueError("--checkpoint is missing: name the workdir of a finished run")
-    import jax
+    from experiments import finished
 
-    from experiments import music_runs, records, sequence_data, sequence_runs, speech_runs
-    from surnn_jax.train import checkpoint
-
-    workdir = Path(_CHECKPOINT.value)
-    record = records.read(workdir / "result.json")
-    experiments = {part.EXPERIMENT: part.Again for part in (music_runs, speech_runs)}
-    experiments |= dict.fromkeys(sequence_data.EXPERIMENTS, sequence_runs.Again)
-    if record.experiment not in experiments:
-        there = ", ".join(experiments)
-        raise ValueError(f"{workdir}: no experiment {record.experiment!r}; there are {there}")
-    folder = checkpoint.find(workdir)
-    if folder is None:
-        raise ValueError(f"{workdir} holds no checkpoint")
-    config, _ = protocols.split_off(record.config)
-    run = experiments[record.experiment](config, _DATA_DIR.value)
-    like = jax.eval_shape(run.task.init, jax.random.key(0), run.first)
-    again = run.metrics(checkpoint.read(folder, "best", like))
+    record, run, params = finished.opened(Path(_CHECKPOINT.value), _DATA_DIR.value)
+    again = run.metrics(params)
     agree = True
     for name, value in record.metrics.items():
         # Where nats are zero is an accident of the units: near it no relative error is small.

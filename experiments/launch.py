@@ -10,8 +10,10 @@ import jax
 from data.batches import Batches
 from experiments import figures, records
 from experiments.config import Common, Single
+from experiments.options import Asked
 from experiments.records import Record
 from surnn_jax import train
+from surnn_jax.train import parallel, peers
 
 
 class Prepared(NamedTuple):
@@ -27,7 +29,11 @@ class Prepared(NamedTuple):
 
 
 def plans(
-    config: Common, metric: str, steps_per_epoch: int, warmup: int = 0
+    config: Common,
+    metric: str,
+    steps_per_epoch: int,
+    warmup: int = 0,
+    restore: str = "latest",
 ) -> tuple[train.Settings, train.OptimiserConfig]:
     """How long to train, and with what.
 
@@ -36,6 +42,7 @@ def plans(
         metric: the figure that chooses the best epoch.
         steps_per_epoch: of the training batches.
         warmup: updates in which the learning rate rises.
+        restore: see :class:`surnn_jax.train.Settings`.
 
     Raises:
         ValueError: a name that does not exist, or a number out of range.
@@ -45,6 +52,7 @@ def plans(
         monitor=metric,
         patience=config.patience,
         seed=config.seed,
+        restore=restore,
         skip_nonfinite=config.skip_nonfinite,
     )
     updates = config.max_epochs * steps_per_epoch // max(config.accumulate, 1)
@@ -72,6 +80,7 @@ def trained(
     config: Common,
     prepared: Prepared,
     workdir: Path,
+    asked: Asked,
     *,
     metric: str = "nll",
     warmup: int = 0,
@@ -83,36 +92,43 @@ def trained(
         config: what is asked for.
         prepared: what it means.
         workdir: the run's folder.
+        asked: what else the command line asks for.
         metric: the figure that chooses the best epoch.
         warmup: steps in which the learning rate rises.
     """
     task, feeds = prepared
-    settings, optimiser = plans(config, metric, feeds["train"].steps_per_epoch, warmup)
+    steps = feeds["train"].steps_per_epoch
+    settings, optimiser = plans(config, metric, steps, warmup, asked.restore)
     return train.fit(
         task,
         train.make_optimiser(optimiser),
         batches=feeds["train"].batch,
-        steps_per_epoch=feeds["train"].steps_per_epoch,
+        steps_per_epoch=steps,
         evaluation=feeds["valid"].evaluation,
         settings=settings,
         workdir=workdir,
         config={"experiment": experiment, **dataclasses.asdict(config)},
+        mesh=train.make_mesh(asked.mesh) if asked.mesh else None,
     )
 
 
 def fit(
-    experiment: str, config: Single, prepared: Prepared, workdir: Path, command: str
-) -> tuple[train.Fit, Record]:
+    experiment: str, config: Single, prepared: Prepared, workdir: Path, asked: Asked
+) -> tuple[train.Fit, Record] | None:
     """Trains one recurrent layer in `workdir`, or finishes it, and writes its record there.
+
+    None where another process writes it.
 
     Args:
         experiment: its name.
         config: what is asked for.
         prepared: what it means.
         workdir: the run's folder.
-        command: for the record.
+        asked: what else the command line asks for.
     """
-    done = trained(experiment, config, prepared, workdir)
+    done = trained(experiment, config, prepared, workdir, asked)
+    if not peers.is_first():
+        return None
     record = record_of(
         experiment,
         config,
@@ -121,7 +137,7 @@ def fit(
         best_epoch=done.best_epoch,
         steps=done.steps,
         seconds=done.seconds,
-        command=command,
+        command=asked.command,
     )
     records.write(record, workdir)
     return done, record
@@ -166,12 +182,19 @@ def scores_of(prepared: Prepared, params: Any) -> dict[str, dict[str, float]]:
 
 
 class Again:
-    """A finished run of one recurrent layer, to be scored again.
+    """A finished run of one recurrent layer, to be scored again or exported.
 
     Attributes:
         task: what was trained.
         first: a batch, for the shapes.
+        model: the model itself, for :attr:`task` hides it.
+        inputs: of that batch, as the model takes them, ``[B, T, …]``.
+        wants: how such inputs are made from the data, in words.
     """
+
+    model: Any
+    inputs: Any
+    wants: str
 
     def __init__(self, prepared: Prepared):
         self._prepared = prepared
@@ -207,11 +230,10 @@ def summary(done: Mapping[str, Record]) -> str:
 def go(
     experiment: str,
     runs: Mapping[str, Any],
-    preset: str | None,
-    workdir: str | None,
+    asked: Asked,
     *,
     refuse: Callable[[Any], None],
-    run: Callable[[Any, Path], Record],
+    run: Callable[[Any, Path], Record | None],
     metric: str,
     summary: Callable[[Mapping[str, Record]], str],
 ) -> None:
@@ -220,10 +242,11 @@ def go(
     Args:
         experiment: its name.
         runs: name -> configuration; the name ``""`` stands for `workdir` itself.
-        preset: its name, for the default of `workdir`, or None.
-        workdir: the folder; by default below ``runs/EXPERIMENT``, named by what is run.
+        asked: what else the command line asks for; the folder is by default below
+            ``runs/EXPERIMENT``, named by what is run.
         refuse: refuses a bad configuration.
-        run: trains one configuration in a folder, or finishes it.
+        run: trains one configuration in a folder, or finishes it; None where another process
+            writes what comes of it.
         metric: whose curves are compared.
         summary: a table of finished runs, for the terminal.
 
@@ -231,17 +254,26 @@ def go(
         ValueError: bad configuration or data, or a folder of another run.
         OSError: a folder or file is missing or cannot be read or written.
     """
+    if asked.distributed:
+        if not asked.mesh:
+            raise ValueError("distributed: say which devices share the work: --mesh=data:N")
+        train.join(asked.distributed)
     # All of them, before any of them trains for minutes.
     for config in runs.values():
         refuse(config)
+        if asked.mesh:
+            parallel.refuse_rows(train.make_mesh(asked.mesh), config.batch_size)
     (first, *_) = runs.values()
-    name = preset or f"{first.dataset}-{first.unit}-{first.seed}"
-    home = Path(workdir or f"runs/{experiment}/{name}")
+    name = asked.preset or f"{first.dataset}-{first.unit}-{first.seed}"
+    home = Path(asked.workdir or f"runs/{experiment}/{name}")
     done = {}
     for number, (part, config) in enumerate(runs.items(), 1):
-        if part:
+        if part and peers.is_first():
             print(f"[{number}/{len(runs)}] {part}", flush=True)
         done[part] = run(config, home / part)
+        peers.barrier("run")  # What comes next would wait for the first process, but not for ever.
+    if not peers.is_first():
+        return
     if len(done) > 1:
         histories = {part: train.metrics.read_lines(home / part / "metrics.jsonl") for part in done}
         figures.compare_curves(histories, home / "curves.png", metric=metric, title=name)

@@ -76,9 +76,7 @@ def main() -> None:
     # What takes seconds to import waits until --help and bad flags are out of the way.
     from experiments import sequence_runs
 
-    values = flags.FLAGS
-    command = options.command("experiments.lra", Config)
-    sequence_runs.go("lra", runs, values.preset, values.workdir, values.data_dir, command)
+    sequence_runs.go("lra", runs, options.asked("experiments.lra", Config))
 
 
 if __name__ == "__main__":

@@ -80,9 +80,7 @@ def main() -> None:
     # What takes seconds to import waits until --help and bad flags are out of the way.
     from experiments import music_runs
 
-    values = flags.FLAGS
-    command = options.command("experiments.music", Config)
-    music_runs.go(runs, values.preset, values.workdir, values.data_dir, command)
+    music_runs.go(runs, options.asked("experiments.music", Config))
 
 
 if __name__ == "__main__":

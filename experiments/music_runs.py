@@ -10,7 +10,8 @@ import data
 from data.batches import Batches
 from experiments import figures, launch, sound
 from experiments.music_config import Config
-from experiments.music_task import carry_on, look_inside, look_through, model_of, task_of
+from experiments.music_task import carry_on, frames, look_inside, look_through, model_of, task_of
+from experiments.options import Asked
 from experiments.records import Record
 from surnn_jax import train
 
@@ -18,29 +19,19 @@ EXPERIMENT = "music"
 _PRIME, _MORE = 16, 64
 
 
-def go(
-    runs: Mapping[str, Config],
-    preset: str | None,
-    workdir: str | None,
-    data_dir: str | None,
-    command: str,
-) -> None:
+def go(runs: Mapping[str, Config], asked: Asked) -> None:
     """Runs every configuration in a folder of its own, then compares them: see :func:`.launch.go`.
 
     Args:
         runs: name -> configuration.
-        preset: its name, or None.
-        workdir: the folder, or None.
-        data_dir: folder of the originals, or None.
-        command: for the record.
+        asked: what else the command line asks for.
     """
     launch.go(
         EXPERIMENT,
         runs,
-        preset,
-        workdir,
+        asked,
         refuse=refuse_bad,
-        run=lambda config, folder: run(config, folder, data_dir, command),
+        run=lambda config, folder: run(config, folder, asked),
         metric="nll",
         summary=launch.summary,
     )
@@ -78,19 +69,26 @@ def prepare(config: Config, data_dir: str | None) -> launch.Prepared:
     return launch.Prepared(task, feeds)
 
 
-def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> Record:
+def run(config: Config, workdir: Path, asked: Asked) -> Record | None:
     """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
-    prepared = prepare(config, data_dir)
-    fit, record = launch.fit(EXPERIMENT, config, prepared, workdir, command)
-    _show(config, fit, data.load(config.dataset, "test", data_dir), workdir)
+    prepared = prepare(config, asked.data_dir)
+    done = launch.fit(EXPERIMENT, config, prepared, workdir, asked)
+    if done is None:
+        return None
+    fit, record = done
+    _show(config, fit, data.load(config.dataset, "test", asked.data_dir), workdir)
     return record
 
 
 class Again(launch.Again):
-    """A finished run, to be scored again."""
+    """A finished run, to be scored again or exported."""
+
+    wants = "piano rolls, 0 or 1"
 
     def __init__(self, config: Mapping[str, Any], data_dir: str | None):
-        super().__init__(prepare(Config(**config), data_dir))
+        config = Config(**config)
+        super().__init__(prepare(config, data_dir))
+        self.model, self.inputs = model_of(config), frames(self.first)[0]
 
 
 def _show(config: Config, fit: train.Fit, test: data.Split, workdir: Path) -> None:

@@ -5,7 +5,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
 
@@ -19,8 +19,30 @@ _DEFINE = {
 }
 
 
+class Asked(NamedTuple):
+    """What a command line asks for beside configurations: where, and on what, but no number.
+
+    Attributes:
+        preset: its name, or None.
+        workdir: the folder, or None for one named by what is run.
+        data_dir: folder of the originals, or None.
+        mesh: the devices that share the work, such as ``data:4``; empty for the first alone.
+        distributed: the processes that share it, see :func:`surnn_jax.train.join`; empty for one.
+        restore: see :class:`surnn_jax.train.Settings`.
+        command: what was asked for, less the folders and devices, which are nobody else's.
+    """
+
+    preset: str | None = None
+    workdir: str | None = None
+    data_dir: str | None = None
+    mesh: str = ""
+    distributed: str = ""
+    restore: str = "latest"
+    command: str = ""
+
+
 def define(config: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Defines ``--preset``, ``--workdir``, ``--data_dir`` and one flag a field of `config`.
+    """Defines one flag a field of `config`, ``--list``, and those of :class:`Asked`.
 
     A field's help is its metadata entry ``help``. Every flag defaults to None, which leaves the
     value of the preset.
@@ -29,6 +51,19 @@ def define(config: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
     flags.DEFINE_boolean("list", False, "Print the presets, what was published and measured; end.")
     flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
     flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+    flags.DEFINE_string("mesh", "", "Devices that share the work: data:4, or data:4,model:2.")
+    flags.DEFINE_string(
+        "distributed",
+        "",
+        "Processes that share the work, with --mesh: auto (SLURM, TPU pod), or "
+        "ADDRESS:PORT,NUMBER,COUNT.",
+    )
+    flags.DEFINE_enum(
+        "restore",
+        "latest",
+        ["latest", "latest_good"],
+        "Of a damaged checkpoint: an error, or go on from the newest good one.",
+    )
     for field in dataclasses.fields(config):
         _DEFINE[_plain(field)](field.name, None, f"{field.metadata['help']} [{field.default}]")
 
@@ -52,11 +87,19 @@ def chosen(config: type[C], presets: Mapping[str, Mapping[str, C]]) -> dict[str,
     return {name: dataclasses.replace(run, **given) for name, run in runs.items()}
 
 
-def command(module: str, config: type) -> str:
-    """What was asked for, less the folders, which are nobody else's."""
+def asked(module: str, config: type) -> Asked:
+    """What the command line asks for beside configurations.
+
+    Args:
+        module: that it runs, such as ``experiments.lra``.
+        config: whose fields are flags.
+    """
+    values = {name: flags.FLAGS[name].value for name in Asked._fields if name != "command"}
     names = ["preset", *(field.name for field in dataclasses.fields(config))]
     given = (flags.FLAGS[name] for name in names if flags.FLAGS[name].present)
-    return " ".join([f"python -m {module}", *(flag.serialize() for flag in given)])
+    return Asked(
+        **values, command=" ".join([f"python -m {module}", *(flag.serialize() for flag in given)])
+    )
 
 
 def _plain(field: dataclasses.Field) -> type:

@@ -70,9 +70,7 @@ def main() -> None:
     # What takes seconds to import waits until --help and bad flags are out of the way.
     from experiments import sequence_runs
 
-    values = flags.FLAGS
-    command = options.command("experiments.pixels", Config)
-    sequence_runs.go("pixels", runs, values.preset, values.workdir, values.data_dir, command)
+    sequence_runs.go("pixels", runs, options.asked("experiments.pixels", Config))
 
 
 if __name__ == "__main__":

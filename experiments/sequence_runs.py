@@ -8,41 +8,32 @@ from typing import Any
 import jax
 
 from experiments import figures, launch, records, sequence_data, sequence_inside
+from experiments.options import Asked
 from experiments.sequence_config import Config
 from experiments.sequence_data import Prepared
-from experiments.sequence_task import METRIC, Problem, model_of, switch_of, task_of
+from experiments.sequence_task import METRIC, Problem, frames, model_of, switch_of, task_of
 from surnn_jax import cells, scan, train
 from surnn_jax.layers.backbone import check
+from surnn_jax.train import peers
 
 SCORED = ("valid", "test")
 
 
-def go(
-    experiment: str,
-    runs: Mapping[str, Config],
-    preset: str | None,
-    workdir: str | None,
-    data_dir: str | None,
-    command: str,
-) -> None:
+def go(experiment: str, runs: Mapping[str, Config], asked: Asked) -> None:
     """Runs every configuration in a folder of its own, then compares them: see :func:`.launch.go`.
 
     Args:
         experiment: one of :data:`.sequence_data.EXPERIMENTS`.
         runs: name -> configuration.
-        preset: its name, or None.
-        workdir: the folder, or None.
-        data_dir: folder of the originals, or None.
-        command: for the record.
+        asked: what else the command line asks for.
     """
     (first, *_) = runs.values()
     launch.go(
         experiment,
         runs,
-        preset,
-        workdir,
+        asked,
         refuse=lambda config: refuse_bad(experiment, config),
-        run=lambda config, folder: run(experiment, config, folder, data_dir, command),
+        run=lambda config, folder: run(experiment, config, folder, asked),
         metric=METRIC[sequence_data.kind_of(first.dataset)],
         summary=summary,
     )
@@ -70,16 +61,19 @@ def refuse_bad(experiment: str, config: Config, *, shapes: bool = True) -> None:
         check(model.backbone)
 
 
-def run(
-    experiment: str, config: Config, workdir: Path, data_dir: str | None, command: str
-) -> records.Record:
+def run(experiment: str, config: Config, workdir: Path, asked: Asked) -> records.Record | None:
     """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
-    prepared = sequence_data.prepare(config, data_dir)
+    prepared = sequence_data.prepare(config, asked.data_dir)
     problem, feeds = prepared
     task, metric = task_of(config, problem), METRIC[problem.kind]
-    print(_about(config, problem, task, feeds["train"].batch(0)), flush=True)
+    if peers.is_first():
+        print(_about(config, problem, task, feeds["train"].batch(0)), flush=True)
     ready = launch.Prepared(task, feeds)
-    fit = launch.trained(experiment, config, ready, workdir, metric=metric, warmup=config.warmup)
+    fit = launch.trained(
+        experiment, config, ready, workdir, asked, metric=metric, warmup=config.warmup
+    )
+    if not peers.is_first():
+        return None
     scores = scores_of(task, fit.params, prepared)
     backbone = fit.params["backbone"]
     record = records.Record(
@@ -99,7 +93,7 @@ def run(
         seed=config.seed,
         config=dataclasses.asdict(config),
         versions=records.versions(),
-        command=command,
+        command=asked.command,
     )
     records.write(record, workdir)
     sequence_inside.look(config, prepared, fit.params, workdir)
@@ -116,18 +110,18 @@ def scores_of(task: train.Task, params: Any, prepared: Prepared) -> dict[str, di
 
 
 class Again:
-    """A finished run, to be scored again.
-
-    Attributes:
-        task: what was trained.
-        first: a batch, for the shapes.
-    """
+    """A finished run, to be scored again or exported; attributes as of :class:`.launch.Again`."""
 
     def __init__(self, config: Mapping[str, Any], data_dir: str | None):
         config = Config(**config)
         self._prepared = sequence_data.prepare(config, data_dir)
         self.task = task_of(config, self._prepared.problem)
         self.first = self._prepared.feeds["train"].batch(0)
+        problem = self._prepared.problem
+        self.model, self.inputs = model_of(config, problem), frames(problem, self.first["x"])
+        self.wants = "bytes / 255" if problem.bytes else "numbers as they are"
+        if problem.tokens is not None:
+            self.wants = f"tokens, 0 to {problem.tokens - 1}"
 
     def metrics(self, params: Any) -> dict[str, float]:
         """What the record holds."""

@@ -69,9 +69,7 @@ def main() -> None:
     # What takes seconds to import waits until --help and bad flags are out of the way.
     from experiments import speech_runs
 
-    values = flags.FLAGS
-    command = options.command("experiments.speech", Config)
-    speech_runs.go(runs, values.preset, values.workdir, values.data_dir, command)
+    speech_runs.go(runs, options.asked("experiments.speech", Config))
 
 
 if __name__ == "__main__":

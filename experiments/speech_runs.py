@@ -9,10 +9,11 @@ from scipy.io import wavfile
 
 from data.batches import Batches
 from experiments import figures, launch, speech_data, speech_figures
+from experiments.options import Asked
 from experiments.records import Record
 from experiments.speech_config import Config
 from experiments.speech_data import NEXT, SEEN, Speech
-from experiments.speech_task import carry_on, look_inside, model_of, task_of
+from experiments.speech_task import carry_on, frames, look_inside, model_of, task_of
 from surnn_jax import train
 
 EXPERIMENT = "speech"
@@ -22,29 +23,19 @@ _SHOWN = 50
 """Steps of a window whose prediction is drawn."""
 
 
-def go(
-    runs: Mapping[str, Config],
-    preset: str | None,
-    workdir: str | None,
-    data_dir: str | None,
-    command: str,
-) -> None:
+def go(runs: Mapping[str, Config], asked: Asked) -> None:
     """Runs every configuration in a folder of its own, then compares them: see :func:`.launch.go`.
 
     Args:
         runs: name -> configuration.
-        preset: its name, or None.
-        workdir: the folder, or None.
-        data_dir: folder of the originals, or None.
-        command: for the record.
+        asked: what else the command line asks for.
     """
     launch.go(
         EXPERIMENT,
         runs,
-        preset,
-        workdir,
+        asked,
         refuse=refuse_bad,
-        run=lambda config, folder: run(config, folder, data_dir, command),
+        run=lambda config, folder: run(config, folder, asked),
         metric="nll",
         summary=launch.summary,
     )
@@ -82,21 +73,33 @@ def _prepared(config: Config, speech: Speech) -> launch.Prepared:
     return launch.Prepared(task_of(config, speech.level), feeds)
 
 
-def run(config: Config, workdir: Path, data_dir: str | None, command: str) -> Record:
+def run(config: Config, workdir: Path, asked: Asked) -> Record | None:
     """Trains one configuration in `workdir`, or finishes it, and leaves all its results there."""
-    speech = speech_data.read(config, data_dir)
+    speech = speech_data.read(config, asked.data_dir)
     print(speech.about(), flush=True)
     prepared = _prepared(config, speech)
-    fit, record = launch.fit(EXPERIMENT, config, prepared, workdir, command)
+    done = launch.fit(EXPERIMENT, config, prepared, workdir, asked)
+    if done is None:
+        return None
+    fit, record = done
     _show(config, speech, fit, workdir)
     return record
 
 
 class Again(launch.Again):
-    """A finished run, to be scored again."""
+    """A finished run, to be scored again or exported."""
 
     def __init__(self, config: Mapping[str, Any], data_dir: str | None):
-        super().__init__(prepare(Config(**config), data_dir))
+        config = Config(**config)
+        refuse_bad(config)
+        speech = speech_data.read(config, data_dir)
+        super().__init__(_prepared(config, speech))
+        level = speech.level
+        self.model, self.inputs = model_of(config), frames(self.first["x"], level)[0]
+        self.wants = (
+            f"{SEEN} samples of 16 bits a step, {NEXT} on from step to step, less {level.mean!r}, "
+            f"over {level.deviation!r}"
+        )
 
 
 def _show(config: Config, speech: Speech, fit: train.Fit, workdir: Path) -> None:

@@ -85,9 +85,7 @@ def main() -> None:
     # What takes seconds to import waits until --help and bad flags are out of the way.
     from experiments import sequence_runs
 
-    values = flags.FLAGS
-    command = options.command("experiments.wikitext", Config)
-    sequence_runs.go("wikitext", runs, values.preset, values.workdir, values.data_dir, command)
+    sequence_runs.go("wikitext", runs, options.asked("experiments.wikitext", Config))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the suite's time is XLA's compiling, and what is compiled runs for milliseconds.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 # Workers and the programs that tests start compile much the same: they share what one has done.
 # The first process makes the folder, the others find its name in their environment.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -94,7 +94,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(tmp_pat
     def odd(step):
         return jax.tree.map(lambda leaf: leaf[:3], batch(step))
 
-    with pytest.raises(ValueError, match="a batch of 3 does not divide over data:2"):
+    with pytest.raises(ValueError, match="a batch of 3 rows does not divide over data:2"):
         fit(tmp_path, mesh=parallel.make_mesh("data:2"), batches=odd)
     assert not (tmp_path / "metrics.jsonl").exists()
 

@@ -11,6 +11,7 @@ from data_case import run
 
 from data import locate
 from experiments import lra, pixels, records, sequence_data, sequence_runs, synthetic, wikitext
+from experiments.options import Asked
 from experiments.presets import EVERYTHING
 from experiments.sequence_config import Config
 from experiments.sequence_data import kind_of
@@ -185,7 +186,7 @@ def tiny(dataset, model):
 
 
 def trained(config, workdir, experiment):
-    record = sequence_runs.run(experiment, config, workdir, None, "made by a test")
+    record = sequence_runs.run(experiment, config, workdir, Asked(command="made by a test"))
     assert all(np.isfinite(value) for value in record.metrics.values())
     assert 0 < record.update_rate <= 1
     # Again: the finished run is found, and its parameters score the same.
@@ -193,7 +194,10 @@ def trained(config, workdir, experiment):
     like = jax.eval_shape(again.task.init, jax.random.key(0), again.first)
     params = checkpoint.read(checkpoint.find(workdir), "best", like)
     assert again.metrics(params) == record.metrics
-    assert sequence_runs.run(experiment, config, workdir, None, "again").metrics == record.metrics
+    assert (
+        sequence_runs.run(experiment, config, workdir, Asked(command="again")).metrics
+        == record.metrics
+    )
     return record
 
 
@@ -227,7 +231,7 @@ def needs_wikitext():
 def test_a_language_model_carries_its_state_from_window_to_window(tmp_path):
     """The score of the test stream does not depend on how it is cut into windows."""
     needs_wikitext()
-    record = sequence_runs.run("wikitext", LANGUAGE, tmp_path, None, "made by a test")
+    record = sequence_runs.run("wikitext", LANGUAGE, tmp_path, Asked(command="made by a test"))
     prepared = sequence_data.prepare(LANGUAGE, None)
     whole = dataclasses.replace(LANGUAGE, steps=24)
     long = sequence_data.prepare(whole, None)

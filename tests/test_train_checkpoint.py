@@ -5,6 +5,7 @@ import random
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from train_case import TASK, batch, digest, fit
@@ -137,3 +138,20 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format 0, this version reads 1"):
         fit(tmp_path, max_epochs=1)
+
+
+def test_what_is_saved_in_the_background_is_the_state_of_that_step(tmp_path):
+    """The next steps are given the state's memory to use up while it is still being written."""
+    state = {"w": jnp.arange(2.0**20)}
+    use_up = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
+    writer = checkpoint.Writer(tmp_path, None)
+    for step in range(3):
+        before = np.asarray(state["w"]).copy()
+        writer.save(step, state, {"b": jnp.zeros(3)}, {})
+        state = use_up(state)
+        assert state["w"][0] == -1
+        writer.wait()
+        found = checkpoint.read(checkpoint.find(tmp_path), "state", state)
+        np.testing.assert_array_equal(found["w"], before)
+        state = {"w": jnp.arange(2.0**20) + step}
+    writer.close()

@@ -9,6 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+from jax.export import is_symbolic_dim
 
 from surnn_jax.scan import native, rows
 from surnn_jax.scan.unit import Unit
@@ -52,11 +53,13 @@ def choose(
     Args:
         unit: what is to run.
         features: H.
-        steps: T.
-        batch: B, all batch axes together.
+        steps: T, an integer or a symbol of `jax.export`.
+        batch: B, all batch axes together; likewise.
         platform: "cpu", "gpu" or "tpu"; None for the one JAX computes on.
         dtype: of the operands of products.
     """
+    if is_symbolic_dim(steps) or is_symbolic_dim(batch):
+        return Choice("masked", "the sizes are symbols, as in an export", {})
     platform = platform or jax.default_backend()
     costs = _costs(unit, features, batch)
     if steps == 1:

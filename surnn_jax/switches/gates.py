@@ -109,7 +109,8 @@ def window(width: float = 0.25, share: float = 1.0) -> Gate:
         share: in (0, 1]: only the first ⌈share · B⌉ rows of a batch teach the switch what the
             loss gains by an update, their gradient scaled up to stand for all. The candidates of
             nearly open neurons are then needed in those rows alone. Unbiased where the rows of a
-            batch are in random order; the gradient of everything else is untouched.
+            batch are in random order; the gradient of everything else is untouched. Of a batch
+            that is cut over devices, each device's first rows.
     """
     return _hard("window", "width", width, share)
 

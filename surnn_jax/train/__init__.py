@@ -9,6 +9,8 @@ from surnn_jax.train.interrupt import Interrupted
 from surnn_jax.train.loop import Fit, fit
 from surnn_jax.train.optimisers import OptimiserConfig
 from surnn_jax.train.optimisers import make as make_optimiser
+from surnn_jax.train.parallel import make_mesh
+from surnn_jax.train.peers import join
 from surnn_jax.train.population import Member, Outcome, Population, fit_population
 from surnn_jax.train.score import score
 from surnn_jax.train.settings import Settings
@@ -26,6 +28,8 @@ __all__ = [
     "Task",
     "fit",
     "fit_population",
+    "join",
+    "make_mesh",
     "make_optimiser",
     "score",
 ]

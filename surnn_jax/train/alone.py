@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""One run at a time in a folder."""
 
 import contextlib
 import fcntl
@@ -6,14 +6,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from surnn_jax.train.peers import is_first
+
 
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[None]:
     """Holds a folder that is there; the system lets go of it however the process ends.
 
+    Of several processes of one run the first holds it.
+
     Raises:
         BlockingIOError: another process holds it.
     """
+    if not is_first():
+        yield
+        return
     descriptor = os.open(workdir, os.O_RDONLY)
     try:
         try:

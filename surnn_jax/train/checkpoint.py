@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from surnn_jax.train.metrics import write_text
+from surnn_jax.train.peers import barrier, is_first
 from surnn_jax.typing import Params
 
 MANIFEST = "MANIFEST.sha256"
@@ -130,7 +132,7 @@ def read(folder: Path, item: str, like: Any) -> Any:
 
 
 class Writer:
-    """Saves checkpoints of one run and keeps the last two.
+    """Saves checkpoints of one run, in the background, and keeps the last two.
 
     Args:
         workdir: the run's folder, held by this process alone.
@@ -141,28 +143,38 @@ class Writer:
     def __init__(self, workdir: Path, after: int | None):
         # Orbax wants an absolute path.
         self.folder = workdir.absolute() / "checkpoints"
+        if is_first():
+            self._tidy(after)
+        barrier("tidy")
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=_KEPT, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            ),
+        )
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._pending: Future | None = None
+
+    def _tidy(self, after: int | None) -> None:
         for _, folder in _steps(self.folder, sealed=False):
             shutil.rmtree(folder)
         for step, folder in _steps(self.folder, sealed=True):
             if after is None or step > after:
                 names = (f"{step}.damaged{n or ''}" for n in itertools.count())
                 folder.rename(next(p for p in map(self.folder.joinpath, names) if not p.exists()))
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=_KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
-            ),
-        )
 
     def save(self, step: int, state: Any, best: Params, record: dict[str, Any]) -> None:
-        """Saves one step, in place of what was saved for it before.
+        """Begins to save one step, in place of what was saved for it before.
+
+        Whatever went wrong with the save before is raised here, or by :meth:`wait`.
 
         Args:
             step: its number.
-            state: a tree of arrays, such as a `TrainState`.
-            best: the best parameters.
+            state: a tree of arrays, such as a `TrainState`; it may be donated meanwhile.
+            best: the best parameters; likewise.
             record: JSON-like.
         """
+        self.wait()
         if step in self._manager.all_steps():
             self._manager.delete(step)
         arrays = _about(state=state, best=best)
@@ -176,11 +188,26 @@ class Writer:
         )
         if not saved:
             raise RuntimeError(f"Orbax did not save step {step} in {self.folder}")
-        seal(self.folder / str(step))
+        self._pending = self._pool.submit(self._seal, self.folder / str(step))
+
+    def _seal(self, folder: Path) -> None:
+        self._manager.wait_until_finished()
+        if is_first():
+            seal(folder)
+
+    def wait(self) -> None:
+        """Waits until the last save is sealed; raises what went wrong with it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def close(self) -> None:
-        """Ends Orbax's threads."""
-        self._manager.close()
+        """Waits as :meth:`wait` does, then ends all threads."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+            self._manager.close()
 
 
 def save_best(workdir: str | os.PathLike, step: int, best: Params, record: dict[str, Any]) -> None:

@@ -45,6 +45,18 @@ def make_mesh(text: str) -> jax.sharding.Mesh:
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=auto)
 
 
+def refuse_rows(mesh: jax.sharding.Mesh, rows: int) -> None:
+    """Refuses batches of so many rows that would not divide over the devices.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if rows % mesh.shape[DATA]:
+        raise ValueError(
+            f"mesh: a batch of {rows} rows does not divide over {DATA}:{mesh.shape[DATA]}"
+        )
+
+
 class Programs(NamedTuple):
     """The compiled functions of :mod:`.step` that a run needs, with their arguments."""
 
@@ -74,28 +86,34 @@ class Layout:
         self.mesh, self.programs = mesh, _ALONE
         if mesh is None:
             return
-        here = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
-        if len(here) != 1:
-            raise ValueError(f"mesh: arrays of a batch must have rows alike, got {sorted(here)}")
-        self._rows = here.pop() * jax.process_count()
-        if self._rows % mesh.shape[DATA]:
-            raise ValueError(
-                f"mesh: a batch of {self._rows} does not divide over {DATA}:{mesh.shape[DATA]}"
-            )
+        rows = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
+        if len(rows) != 1:
+            raise ValueError(f"mesh: arrays of a batch must have rows alike, got {sorted(rows)}")
+        self._rows = rows.pop()
+        refuse_rows(mesh, self._rows)
         self.programs = _programs(mesh, self._rows)
 
     def context(self) -> Any:
         """To be entered around all that is compiled."""
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
+    def whole(self, make: Callable[[], Any]) -> Any:
+        """What a function without arguments makes, whole on every device."""
+        if self.mesh is None:
+            return make()
+        return jax.jit(make, out_shardings=jax.NamedSharding(self.mesh, jax.P()))()
+
     def batch(self, batch: Any) -> Any:
-        """A batch on its devices; a host of several gives its own rows of it."""
+        """A batch on its devices: every process has all of it, and takes its own rows."""
         if self.mesh is None:
             return batch
         place = jax.NamedSharding(self.mesh, jax.P(DATA))
-        return jax.tree.map(
-            lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), batch
-        )
+
+        def put(leaf):
+            array = np.asarray(leaf)
+            return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
+
+        return jax.tree.map(put, batch)
 
     def placed(self, shapes: TrainState) -> TrainState:
         """Shapes of a state with their places, for `checkpoint.read`."""
@@ -145,6 +163,9 @@ def _programs(mesh: jax.sharding.Mesh, rows: int) -> Programs:
     def keep(state: TrainState) -> TrainState:
         return jax.lax.with_sharding_constraint(state, _places(mesh, rows, state))
 
+    def whole(tree: Any) -> Any:
+        return jax.lax.with_sharding_constraint(tree, jax.NamedSharding(mesh, jax.P()))
+
     def memory(tree: Any) -> Any:
         return keep(TrainState(jax.numpy.zeros((), jax.numpy.int32), {}, (), tree)).memory
 
@@ -157,7 +178,7 @@ def _programs(mesh: jax.sharding.Mesh, rows: int) -> Programs:
     )
     def train_step(task, optimiser, key, state, batch, tolerant=False):
         state, metrics = step.train_step(task, optimiser, key, state, batch, tolerant)
-        return keep(state), metrics
+        return keep(state), whole(metrics)
 
     @functools.partial(jax.jit, static_argnames=("task",))
     def begin(task, params, batch):
@@ -166,6 +187,6 @@ def _programs(mesh: jax.sharding.Mesh, rows: int) -> Programs:
     @functools.partial(jax.jit, static_argnames=("task",))
     def evaluate(task, params, batch, carried):
         metrics, carried = step.evaluate(task, params, batch, carried)
-        return metrics, memory(carried)
+        return whole(metrics), memory(carried)
 
     return Programs(init_state, train_step, begin, evaluate)

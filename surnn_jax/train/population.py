@@ -163,6 +163,7 @@ class _Run:
         self.writer = checkpoint.Writer(workdir, None if folder is None else self.step)
         if folder is None:
             self.save()
+            self.writer.wait()
         return self
 
     def _first(self) -> Crowd:
@@ -215,6 +216,7 @@ class _Run:
                     before = copy(self.crowd.active)
                 if signals.caught:
                     self.save()
+                    self.writer.wait()
                     reporter.say(f"told to stop; step {self.step} is saved in {self.workdir}")
                     raise Interrupted(signals.caught)
                 if time.monotonic() - last_save >= self.settings.save_seconds:

@@ -16,16 +16,18 @@ class Reporter:
     Args:
         total: steps of the whole run.
         done: steps already behind it.
+        shown: whether to show anything: of several processes only one should.
     """
 
-    def __init__(self, total: int, done: int):
+    def __init__(self, total: int, done: int, shown: bool = True):
+        self._silent = not shown
         self._bar = tqdm(
             total=total,
             initial=done,
             unit="step",
             dynamic_ncols=True,
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=not (shown and sys.stderr.isatty()),
         )
         self._total = total
         self._shown = (time.monotonic(), done)
@@ -55,4 +57,5 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """One line, above the bar where there is one."""
-        tqdm.write(line, file=sys.stderr)
+        if not self._silent:
+            tqdm.write(line, file=sys.stderr)

@@ -13,6 +13,7 @@ import numpy as np
 from surnn_jax.train import checkpoint, metrics
 from surnn_jax.train.interrupt import Interrupted, Signals
 from surnn_jax.train.parallel import Layout
+from surnn_jax.train.peers import Agreement, barrier, is_first
 from surnn_jax.train.report import Reporter
 from surnn_jax.train.score import totals_of
 from surnn_jax.train.settings import refuse_other
@@ -39,7 +40,8 @@ class Run:
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch, self.settings, self.workdir = steps_per_epoch, settings, workdir
         self.started = time.perf_counter()
-        self.init_key, self.key = keys(settings.seed)
+        self.init_key, self.key = self.layout.whole(lambda: keys(settings.seed))
+        self.agreement = Agreement()
         self.pending = None
         self.waited, self.worked = 0.0, 0.0
 
@@ -47,6 +49,7 @@ class Run:
         """Restores what the workdir holds, or begins."""
         self.identity = ours
         folder = checkpoint.find(self.workdir, self.settings.restore)
+        barrier("found")  # From here on the first process may change what is there.
         if folder is None:
             self._begin()
         else:
@@ -54,11 +57,13 @@ class Run:
         self.started -= self.progress.seconds
         self.writer = checkpoint.Writer(self.workdir, None if folder is None else self.step)
         self.save()
+        self.writer.wait()
         # Lines of work that is lost and will be done again go; so does one cut short by a kill.
-        metrics.write_lines(self.workdir / METRICS, self.progress.history)
-        metrics.write_lines(self.workdir / SPEED, self.progress.speed)
-        if self.progress.skipped or (self.workdir / SKIPPED).exists():
-            metrics.write_lines(self.workdir / SKIPPED, self.progress.skipped)
+        if is_first():
+            metrics.write_lines(self.workdir / METRICS, self.progress.history)
+            metrics.write_lines(self.workdir / SPEED, self.progress.speed)
+            if self.progress.skipped or (self.workdir / SKIPPED).exists():
+                metrics.write_lines(self.workdir / SKIPPED, self.progress.skipped)
         return self
 
     def _begin(self):
@@ -121,7 +126,8 @@ class Run:
         """Trains to the end, or raises `Interrupted` once a signal is there."""
         if self.finished:
             return
-        with Reporter(self.settings.max_epochs * self.steps_per_epoch, self.step) as reporter:
+        total = self.settings.max_epochs * self.steps_per_epoch
+        with Reporter(total, self.step, shown=is_first()) as reporter:
             if self.step:
                 reporter.say(f"going on from step {self.step} in {self.workdir}")
             last_save = time.monotonic()
@@ -130,12 +136,14 @@ class Run:
                     self.validate(signals)
                 else:
                     self.advance()
-                if signals.caught:
+                due = time.monotonic() - last_save >= self.settings.save_seconds
+                caught, due = self.agreement.ask(signals.caught or 0, due and is_first())
+                if caught:
                     self.save()
+                    self.writer.wait()
                     reporter.say(f"told to stop; step {self.step} is saved in {self.workdir}")
-                    raise Interrupted(signals.caught)
-                waited = time.monotonic() - last_save
-                if waited >= self.settings.save_seconds and not self.validation_next:
+                    raise Interrupted(caught)
+                if due and not self.validation_next:
                     self.save()
                     last_save = time.monotonic()
                 if reporter.due():
@@ -174,7 +182,8 @@ class Run:
         step, before = self.step - 1, self.progress.skipped
         line = {"step": step, "epoch": self.epochs + 1, "loss": repr(loss), "grad_norm": repr(norm)}
         line |= _identity(batch)
-        metrics.append_line(self.workdir / SKIPPED, line)
+        if is_first():
+            metrics.append_line(self.workdir / SKIPPED, line)
         if len(before) >= self.settings.skip_nonfinite:
             already = f"; {len(before)} such steps were skipped before" if before else ""
             raise FloatingPointError(
@@ -188,7 +197,13 @@ class Run:
         """Ends an epoch, unless a signal comes first: then the epoch stays open."""
         self.settle()
         task, params = self.what[0], self.state.params
-        totals = totals_of(task, params, self.evaluation(), self.layout, signals)
+        totals = totals_of(
+            task,
+            params,
+            self.evaluation(),
+            self.layout,
+            lambda: self.agreement.ask(signals.caught or 0, 0)[0] > 0,
+        )
         if totals is None:
             return
         before, epoch = self.progress, self.epochs + 1
@@ -226,8 +241,9 @@ class Run:
             stale=0 if better else before.stale + 1,
             seconds=seconds,
         )
-        metrics.append_line(self.workdir / METRICS, line)
-        metrics.append_line(self.workdir / SPEED, speed)
+        if is_first():
+            metrics.append_line(self.workdir / METRICS, line)
+            metrics.append_line(self.workdir / SPEED, speed)
 
     def save(self):
         """Saves all that is new; nothing that is not finite."""

@@ -1,10 +1,9 @@
 """Metrics of a whole split, for the trainer and for whoever scores its parameters again."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from surnn_jax.train import metrics
-from surnn_jax.train.interrupt import Signals
 from surnn_jax.train.parallel import Layout
 from surnn_jax.train.task import Task
 from surnn_jax.typing import Params
@@ -17,7 +16,7 @@ def score(task: Task, params: Params, batches: Iterable[Any]) -> dict[str, float
         FloatingPointError: a mean that is not finite.
         ValueError: no batch, or a metric whose weights sum to 0.
     """
-    totals = totals_of(task, params, batches, Layout(None, ()))
+    totals = totals_of(task, params, batches, Layout(None, ()), lambda: False)
     if not totals:
         raise ValueError("there is no batch to score")
     return metrics.means(totals)
@@ -28,9 +27,9 @@ def totals_of(
     params: Params,
     batches: Iterable[Any],
     layout: Layout,
-    signals: Signals | None = None,
+    stopped: Callable[[], bool],
 ) -> dict[str, tuple[float, float]] | None:
-    """Totals and weights over all batches; None if a signal came first."""
+    """Totals and weights over all batches; None if it was stopped, which it asks at each."""
     totals, pending, memory = {}, {}, None
     for number, batch in enumerate(batches):
         batch = layout.batch(batch)
@@ -39,6 +38,6 @@ def totals_of(
         measured, memory = layout.programs.evaluate(task, params, batch, memory)
         # Those of the batch before: the device never waits for us.
         totals, pending = metrics.add(totals, pending), measured
-        if signals is not None and signals.caught:
+        if stopped():
             return None
     return metrics.add(totals, pending)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from surnn_jax.cells import GRU, LSTM, LSTM_PEEPHOLE, TANH, Cell
 from surnn_jax.scan import adjoint, masked
@@ -45,11 +46,14 @@ def scan(
     """All carries, by the compiled kernel; arguments and result as in :func:`.reference.scan`.
 
     Operands are not rounded: where `dtype` is not the dtype of the state, or the kernel lacks the
-    cell or the gate (:func:`supports`), :func:`.masked.scan` answers instead. `vmap` runs one
-    example after another. An array sharded over devices is gathered on each of them.
+    cell or the gate (:func:`supports`), :func:`.masked.scan` answers instead; and where a size is
+    a symbol of `jax.export`, since nobody else has the kernel. `vmap` runs one example after
+    another. An array sharded over devices is gathered on each of them, unless
+    :mod:`surnn_jax.scan.devices` cuts the batch up first.
     """
     out = cell.carry_dtype(params)
     fits = supports(cell, gate, dtype) and jnp.dtype(dtype) == out
+    fits = fits and not any(map(is_symbolic_dim, x.shape))
     if not fits or not library.available():
         if fits:
             library.warn()

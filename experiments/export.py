@@ -1,0 +1,55 @@
+"""Writes a finished run as programs that run without this library.
+
+    python -m experiments.export runs/music/jsb-gru-0 --output=FOLDER [--platforms=cpu,cuda,tpu]
+
+``sequence.jax`` reads whole sequences; ``step.jax`` streams, from the carry that ``begin.jax``
+gives: :mod:`surnn_jax.layers.export` says what each takes. The parameters are those of the best
+epoch. Batch and time may have any size.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from data import cli
+
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
+_PLATFORMS = flags.DEFINE_list("platforms", None, "Of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+
+
+def main(workdir: str) -> None:
+    """Exports the run in ``workdir`` and says how to load it."""
+    output = Path(_OUTPUT.value)
+    if output.exists():
+        raise FileExistsError(f"{output} is there already; delete it or name another --output")
+
+    from experiments import finished
+    from surnn_jax.layers import export
+
+    _, run, params = finished.opened(Path(workdir), _DATA_DIR.value)
+    platforms = _PLATFORMS.value or export.PLATFORMS
+    given = (run.model, {"params": params}, run.inputs)
+    programs = {"sequence": export.sequence(*given, platforms=platforms)}
+    missing = ""
+    try:
+        programs["step"] = export.step(*given, platforms=platforms)
+        programs["begin"] = export.begin(*given, platforms=platforms)
+    except ValueError as error:  # It is told, and the sequence is still good.
+        missing = str(error)
+    output.mkdir(parents=True)
+    for name, program in programs.items():
+        (output / f"{name}.jax").write_bytes(program)
+        print(f"{output / name}.jax: {len(program):,} bytes, for {', '.join(platforms)}")
+    if missing:
+        print(f"no step.jax: {missing}")
+    dims = ", ".join(["B", "T", *map(str, run.inputs.shape[2:])])
+    print(f"x: {run.inputs.dtype} [{dims}], {run.wants}; lengths: int32 [B]")
+    print("to load it, with jax and flatbuffers alone:")
+    file = f'pathlib.Path("{output}/sequence.jax")'
+    print("import pathlib; from jax import export; ", end="")
+    print(f"call = export.deserialize(bytearray({file}.read_bytes())).call")
+
+
+if __name__ == "__main__":
+    cli.run(main, "WORKDIR")
