@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
 
-.PHONY: help install native music data test test-pure test-slow bench lint clean
+.PHONY: help install native music data test test-pure test-slow test-faults bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -13,6 +13,7 @@ help:
 	@echo "make test     run the test suite"
 	@echo "make test-pure  run the scans' tests without the compiled kernel"
 	@echo "make test-slow  run the tests that take minutes, too"
+	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about 15 minutes, alone)"
 	@echo "make lint     check style"
@@ -43,6 +44,9 @@ test-pure: install
 
 test-slow: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
+
+test-faults: install
+	$(BIN)/python -m pytest tests/test_faults.py tests/test_peers.py
 
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build

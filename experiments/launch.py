@@ -33,7 +33,6 @@ def plans(
     metric: str,
     steps_per_epoch: int,
     warmup: int = 0,
-    restore: str = "latest",
 ) -> tuple[train.Settings, train.OptimiserConfig]:
     """How long to train, and with what.
 
@@ -42,7 +41,6 @@ def plans(
         metric: the figure that chooses the best epoch.
         steps_per_epoch: of the training batches.
         warmup: updates in which the learning rate rises.
-        restore: see :class:`surnn_jax.train.Settings`.
 
     Raises:
         ValueError: a name that does not exist, or a number out of range.
@@ -52,7 +50,6 @@ def plans(
         monitor=metric,
         patience=config.patience,
         seed=config.seed,
-        restore=restore,
         skip_nonfinite=config.skip_nonfinite,
     )
     updates = config.max_epochs * steps_per_epoch // max(config.accumulate, 1)
@@ -98,14 +95,14 @@ def trained(
     """
     task, feeds = prepared
     steps = feeds["train"].steps_per_epoch
-    settings, optimiser = plans(config, metric, steps, warmup, asked.restore)
+    settings, optimiser = plans(config, metric, steps, warmup)
     return train.fit(
         task,
         train.make_optimiser(optimiser),
         batches=feeds["train"].batch,
         steps_per_epoch=steps,
         evaluation=feeds["valid"].evaluation,
-        settings=settings,
+        settings=dataclasses.replace(settings, restore=asked.restore, profile=asked.profile),
         workdir=workdir,
         config={"experiment": experiment, **dataclasses.asdict(config)},
         mesh=train.make_mesh(asked.mesh) if asked.mesh else None,

@@ -29,6 +29,7 @@ class Asked(NamedTuple):
         mesh: the devices that share the work, such as ``data:4``; empty for the first alone.
         distributed: the processes that share it, see :func:`surnn_jax.train.join`; empty for one.
         restore: see :class:`surnn_jax.train.Settings`.
+        profile: likewise.
         command: what was asked for, less the folders and devices, which are nobody else's.
     """
 
@@ -38,6 +39,7 @@ class Asked(NamedTuple):
     mesh: str = ""
     distributed: str = ""
     restore: str = "latest"
+    profile: bool = False
     command: str = ""
 
 
@@ -58,6 +60,7 @@ def define(config: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
         "Processes that share the work, with --mesh: auto (SLURM, TPU pod), or "
         "ADDRESS:PORT,NUMBER,COUNT.",
     )
+    flags.DEFINE_boolean("profile", False, "Trace ten steps into the folder profile of the run.")
     flags.DEFINE_enum(
         "restore",
         "latest",

@@ -52,3 +52,14 @@ def compiled_back_ends():
         for name in set(BACKENDS) - {"reference"}:
             patch.setitem(BACKENDS, name, compiled(name))
         yield
+
+
+def pytest_terminal_summary(terminalreporter):
+    """A table of the faults that tests injected, see test_faults.py."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    found = [value for r in reports for name, value in r.user_properties if name == "fault"]
+    if found:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(f"{'fault':<34}{'times tried':>12}{'lost':>6}")
+        for fault, tried, lost in sorted(found):
+            terminalreporter.write_line(f"{fault:<34}{tried:>12}{int(lost):>6}")

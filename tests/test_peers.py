@@ -68,7 +68,9 @@ def test_promise_11_two_processes_end_alike_and_as_one_does(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_promise_6_a_signal_to_one_of_two_processes_saves_and_ends_both(whole, tmp_path):
+def test_promise_6_a_signal_to_one_of_two_processes_saves_and_ends_both(
+    whole, tmp_path, record_property
+):
     (first, _, said), (second, _, more) = together(tmp_path, "term", "9")
     assert (first, second) == (128 + signal.SIGTERM,) * 2, (said, more)
     # The one tells the other while the next step is under way.
@@ -77,11 +79,14 @@ def test_promise_6_a_signal_to_one_of_two_processes_saves_and_ends_both(whole, t
     (first, out, said), (second, other, more) = together(tmp_path)
     assert (first, second) == (0, 0), (said, more)
     assert "going on from step 11" in said
+    record_property("fault", ("SIGTERM to one of two processes", 1, out != whole[0]))
     assert out == other == whole[0]
 
 
 @pytest.mark.slow
-def test_promise_5_a_killed_peer_ends_the_other_and_nothing_is_lost(whole, tmp_path):
+def test_promise_5_a_killed_peer_ends_the_other_and_nothing_is_lost(
+    whole, tmp_path, record_property
+):
     (first, _, said), (second, _, _) = together(tmp_path, "kill", "14")
     assert second == -signal.SIGKILL
     assert first not in (0, 128 + signal.SIGTERM), said
@@ -89,6 +94,7 @@ def test_promise_5_a_killed_peer_ends_the_other_and_nothing_is_lost(whole, tmp_p
     (first, out, said), (second, other, more) = together(tmp_path)
     assert (first, second) == (0, 0), (said, more)
     assert "going on from step" in said
+    record_property("fault", ("one of two processes killed", 1, out != whole[0]))
     assert out == other == whole[0]
 
 

@@ -5,11 +5,12 @@ Run as a program it trains in a process of its own, to be killed:
 """
 
 import hashlib
+import itertools
 import os
 import signal
 import sys
 import threading
-from pathlib import Path
+import time
 
 import jax
 import jax.numpy as jnp
@@ -116,13 +117,19 @@ def _die():
 
 
 def main(workdir, fault="", when="0", delay="0"):
-    """Trains; `fault` kills this very process.
+    """Trains; `fault` does this to this very process.
 
-    ``start``, ``step``: `delay` seconds after the start, or after the batch of step `when` was
-    asked for; ``saving``: so long after the beginning of the save number `when`; ``unsealed``: at
-    the end of that save, before its manifest; ``term``: SIGTERM as the batch is asked for.
+    ``start``, ``step``: a kill `delay` seconds after the start, or after the batch of step `when`
+    was asked for; ``saving``: so long after the beginning of the save number `when`; ``unsealed``:
+    at the end of that save, before its manifest. ``term``: SIGTERM as the batch of step `when` is
+    asked for, or in ``compile``, ``step``, ``eval``, ``saving``. ``slow``: a tenth of a second a
+    step. ``clock``: the time of day goes backwards.
     """
     seal, save, saves = checkpoint.seal, checkpoint.Writer.save, []
+
+    def terminate(where):
+        if (fault, when) == ("term", where):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def sealing(folder):
         if fault == "unsealed" and len(saves) == int(when):
@@ -133,19 +140,37 @@ def main(workdir, fault="", when="0", delay="0"):
         saves.append(args)
         if fault == "saving" and len(saves) == int(when):
             threading.Timer(float(delay), _die).start()
+        if len(saves) == 9:
+            terminate("saving")
         save(*args)
 
     def asked(step):
         if fault == "step" and step == int(when):
             threading.Timer(float(delay), _die).start()
-        if fault == "term" and step == int(when):
-            os.kill(os.getpid(), signal.SIGTERM)
+        if fault == "slow":
+            time.sleep(0.1)
+        terminate(str(step))
+        if step == 9:
+            terminate("step")
         return batch(step)
+
+    def scored():
+        for number, example in enumerate(evaluation()):
+            if number == 1:
+                terminate("eval")
+            yield example
+
+    def traced(*args):
+        terminate("compile")
+        return loss(*args)
 
     checkpoint.seal, checkpoint.Writer.save = sealing, saving
     if fault == "start":
         threading.Timer(float(delay), _die).start()
-    done = fit(Path(workdir), batches=asked)
+    if fault == "clock":
+        ticks = itertools.count()
+        time.time = lambda: 2e9 - 3600.0 * next(ticks)
+    done = fit(workdir, batches=asked, evaluation=scored, task=train.Task(init, traced, evaluate))
     print(digest((done.params, done.last_params)), done.best_epoch, done.best_value)
 
 

@@ -1,5 +1,6 @@
 """The training loop: epochs, validation, early stopping, checkpoints, resumption."""
 
+import contextlib
 import hashlib
 import math
 import resource
@@ -19,6 +20,7 @@ from surnn_jax.train.score import totals_of
 from surnn_jax.train.settings import refuse_other
 from surnn_jax.train.state import Progress, TrainState, keys
 from surnn_jax.train.step import copy, is_finite
+from surnn_jax.train.watch import Profile, Watch
 
 METRICS = "metrics.jsonl"
 """One line an epoch, decided by the command, the versions and the devices alone."""
@@ -127,7 +129,12 @@ class Run:
         if self.finished:
             return
         total = self.settings.max_epochs * self.steps_per_epoch
-        with Reporter(total, self.step, shown=is_first()) as reporter:
+        profile = Profile(self.workdir, self.settings.profile)
+        with (
+            Reporter(total, self.step, shown=is_first()) as reporter,
+            Watch(reporter.say) as watch,
+            contextlib.closing(profile),
+        ):
             if self.step:
                 reporter.say(f"going on from step {self.step} in {self.workdir}")
             last_save = time.monotonic()
@@ -135,7 +142,10 @@ class Run:
                 if self.validation_next:
                     self.validate(signals)
                 else:
-                    self.advance()
+                    with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
+                        self.advance()
+                    profile.step(self.state)
+                watch.step()
                 due = time.monotonic() - last_save >= self.settings.save_seconds
                 caught, due = self.agreement.ask(signals.caught or 0, due and is_first())
                 if caught:

@@ -22,6 +22,7 @@ class Settings:
             the run goes on from the newest good one.
         skip_nonfinite: how many steps of a run whose loss or gradient is not finite are left out
             and written down, as if their batch had not been; the next one stops the run.
+        profile: whether to trace ten steps, into the folder ``profile`` of the run.
 
     Raises:
         ValueError: a value out of range.
@@ -34,6 +35,7 @@ class Settings:
     save_seconds: float = 10.0
     restore: str = "latest"
     skip_nonfinite: int = 0
+    profile: bool = False
 
     def __post_init__(self):
         if self.max_epochs < 1:
