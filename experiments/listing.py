@@ -36,10 +36,8 @@ def show(module: str, suite: str, presets: Mapping[str, Mapping[str, Any]]) -> s
 
 
 def _line(name: str, config: Any, facts: suites.Suite, done: list[Record]) -> str:
-    wanted = _settings(vars(config))
-    # A field that came after a record was written has its default there.
-    default = vars(type(config)())
-    found = [r for r in done if _settings({**default, **r.config}) == wanted]
+    wanted = json.dumps(_settings(vars(config)), sort_keys=True)
+    found = [r for r in done if json.dumps(_settings(r.config), sort_keys=True) == wanted]
     published = facts.published.get((config.dataset, config.kinds, config.switch_name))
     if facts.smaller(config.dataset, vars(config)):
         published = None
@@ -57,5 +55,5 @@ def _line(name: str, config: Any, facts: suites.Suite, done: list[Record]) -> st
     )
 
 
-def _settings(config: Mapping[str, Any]) -> str:
-    return json.dumps({**config, "seed": None}, sort_keys=True)
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "seed"}

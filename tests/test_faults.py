@@ -32,10 +32,11 @@ def train(workdir, *fault, before=(), seconds=180):
     )
 
 
-def ended(workdir):
-    """What a process prints that goes on in a folder and comes to the end."""
+def ended(workdir, step=None):
+    """What a process prints that goes on in a folder, from that step, and comes to the end."""
     done = train(workdir)
     assert done.returncode == 0, done.stderr
+    assert step is None or f"going on from step {step} in" in done.stderr
     return done.stdout, (workdir / "metrics.jsonl").read_bytes()
 
 
@@ -82,13 +83,16 @@ def test_promise_5_killed_at_random_moments(whole, tally, tmp_path):
     assert lost == 0
 
 
-@pytest.mark.parametrize("where", ["compile", "step", "eval", "saving"])
-def test_promise_6_terminated(where, whole, tally, tmp_path):
+STEPS = [("compile", 1), ("step", 10), ("eval", 6), ("saving", 9)]
+
+
+@pytest.mark.parametrize(("where", "step"), STEPS)
+def test_promise_6_terminated(where, step, whole, tally, tmp_path):
     told = train(tmp_path / "run", "term", where)
     assert told.returncode == 128 + signal.SIGTERM, told.stderr
-    assert "is saved in" in told.stderr
+    assert f"step {step} is saved in" in told.stderr
     assert "Traceback" not in told.stderr
-    lost = ended(tmp_path / "run") != whole[0]
+    lost = ended(tmp_path / "run", step) != whole[0]
     tally(f"SIGTERM in {where}", 1, lost)
     assert not lost
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import surnn_jax
-from experiments import music_config, records, tables
+from experiments import listing, music_config, records, tables
 from experiments.records import Record
 
 ROOT = Path(tables.__file__).parents[1]
@@ -381,3 +381,14 @@ def test_nothing_slow_is_imported_before_it_is_used():
 )
 def test_densities_above_1_have_two_decimals_too(value, text):
     assert tables.line([tables._figure(value)]) == f"| {text} |"
+
+
+def test_the_list_of_presets_finds_records_older_than_a_setting(committed):
+    """A setting that came later had its default; any other difference is another preset."""
+    config = music_config.Config(dataset="jsb")
+    older = {k: v for k, v in dataclasses.asdict(config).items() if k != "accumulate"}
+    put(committed, "older.json", record(dataset="jsb", config=older, metrics=nll(8.25, 8.5)))
+    presets = {"jsb-gru": {"": config}, "jsb-two": {"": dataclasses.replace(config, accumulate=2)}}
+    first, second = listing.show("experiments.music", "music", presets).splitlines()[-2:]
+    assert "8.25" in first
+    assert "8.25" not in second
