@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from data.batches import Batch
 from experiments import figures, inside, inside_figures, reach
 from experiments.sequence_config import Config
 from experiments.sequence_data import Prepared
@@ -30,16 +31,12 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
         :func:`.inside.summary`; and ``reach``, |∂L/∂h[t]| relative to the last step at the start,
         a quarter, half and three quarters of the sequence, for models of one bare layer.
     """
-    batch = jax.tree.map(lambda a: a[:_EXAMPLES], next(prepared.feeds["test"].evaluation()))
+    batch = examples_of(next(prepared.feeds["test"].evaluation()))
     model, problem = model_of(config, prepared.problem), prepared.problem
     found: dict[str, Any] = {}
     title = f"{config.unit}, {config.dataset}"
     rates, periods, memories = {}, {}, {}
     lengths = batch.get("lengths")
-    if lengths is not None and lengths.min() == 0:
-        keep = lengths > 0
-        batch = {name: column[keep] for name, column in batch.items()}
-        lengths = batch["lengths"]
     memory = None
     if problem.kind == "language":
         size = batch["x"].shape[:1]
@@ -87,6 +84,16 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
     if found:
         write_json(workdir / FILE, found)
     return found
+
+
+def examples_of(batch: Batch) -> Batch:
+    """The first examples of a batch, at most 16, without the empty rows that fill it up."""
+    there = np.ones(len(batch["x"]), bool)
+    if "index" in batch:
+        there = batch["index"] >= 0
+    elif "lengths" in batch:
+        there = batch["lengths"] > 0
+    return {name: column[there][:_EXAMPLES] for name, column in batch.items()}
 
 
 def events_of(dataset: str, batch: dict[str, np.ndarray]) -> np.ndarray | None:

@@ -10,7 +10,17 @@ import pytest
 from data_case import run
 
 from data import locate
-from experiments import lra, pixels, records, sequence_data, sequence_runs, synthetic, wikitext
+from data.batches import Batches
+from experiments import (
+    lra,
+    pixels,
+    records,
+    sequence_data,
+    sequence_inside,
+    sequence_runs,
+    synthetic,
+    wikitext,
+)
 from experiments.options import Asked
 from experiments.presets import EVERYTHING
 from experiments.sequence_config import Config
@@ -135,6 +145,17 @@ def test_presets_can_be_built_and_are_listed_quickly(name):
     assert time.perf_counter() - start < 10
     assert done.returncode == 0, done.stderr
     assert all(preset in done.stdout for preset in program.PRESETS)
+
+
+def test_looking_inside_passes_over_the_rows_that_fill_up_a_batch():
+    """Those come first in an evaluation, and there may be more of them than are looked at."""
+    sequences = [np.full(3 + i, i, np.int32) for i in range(40)]
+    [_, *others] = whole = list(Batches({"x": sequences}, 32).evaluation())
+    assert (whole[0]["index"][:16] == -1).all()
+    found = sequence_inside.examples_of(whole[0])
+    assert found["index"].tolist() == list(range(8))
+    assert (found["lengths"] == 3 + found["index"]).all()
+    assert sequence_inside.examples_of(others[0])["index"].tolist() == list(range(8, 24))
 
 
 def test_figures_are_those_of_plain_numpy():
