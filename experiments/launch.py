@@ -29,10 +29,7 @@ class Prepared(NamedTuple):
 
 
 def plans(
-    config: Common,
-    metric: str,
-    steps_per_epoch: int,
-    warmup: int = 0,
+    config: Common, metric: str, steps_per_epoch: int, warmup: int = 0
 ) -> tuple[train.Settings, train.OptimiserConfig]:
     """How long to train, and with what.
 
@@ -91,7 +88,7 @@ def trained(
         workdir: the run's folder.
         asked: what else the command line asks for.
         metric: the figure that chooses the best epoch.
-        warmup: steps in which the learning rate rises.
+        warmup: updates in which the learning rate rises.
     """
     task, feeds = prepared
     steps = feeds["train"].steps_per_epoch
@@ -255,11 +252,12 @@ def go(
         if not asked.mesh:
             raise ValueError("distributed: say which devices share the work: --mesh=data:N")
         train.join(asked.distributed)
+    mesh = train.make_mesh(asked.mesh) if asked.mesh else None
     # All of them, before any of them trains for minutes.
     for config in runs.values():
         refuse(config)
-        if asked.mesh:
-            parallel.refuse_rows(train.make_mesh(asked.mesh), config.batch_size)
+        if mesh is not None:
+            parallel.refuse_rows(mesh, config.batch_size)
     (first, *_) = runs.values()
     name = asked.preset or f"{first.dataset}-{first.unit}-{first.seed}"
     home = Path(asked.workdir or f"runs/{experiment}/{name}")

@@ -23,6 +23,7 @@ from surnn_jax.typing import Params
 MODEL = "model"
 """The axis of a mesh over which large parameters are cut."""
 
+# Fewest numbers of a parameter that is worth cutting.
 _LARGE = 2**16
 
 
@@ -137,23 +138,29 @@ class Layout:
 
 def _places(mesh: jax.sharding.Mesh, rows: int, state: TrainState) -> TrainState:
     """The sharding of every array of a state."""
-    whole, cut = jax.NamedSharding(mesh, jax.P()), jax.NamedSharding(mesh, jax.P(DATA))
 
     def parameter(leaf):
         wide = leaf.ndim > 1 and leaf.size >= _LARGE and leaf.shape[-1] % mesh.shape[MODEL] == 0
         axes = (*(None,) * (leaf.ndim - 1), MODEL) if wide else ()
         return jax.NamedSharding(mesh, jax.P(*axes))
 
-    def memory(leaf):
-        return cut if leaf.ndim and leaf.shape[0] == rows else whole
-
     return TrainState(
-        whole,
+        jax.NamedSharding(mesh, jax.P()),
         jax.tree.map(parameter, state.params),
         # What an optimiser remembers of a parameter has its shape, and lies where it lies.
         jax.tree.map(parameter, state.opt_state),
-        jax.tree.map(memory, state.memory),
+        _memory_places(mesh, rows, state.memory),
     )
+
+
+def _memory_places(mesh: jax.sharding.Mesh, rows: int, memory: Any) -> Any:
+    """The sharding of what goes from batch to batch: cut where it has the rows of a batch."""
+
+    def place(leaf):
+        cut = leaf.ndim and leaf.shape[0] == rows
+        return jax.NamedSharding(mesh, jax.P(DATA) if cut else jax.P())
+
+    return jax.tree.map(place, memory)
 
 
 @functools.cache
@@ -167,7 +174,7 @@ def _programs(mesh: jax.sharding.Mesh, rows: int) -> Programs:
         return jax.lax.with_sharding_constraint(tree, jax.NamedSharding(mesh, jax.P()))
 
     def memory(tree: Any) -> Any:
-        return keep(TrainState(jax.numpy.zeros((), jax.numpy.int32), {}, (), tree)).memory
+        return jax.lax.with_sharding_constraint(tree, _memory_places(mesh, rows, tree))
 
     @functools.partial(jax.jit, static_argnames=("task", "optimiser"))
     def init_state(task, optimiser, key, batch):

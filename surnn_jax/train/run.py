@@ -37,8 +37,9 @@ class Run:
         self, task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
     ):
         self.what = (task, optimiser)
-        self.layout = Layout(mesh, batches(0))
-        self.programs = self.layout.programs
+        first = batches(0)
+        self.layout = Layout(mesh, first)
+        self.programs, self.first = self.layout.programs, self.layout.batch(first)
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch, self.settings, self.workdir = steps_per_epoch, settings, workdir
         self.started = time.perf_counter()
@@ -73,8 +74,7 @@ class Run:
             raise ValueError(
                 f"{self.workdir} has {METRICS} but no checkpoint: give another workdir"
             )
-        batch = self.layout.batch(self.batches(0))
-        self.state: TrainState = self.programs.init_state(*self.what, self.init_key, batch)
+        self.state: TrainState = self.programs.init_state(*self.what, self.init_key, self.first)
         first = next(iter(self.evaluation()), None)
         if first is None:
             raise ValueError("evaluation() gives no batch")
@@ -85,7 +85,7 @@ class Run:
         _refuse_growth("evaluate", memory, after)
         if task.memory is not None:
             step = self.programs.train_step
-            trained, _ = step.eval_shape(*self.what, self.key, self.state, batch)
+            trained, _ = step.eval_shape(*self.what, self.key, self.state, self.first)
             _refuse_growth("loss", self.state.memory, trained.memory)
         if self.settings.monitor not in names:
             there = ", ".join(names)
@@ -97,8 +97,7 @@ class Run:
     def _restore(self, folder: Path):
         record = checkpoint.read_record(folder)
         refuse_other(record, self.identity, self.workdir)
-        batch = self.layout.batch(self.batches(0))
-        shapes = self.programs.init_state.eval_shape(*self.what, self.init_key, batch)
+        shapes = self.programs.init_state.eval_shape(*self.what, self.init_key, self.first)
         shapes = self.layout.placed(shapes)
         self.state = checkpoint.read(folder, "state", shapes)
         self.best = checkpoint.read(folder, "best", shapes.params)
