@@ -17,6 +17,11 @@ any other ragged column. ``index`` int32 ``[B]`` is a row's place in the split. 
 fills up a batch: length 0, index -1."""
 
 
+ALL = slice(None)
+"""All rows of a batch. Of several processes that share the work, each asks for a part of them, and
+only that is read."""
+
+
 class Batches:
     """Cuts a split into batches of whole examples of about one length.
 
@@ -90,8 +95,12 @@ class Batches:
         # The last epoch's order, kept for speed alone.
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: slice = ALL) -> Batch:
         """The batch of training step ``step``, counted from 0 through all epochs.
+
+        Args:
+            step: at least 0.
+            rows: which of its B rows to make; they come out as they would be in the whole batch.
 
         Raises:
             ValueError: ``step`` is negative.
@@ -103,15 +112,15 @@ class Batches:
         if known != epoch:
             order = self._shuffled(epoch)
             self._order = epoch, order
-        return self._padded(order[place])
+        return self._padded(order[place], rows)
 
-    def evaluation(self) -> Iterator[Batch]:
+    def evaluation(self, rows: slice = ALL) -> Iterator[Batch]:
         """The whole split once, in a fixed order: the shortest sequences first.
 
         ``index`` tells where in the split each row belongs.
         """
-        for rows in self._cut(np.argsort(self._tops, kind="stable")):
-            yield self._padded(rows)
+        for order in self._cut(np.argsort(self._tops, kind="stable")):
+            yield self._padded(order, rows)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         random = np.random.Generator(np.random.PCG64([self._seed, epoch]))
@@ -122,20 +131,22 @@ class Batches:
         empty = self.steps_per_epoch * self._size - len(order)
         return np.pad(order, (empty, 0), constant_values=-1).reshape(-1, self._size)
 
-    def _padded(self, rows: np.ndarray) -> Batch:
+    def _padded(self, order: np.ndarray, part: slice) -> Batch:
+        # The whole batch decides how long every part of it is.
+        steps = self.ladder[self._rungs[order[order >= 0]].max()]
+        rows = order[part]
         there = rows >= 0
         kept = rows[there]
-        steps = self.ladder[self._rungs[kept].max()]
         batch: Batch = {"index": rows.astype(np.int32)}
         for name, column in self._columns.items():
             if name not in self._lengths:
-                batch[name] = np.zeros((self._size, *column.shape[1:]), column.dtype)
+                batch[name] = np.zeros((len(rows), *column.shape[1:]), column.dtype)
                 batch[name][there] = column[kept]
                 continue
-            lengths = np.zeros(self._size, np.int32)
+            lengths = np.zeros(len(rows), np.int32)
             lengths[there] = self._lengths[name][kept]
-            first = column[int(kept[0])]
-            padded = np.zeros((self._size, steps, *first.shape[1:]), first.dtype)
+            first = column[int(order[-1])]  # Never an empty row: those come first.
+            padded = np.zeros((len(rows), steps, *first.shape[1:]), first.dtype)
             for row, index in enumerate(rows):
                 if index >= 0:
                     padded[row, : lengths[row]] = column[int(index)][: lengths[row]]

@@ -20,8 +20,8 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
         main: called with the positional arguments, as strings; its end is exit code 0.
         *arguments: the names of the positional arguments, all required, such as ``"NAME"``.
 
-    A ``ValueError`` or ``OSError`` out of ``main``, a refused flag and a wrong number of
-    arguments each become one line on stderr and exit code 2.
+    A ``ValueError``, an ``OSError`` or a missing package out of ``main``, a refused flag and a
+    wrong number of arguments each become one line on stderr and exit code 2.
     """
 
     def checked(argv: list[str]) -> None:
@@ -34,7 +34,7 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
             _refuse(f"expected {wanted}, got {' '.join(values) or 'none'}")
         try:
             main(*values)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ModuleNotFoundError) as error:
             if flags.FLAGS.verbosity >= 1:
                 raise
             _refuse(str(error))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data.batches import Batch
+from data.batches import ALL, Batch
 
 
 class Streams:
@@ -59,8 +59,12 @@ class Streams:
         self._rows, self._steps, self._seed = batch_size, steps, seed
         self.steps_per_epoch = (len(tokens) - steps) // (batch_size * steps)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: slice = ALL) -> Batch:
         """The batch of training step ``step``, counted from 0 through all epochs.
+
+        Args:
+            step: at least 0.
+            rows: which of its B rows to read.
 
         Raises:
             ValueError: ``step`` is negative.
@@ -73,9 +77,9 @@ class Streams:
         spare = len(self._tokens) - 1 - self._rows * row
         start = int(np.random.Generator(np.random.PCG64([self._seed, epoch])).integers(spare + 1))
         starts = start + row * np.arange(self._rows) + self._steps * place
-        return self._windows(starts, np.full(self._rows, self._steps), place == 0)
+        return self._windows(starts[rows], np.full(self._rows, self._steps)[rows], place == 0)
 
-    def evaluation(self) -> Iterator[Batch]:
+    def evaluation(self, rows: slice = ALL) -> Iterator[Batch]:
         """The whole stream once: every token but the first is predicted exactly once.
 
         The rows are of one length as far as that goes; a batch of one row reads the stream from end
@@ -84,11 +88,11 @@ class Streams:
         pairs = len(self._tokens) - 1
         starts = np.arange(self._rows + 1) * pairs // self._rows
         for offset in range(0, int(np.diff(starts).max()), self._steps):
-            left = np.diff(starts) - offset
-            yield self._windows(starts[:-1] + offset, np.clip(left, 0, self._steps), offset == 0)
+            left = np.clip(np.diff(starts) - offset, 0, self._steps)
+            yield self._windows(starts[:-1][rows] + offset, left[rows], offset == 0)
 
     def _windows(self, starts: np.ndarray, lengths: np.ndarray, fresh: bool) -> Batch:
-        x = np.zeros((self._rows, self._steps), np.int32)
+        x = np.zeros((len(starts), self._steps), np.int32)
         y = np.zeros_like(x)
         for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
             x[row, :length] = self._tokens[start : start + length]
@@ -96,6 +100,6 @@ class Streams:
         return {
             "x": x,
             "y": y,
-            "fresh": np.full(self._rows, fresh),
+            "fresh": np.full(len(starts), fresh),
             "lengths": lengths.astype(np.int32),
         }

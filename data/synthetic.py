@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from data.batches import Batch
+from data.batches import ALL, Batch
 from data.source import SPLITS
 
 
@@ -265,10 +265,14 @@ class OnTheFly:
         """ceil(N / B)."""
         return -(-self.examples // self.batch_size)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: slice = ALL) -> Batch:
         """The batch of training step ``step``, counted from 0 through all epochs.
 
         Of ``x``, ``y``, ``lengths`` and ``index``; all rows are filled.
+
+        Args:
+            step: at least 0.
+            rows: which of its B rows to return; all are made.
 
         Raises:
             ValueError: ``step`` is negative.
@@ -277,9 +281,10 @@ class OnTheFly:
             raise ValueError(f"step must be at least 0, not {step}")
         random = np.random.Generator(np.random.PCG64([_TRAINING, self.seed, step]))
         first = step % self.steps_per_epoch * self.batch_size
-        return self._batch(*self.task.draw(random, self.batch_size), first, self.batch_size)
+        whole = self._batch(*self.task.draw(random, self.batch_size), first, self.batch_size)
+        return {name: column[rows] for name, column in whole.items()}
 
-    def evaluation(self) -> Iterator[Batch]:
+    def evaluation(self, rows: slice = ALL) -> Iterator[Batch]:
         """N examples of the split, the same whatever the seed and the batch size.
 
         The last batch is filled up with empty rows: length 0, index -1.
@@ -291,7 +296,8 @@ class OnTheFly:
             while len(x) < size:
                 more = next(groups)
                 x, y = np.concatenate([x, more[0]]), np.concatenate([y, more[1]])
-            yield self._batch(x[:size], y[:size], first, self.examples - first)
+            whole = self._batch(x[:size], y[:size], first, self.examples - first)
+            yield {name: column[rows] for name, column in whole.items()}
             x, y = x[size:], y[size:]
 
     def _evaluated(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

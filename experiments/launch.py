@@ -99,7 +99,9 @@ def trained(
         batches=feeds["train"].batch,
         steps_per_epoch=steps,
         evaluation=feeds["valid"].evaluation,
-        settings=dataclasses.replace(settings, restore=asked.restore, profile=asked.profile),
+        settings=dataclasses.replace(
+            settings, restore=asked.restore, profile=asked.profile, tensorboard=asked.tensorboard
+        ),
         workdir=workdir,
         config={"experiment": experiment, **dataclasses.asdict(config)},
         mesh=train.make_mesh(asked.mesh) if asked.mesh else None,

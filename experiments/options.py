@@ -30,6 +30,7 @@ class Asked(NamedTuple):
         distributed: the processes that share it, see :func:`surnn_jax.train.join`; empty for one.
         restore: see :class:`surnn_jax.train.Settings`.
         profile: likewise.
+        tensorboard: likewise.
         command: what was asked for, less the folders and devices, which are nobody else's.
     """
 
@@ -40,6 +41,7 @@ class Asked(NamedTuple):
     distributed: str = ""
     restore: str = "latest"
     profile: bool = False
+    tensorboard: bool = False
     command: str = ""
 
 
@@ -61,6 +63,7 @@ def define(config: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
         "ADDRESS:PORT,NUMBER,COUNT.",
     )
     flags.DEFINE_boolean("profile", False, "Trace ten steps into the folder profile of the run.")
+    flags.DEFINE_boolean("tensorboard", False, "Write events into the folder tensorboard, too.")
     flags.DEFINE_enum(
         "restore",
         "latest",

@@ -7,7 +7,7 @@ import numpy as np
 
 import data
 from data import synthetic
-from data.batches import Batch, Batches
+from data.batches import ALL, Batch, Batches
 from data.streams import Streams
 from experiments.sequence_config import Config
 from experiments.sequence_task import Problem
@@ -36,11 +36,11 @@ class Feed(Protocol):
 
     steps_per_epoch: int
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a training step."""
+    def batch(self, step: int, rows: slice = ALL) -> Batch:
+        """The batch of a training step, or some rows of it."""
 
-    def evaluation(self) -> Iterator[Batch]:
-        """The whole split once."""
+    def evaluation(self, rows: slice = ALL) -> Iterator[Batch]:
+        """The whole split once, or some rows of every batch."""
 
 
 class Prepared(NamedTuple):

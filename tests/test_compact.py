@@ -27,7 +27,7 @@ GRU = cells.GRU
 
 @settings(max_examples=30)
 @given(problems)
-def test_equals_the_loop(drawn):
+def test_promise_1_equals_the_loop(drawn):
     seed, table = drawn
     assert_same("compact", GRU, make(GRU, seed, table))
 

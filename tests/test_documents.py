@@ -53,3 +53,11 @@ def test_the_unit_and_the_switch_of_contributing_work():
     h = results[1].outputs
     assert (h[0] == h[1]).all()
     assert not (h[2] == h[3]).any()
+
+
+def test_every_promise_of_readme_has_tests_that_bear_its_number():
+    promised = re.findall(r"^(\d+)\. ", (ROOT / "README.md").read_text(), re.M)
+    sources = [path.read_text() for path in (ROOT / "tests").glob("test_*.py")]
+    tested = {n for text in sources for n in re.findall(r"^def test_promise_(\d+)_", text, re.M)}
+    assert len(promised) == 11
+    assert tested == set(promised)

@@ -98,7 +98,7 @@ def test_the_last_carry_asked_for_wins_over_the_run_of_the_constructor():
         ("gru_before", "event", (2, 3)),
     ],
 )
-def test_a_stream_equals_the_sequence(cell, kind, batch):
+def test_promise_4_a_stream_equals_the_sequence(cell, kind, batch):
     layer = Recurrent(cell, FEATURES, SWITCHES[kind], learn_carry=True, return_carry=True)
     x = data(STEPS, *batch, INPUTS)
     params = {"params": drawn(layer, x)}

@@ -89,7 +89,7 @@ def test_the_future_does_not_change_the_past(case):
         np.testing.assert_allclose(one[:, :cut], two[:, :cut], rtol=0, atol=tolerance)
 
 
-def test_steps_equal_the_sequence(case):
+def test_promise_4_steps_equal_the_sequence(case):
     for start, whole in (
         (case.rest, case.fresh(case.params, case.x, FULL)[1]),
         (case.started, case.run(case.params, case.x, case.started, FULL)),
@@ -101,7 +101,7 @@ def test_steps_equal_the_sequence(case):
         chex.assert_trees_all_close((carry, jnp.stack(outputs, 1)), whole, **CLOSE)
 
 
-def test_padding_changes_nothing(case):
+def test_promise_3_padding_changes_nothing(case):
     spoilt = jnp.where(INSIDE[..., None], case.x, jnp.nan)
     clean = case.run(case.params, case.x, case.started, LENGTHS)
     dirty = case.run(case.params, spoilt, case.started, LENGTHS)

@@ -98,7 +98,7 @@ def assert_same(cell, problem, gate=WINDOW, *, oracle="masked", tolerance=1e-9, 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("cell", KNOWN, ids=lambda c: c.name)
-def test_equals_the_loop(cell, table):
+def test_promise_1_equals_the_loop(cell, table):
     gate = GATES[(KNOWN.index(cell) + TABLES.index(table)) % 3]
     assert_same(cell, make(cell, 0, table, (3, 3, 2, 7)), gate, oracle="reference")
 
@@ -203,7 +203,7 @@ def test_threads_change_nothing_but_rounding():
 
 @needs_kernel
 @pytest.mark.parametrize("table", TABLES[1:])
-def test_a_closed_switch_leaves_the_state_alone(table):
+def test_promise_2_a_closed_switch_leaves_the_state_alone(table):
     (params, x, a, start, fresh), _, _ = make(
         cells.LSTM, 6, table, (9, 4, 2, 11), masks=False, dtype=jnp.float32
     )

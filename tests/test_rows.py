@@ -32,7 +32,7 @@ def test_a_full_step_takes_more_than_one_portion():
 
 @settings(max_examples=30)
 @given(problems)
-def test_equals_the_loop(drawn):
+def test_promise_1_equals_the_loop(drawn):
     seed, table = drawn
     assert_same("rows", GRU, make(GRU, seed, table))
 

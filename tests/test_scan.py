@@ -62,7 +62,7 @@ def test_a_unit_that_never_opens_passes_state_and_gradient_through(kind, backend
 
 @each_unit
 @each_direction
-def test_what_the_padding_contains_changes_no_bit(unit, reverse):
+def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
     params, x, carry, fresh, given = setting(unit)
     lengths = np.array([4, 6, 0])
     padding = np.arange(6)[:, None] >= lengths
@@ -99,7 +99,7 @@ def test_what_the_padding_contains_changes_no_bit(unit, reverse):
 
 @each_unit
 @each_direction
-def test_padding_equals_no_padding(unit, reverse):
+def test_promise_3_padding_equals_no_padding(unit, reverse):
     """Values and gradients of 4 steps are those of the first 4 of 6."""
     params, x, carry, fresh, _ = setting(unit)
     lengths = jnp.full((3,), 4, jnp.int32)
@@ -324,7 +324,7 @@ def test_parts_equal_the_whole(unit, reverse):
 
 
 @each_unit
-def test_step_equals_sequence(unit):
+def test_promise_4_step_equals_sequence(unit):
     params, x, carry, fresh, _ = setting(unit)
     whole = run(unit, params, x, carry=carry, fresh=fresh)
     for t in range(6):

@@ -106,7 +106,7 @@ def _id(number):
 
 
 @pytest.mark.parametrize(("number", "backend"), CHECKS, ids=_id)
-def test_back_end_equals_reference(number, backend):
+def test_promise_1_back_end_equals_reference(number, backend):
     """Values, and gradients of all parameters, inputs and carries, to 1e-9."""
     unit, task, weights, flags, (want, want_grad) = _solved(number)
     got, grad = gradients(unit, task, weights, backend, **flags)
@@ -177,7 +177,7 @@ def _weigh(result, weights):
 
 
 @pytest.mark.parametrize("number", ORACLE, ids=_id)
-def test_reference_equals_the_equations(number):
+def test_promise_1_reference_equals_the_equations(number):
     """Values against plain loops in NumPy; gradients against finite differences of them.
 
     A hard switch has no derivative. What stands for it is the derivative of the same unit with

@@ -53,7 +53,7 @@ def test_transformations(kind):
 
 
 @pytest.mark.parametrize("backend", [name for name in BACK_ENDS if name != "reference"])
-def test_gradient_in_shard_map(backend):
+def test_promise_11_gradient_in_shard_map(backend):
     """On two devices, half of the batch each, with JAX's check of what varies: that of one."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     unit = selective("gru", switch(SWITCHES[1]))
@@ -82,7 +82,7 @@ def test_gradient_in_shard_map(backend):
     [(name, "masked") for name in UNITS]
     + [("fourier", name) for name in BACK_ENDS if name != "masked"],
 )
-def test_one_trace_a_shape(unit, backend):
+def test_promise_10_one_trace_a_shape(unit, backend):
     """Neither lengths, mask, resets, parameters nor the rate are part of what is compiled."""
     unit, traced = UNITS[unit], []
 

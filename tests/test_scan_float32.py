@@ -30,7 +30,7 @@ def _bits(leaf):
 )
 @pytest.mark.parametrize("cell", CELLS, ids=label)
 @each_back_end
-def test_closed_switch_leaves_the_state_bit_identical(backend, cell, dtype, gate):
+def test_promise_2_closed_switch_leaves_the_state_bit_identical(backend, cell, dtype, gate):
     """Whatever state and inputs are; and an open one takes the candidate, whatever the state was.
 
     Even neurons are always closed, odd ones open. Every example has one odd value in a closed and

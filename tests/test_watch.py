@@ -3,9 +3,13 @@
 import gzip
 import json
 import shutil
+import struct
+import sys
 import time
 
+import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 from train_case import batch, fit
 
 from surnn_jax.train import watch
@@ -64,3 +68,54 @@ def test_a_slow_run_is_not_stalled():
         watched.step()
         time.sleep(0.5)
     assert said == []
+
+
+def events(folder):
+    """What the only new file of events holds: {name: [(step, value), ...]}, and where it begins."""
+    [path] = folder.iterdir()
+    data, found, begins = path.read_bytes(), {}, []
+    while data:
+        # A record: its length, a sum of that, its bytes, a sum of them.
+        (length,) = struct.unpack("<Q", data[:8])
+        event = event_pb2.Event.FromString(data[12 : 12 + length])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+        if event.session_log.status == event_pb2.SessionLog.START:
+            begins.append(event.step)
+        data = data[16 + length :]
+    return found, begins
+
+
+def test_events_say_what_the_metrics_say(tmp_path):
+    done = fit(tmp_path, save_seconds=1e9, tensorboard=True)
+    told, begins = events(tmp_path / "tensorboard")
+    assert begins == [0]
+    curve = [(line["step"], np.float32(line["valid/mse"])) for line in done.history]
+    assert told["valid/mse"] == curve
+    assert [step for step, _ in told["step/loss"]] == list(range(1, done.steps + 1))
+    assert len(told["speed/seconds"]) == len(curve)
+    assert "speed/step" not in told
+
+
+def test_events_that_a_kill_made_void_are_not_shown(tmp_path):
+    def stops(step):
+        if step == 15:
+            raise RuntimeError("pulled the plug")
+        return batch(step)
+
+    with pytest.raises(RuntimeError, match="plug"):
+        fit(tmp_path, batches=stops, save_seconds=0.0, tensorboard=True)
+    shutil.move(tmp_path / "tensorboard", tmp_path / "before")
+    fit(tmp_path, save_seconds=0.0, tensorboard=True)
+    before, _ = events(tmp_path / "before")
+    after, [begins] = events(tmp_path / "tensorboard")
+    assert after["step/loss"][0][0] == begins + 1
+    # Losses that came after the last checkpoint there are none: every step was saved.
+    assert begins == before["step/loss"][-1][0] == 15
+
+
+def test_events_without_their_package_are_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'surnn_jax\[tensorboard\]'"):
+        fit(tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

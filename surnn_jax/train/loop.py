@@ -43,9 +43,9 @@ def fit(
     task: Task,
     optimiser: optax.GradientTransformation,
     *,
-    batches: Callable[[int], Any],
+    batches: Callable[..., Any],
     steps_per_epoch: int,
-    evaluation: Callable[[], Iterable[Any]],
+    evaluation: Callable[..., Iterable[Any]],
     settings: Settings,
     workdir: str | os.PathLike,
     config: dict[str, Any],
@@ -60,9 +60,11 @@ def fit(
     Args:
         task: what is trained.
         optimiser: how.
-        batches: step, counted from 0 -> batch: a pure function.
+        batches: step, counted from 0 -> batch: a pure function. Where several processes share the
+            work, each asks for its own rows: (step, slice of the rows) -> that part of the batch.
         steps_per_epoch: steps between two validations.
-        evaluation: gives the batches of the validation set, the same every time.
+        evaluation: gives the batches of the validation set, the same every time; of several
+            processes, to each those rows of them that the slice it is called with says.
         settings: how long, and how to be safe.
         workdir: the run's folder; made where it is missing.
         config: JSON-like: all else that decides the numbers. It is kept in the checkpoints, and
@@ -76,6 +78,7 @@ def fit(
         checkpoint.DamagedError: a checkpoint that is not what was saved.
         FloatingPointError: a loss, gradient, metric or parameter that is not finite; nothing
             non-finite was saved.
+        ModuleNotFoundError: events are asked for, and tensorboardX is missing.
         BlockingIOError: another process trains in `workdir`.
         Interrupted: after SIGTERM (exit code 143) or SIGINT (130); all is saved.
     """

@@ -76,6 +76,8 @@ class Layout:
     Attributes:
         mesh: the devices; None for the first alone.
         programs: what is compiled for it.
+        part: the slice of a batch's rows that the devices of this process hold, as the arguments
+            that ask for it: none where this process holds them all.
     """
 
     def __init__(self, mesh: jax.sharding.Mesh | None, batch: Any):
@@ -84,7 +86,7 @@ class Layout:
         Raises:
             ValueError: a batch that does not divide over the devices.
         """
-        self.mesh, self.programs = mesh, _ALONE
+        self.mesh, self.programs, self.part = mesh, _ALONE, ()
         if mesh is None:
             return
         rows = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
@@ -93,6 +95,9 @@ class Layout:
         self._rows = rows.pop()
         refuse_rows(mesh, self._rows)
         self.programs = _programs(mesh, self._rows)
+        self._place = jax.NamedSharding(mesh, jax.P(DATA))
+        if jax.process_count() > 1:
+            self.part = (_rows_here(self._place, self._rows),)
 
     def context(self) -> Any:
         """To be entered around all that is compiled."""
@@ -104,15 +109,25 @@ class Layout:
             return make()
         return jax.jit(make, out_shardings=jax.NamedSharding(self.mesh, jax.P()))()
 
+    def own(self, batch: Any) -> Any:
+        """The rows of a whole batch that :attr:`part` asks for."""
+        return jax.tree.map(lambda leaf: leaf[self.part[0]], batch) if self.part else batch
+
     def batch(self, batch: Any) -> Any:
-        """A batch on its devices: every process has all of it, and takes its own rows."""
+        """A batch on its devices, from the rows of it that :attr:`part` asks for."""
         if self.mesh is None:
             return batch
-        place = jax.NamedSharding(self.mesh, jax.P(DATA))
+        first = self.part[0].start if self.part else 0
 
         def put(leaf):
             array = np.asarray(leaf)
-            return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
+            shape = (self._rows if self.part else len(array), *array.shape[1:])
+
+            def cut(index):
+                start, stop, _ = index[0].indices(shape[0])
+                return array[start - first : stop - first]
+
+            return jax.make_array_from_callback(shape, self._place, cut)
 
         return jax.tree.map(put, batch)
 
@@ -134,6 +149,13 @@ class Layout:
         whole = jax.NamedSharding(self.mesh, jax.P())
         params = jax.jit(lambda tree: tree, out_shardings=whole)(params)
         return jax.device_put(jax.device_get(params), jax.local_devices()[0])
+
+
+def _rows_here(place: jax.NamedSharding, rows: int) -> slice:
+    """The rows of a batch, from the first to the last, that devices of this process hold."""
+    held = place.addressable_devices_indices_map((rows,)).values()
+    ends = [index[0].indices(rows)[:2] for index in held]
+    return slice(min(start for start, _ in ends), max(stop for _, stop in ends))
 
 
 def _places(mesh: jax.sharding.Mesh, rows: int, state: TrainState) -> TrainState:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from surnn_jax.train import checkpoint, metrics
+from surnn_jax.train.board import Board, refuse_missing
 from surnn_jax.train.interrupt import Interrupted, Signals
 from surnn_jax.train.parallel import Layout
 from surnn_jax.train.peers import Agreement, barrier, is_first
@@ -36,10 +37,13 @@ class Run:
     def __init__(
         self, task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
     ):
+        if settings.tensorboard:
+            refuse_missing()
         self.what = (task, optimiser)
         first = batches(0)
         self.layout = Layout(mesh, first)
-        self.programs, self.first = self.layout.programs, self.layout.batch(first)
+        self.programs, self.part = self.layout.programs, self.layout.part
+        self.first = self.layout.batch(self.layout.own(first))
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch, self.settings, self.workdir = steps_per_epoch, settings, workdir
         self.started = time.perf_counter()
@@ -61,6 +65,7 @@ class Run:
         self.writer = checkpoint.Writer(self.workdir, None if folder is None else self.step)
         self.save()
         self.writer.wait()
+        self.board = Board(self.workdir, self.settings.tensorboard and is_first(), self.step)
         # Lines of work that is lost and will be done again go; so does one cut short by a kill.
         if is_first():
             metrics.write_lines(self.workdir / METRICS, self.progress.history)
@@ -75,7 +80,7 @@ class Run:
                 f"{self.workdir} has {METRICS} but no checkpoint: give another workdir"
             )
         self.state: TrainState = self.programs.init_state(*self.what, self.init_key, self.first)
-        first = next(iter(self.evaluation()), None)
+        first = next(iter(self.evaluation(*self.part)), None)
         if first is None:
             raise ValueError("evaluation() gives no batch")
         first = self.layout.batch(first)
@@ -107,6 +112,7 @@ class Run:
 
     def close(self):
         self.writer.close()
+        self.board.close()
 
     @property
     def epochs(self) -> int:
@@ -163,14 +169,14 @@ class Run:
     def advance(self):
         """Dispatches a step, then looks at the one before: the device never waits for us."""
         started = time.perf_counter()
-        batch = self.batches(self.step)
+        batch = self.batches(self.step, *self.part)
         self.waited += time.perf_counter() - started
         tolerant = self.settings.skip_nonfinite > 0
         self.state, measured = self.programs.train_step(
             *self.what, self.key, self.state, self.layout.batch(batch), tolerant
         )
         self.settle()
-        self.pending = measured, batch
+        self.pending = measured
         self.step += 1
         self.worked += time.perf_counter() - started
 
@@ -178,19 +184,19 @@ class Run:
         """Takes in the metrics that are still on the device, those of step ``self.step - 1``."""
         if self.pending is None:
             return
-        (measured, batch), self.pending = self.pending, None
-        measured = jax.device_get(measured)
+        measured, self.pending = jax.device_get(self.pending), None
         loss, norm = (float(measured[name][0]) for name in ("loss", "grad_norm"))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._not_finite(loss, norm, batch)
+            self._not_finite(loss, norm)
             return
         self.progress = self.progress._replace(totals=metrics.add(self.progress.totals, measured))
+        self.board.write({"step/loss": loss, "step/grad_norm": norm}, self.step)
 
-    def _not_finite(self, loss: float, norm: float, batch: Any):
+    def _not_finite(self, loss: float, norm: float):
         """Writes down the step and its batch, and stops the run when that was once too often."""
         step, before = self.step - 1, self.progress.skipped
         line = {"step": step, "epoch": self.epochs + 1, "loss": repr(loss), "grad_norm": repr(norm)}
-        line |= _identity(batch)
+        line |= _identity(self.batches(step))  # All of its rows, whoever held them.
         if is_first():
             metrics.append_line(self.workdir / SKIPPED, line)
         if len(before) >= self.settings.skip_nonfinite:
@@ -209,7 +215,7 @@ class Run:
         totals = totals_of(
             task,
             params,
-            self.evaluation(),
+            self.evaluation(*self.part),
             self.layout,
             lambda: self.agreement.ask(signals.caught or 0, 0)[0] > 0,
         )
@@ -253,6 +259,9 @@ class Run:
         if is_first():
             metrics.append_line(self.workdir / METRICS, line)
             metrics.append_line(self.workdir / SPEED, speed)
+        self.board.write(values, self.step)
+        clock = {f"speed/{name}": speed[name] for name in speed if name not in line}
+        self.board.write(clock, self.step)
 
     def save(self):
         """Saves all that is new; nothing that is not finite."""

@@ -23,6 +23,8 @@ class Settings:
         skip_nonfinite: how many steps of a run whose loss or gradient is not finite are left out
             and written down, as if their batch had not been; the next one stops the run.
         profile: whether to trace ten steps, into the folder ``profile`` of the run.
+        tensorboard: whether to write events, into the folder ``tensorboard`` of the run; needs the
+            package tensorboardX.
 
     Raises:
         ValueError: a value out of range.
@@ -36,6 +38,7 @@ class Settings:
     restore: str = "latest"
     skip_nonfinite: int = 0
     profile: bool = False
+    tensorboard: bool = False
 
     def __post_init__(self):
         if self.max_epochs < 1:
