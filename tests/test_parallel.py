@@ -1,5 +1,10 @@
 """Several devices: the same numbers as one, whole or cut, saved on some and read on others."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,3 +155,23 @@ def test_accumulated_gradients_are_those_of_one_batch():
             state, _ = step.train_step(task, optimiser, jax.random.key(1), state, batches(number))
         ends.append(state.params)
     close(*ends)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["data:4", "data:2,model:2"])
+def test_promise_11_four_devices_learn_as_one_does(text, whole, tmp_path):
+    """In a process of its own, for this one has two."""
+    code = "from train_case import fit; from surnn_jax.train import parallel\n"
+    code += f"parallel._LARGE = 1; fit({str(tmp_path)!r}, mesh=parallel.make_mesh({text!r}))"
+    root = Path(__file__).parents[1]
+    env = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": "4",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = train.metrics.read_lines(tmp_path / "metrics.jsonl")
+    found = [(line["train/mse"], line["valid/mse"]) for line in lines]
+    np.testing.assert_allclose(found, curve(whole), rtol=1e-5)
