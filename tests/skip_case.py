@@ -12,9 +12,14 @@ import numpy as np
 from core_case import CELLS as CELLS
 
 from surnn_jax import cells, switches
-from surnn_jax.scan import compact, masked, reference, rows
+from surnn_jax.scan import compact, masked, pallas, reference, rows
 
-SCANS = {"reference": reference.scan, "compact": compact.scan, "rows": rows.scan}
+SCANS = {
+    "reference": reference.scan,
+    "compact": compact.scan,
+    "rows": rows.scan,
+    "pallas": pallas.scan,
+}
 STEPS, BATCH, INPUTS, FEATURES = 4, 2, 2, 11  # two portions of `rows` when all are open
 WINDOW = switches.window(0.5)
 

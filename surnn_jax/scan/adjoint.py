@@ -95,6 +95,39 @@ class Owed(NamedTuple):
     u: dict[str, Array]
 
 
+def pull_rule(
+    cell: Cell,
+    vectors: dict[str, Array],
+    total: Carry,
+    old: Carry,
+    z: dict[str, Array],
+    u: dict[str, Array],
+    g: Array | None,
+) -> tuple[Carry, Owed]:
+    """The pointwise part of a step backward: all but what flows through products.
+
+    Args:
+        cell: whose rule is pulled back.
+        vectors: its per-neuron parameters, of the shape of the others.
+        total: the cotangent of the carry after the step.
+        old: the carry before it.
+        z: its input products.
+        u: its products with the state, inner ones included.
+        g: its switches, or None.
+
+    Returns:
+        The candidate and what is :class:`Owed`.
+    """
+    candidate, pull = jax.vjp(cell.rule, vectors, old, z, u)
+    if g is None:
+        return candidate, Owed(*pull(total))
+    toward = jax.tree.map(lambda d: g * d, total)
+    # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
+    dvec, dold, dz, du = _map_once(lambda d: jnp.where(g == 0, 0, d), pull(toward))
+    past = jax.tree.map(lambda d, p: (1 - g) * d + p, total, dold)
+    return candidate, Owed(dvec, past, dz, du)
+
+
 def puller(
     cell: Cell, gate: Gate | None, dtype: Any, params: Params, vectors: dict[str, Array]
 ) -> Callable[..., tuple[Carry, Owed]]:
@@ -114,14 +147,8 @@ def puller(
         return sum(product(tree[k], turned[k], dtype, out) for k in gates)
 
     def step(total, old, z, u, inner, g):
-        candidate, pull = jax.vjp(cell.rule, vectors, old, z, {**u, **inner})
-        if g is None:
-            dvec, past, dz, du = pull(total)
-        else:
-            toward = jax.tree.map(lambda d: g * d, total)
-            # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
-            dvec, dold, dz, du = _map_once(lambda d: jnp.where(g == 0, 0, d), pull(toward))
-            past = jax.tree.map(lambda d, p: (1 - g) * d + p, total, dold)
+        candidate, owed = pull_rule(cell, vectors, total, old, z, {**u, **inner}, g)
+        dvec, past, dz, du = owed
         if inner:
             dv = back(cell.inner_recurrent, du)
             more = jax.vjp(cell.inner, vectors, old, z, u)[1](dv)

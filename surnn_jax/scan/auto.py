@@ -65,6 +65,7 @@ def choose(
     if steps == 1:
         return Choice("masked", "one step has nothing to skip in time or to batch", costs)
     if platform != "cpu":
+        # `pallas` waits for its first run on one.
         if costs["compact"] < 0.5:
             return Choice("compact", f"most steps are empty (not measured on {platform})", costs)
         return Choice("masked", f"few steps are empty (not measured on {platform})", costs)

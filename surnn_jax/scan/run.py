@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.scan import auto, compact, devices, masked, native, reference, rows
+from surnn_jax.scan import auto, compact, devices, masked, native, pallas, reference, rows
 from surnn_jax.scan.chunked import chunked
 from surnn_jax.scan.unit import SelectiveCarry, Unit, before
 from surnn_jax.switches import Seen, for_neurons
@@ -18,6 +18,7 @@ BACKENDS = {
     "compact": compact.scan,
     "rows": rows.scan,
     "native": native.scan,
+    "pallas": pallas.scan,
 }
 """Every back end by its name: one contract (:func:`surnn_jax.scan.reference.scan`), one answer."""
 

@@ -1,0 +1,146 @@
+"""Persistent kernels, interpreted: the answer of the plain loop; and that they can be lowered."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from skip_case import (
+    CELLS,
+    TABLES,
+    WINDOW,
+    assert_broken_same,
+    assert_same,
+    assert_transforms,
+    problems,
+    solver,
+    turns,
+)
+from skip_case import given as make
+
+from surnn_jax import cells, run, selective, switches
+from surnn_jax.scan import pallas
+
+pytestmark = pytest.mark.usefixtures("float64")
+GRU = cells.GRU
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Three steps a chunk, so that there are several, and a last one that is not full."""
+    monkeypatch.setattr(pallas, "_ROWS", 6)
+
+
+@settings(max_examples=30)
+@given(problems)
+def test_promise_1_equals_the_loop(drawn):
+    seed, table = drawn
+    assert_same("pallas", GRU, make(GRU, seed, table))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_every_cell(cell):
+    for table in ("neuron", "blocks"):
+        assert_same("pallas", cell, make(cell, 1, table))
+
+
+@pytest.mark.parametrize("gate", [switches.sigmoid(), switches.soft(3.0)], ids=lambda g: g.name)
+def test_gates_that_owe_something_everywhere(gate):
+    assert_same("pallas", cells.TANH, make(cells.TANH, 2, "neuron"), gate=gate)
+
+
+def test_broken_numbers_stay_where_they_are():
+    assert_broken_same("pallas", GRU, make(GRU, 9, "neuron"))
+
+
+def test_a_table_per_example():
+    for table in ("neuron", "one"):
+        assert_same("pallas", GRU, make(GRU, 3, table, per_example=True))
+
+
+def test_a_frozen_table_and_nothing_held():
+    for table in TABLES:
+        problem = make(cells.TANH, 4, table)
+        assert_same("pallas", cells.TANH, problem, learned=False, plain=True)
+
+
+def test_no_step():
+    problem = make(GRU, 6, "neuron", steps=0)
+    (_, carries), gradients = solver("pallas", GRU)(*problem)
+    assert carries.h.shape == (0, *problem.start.h.shape)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+
+
+def test_closed_blocks_of_neurons_are_passed_over():
+    """One program a batch of two, so a rule is applied once for a step's open block of four."""
+    problem = make(cells.TANH, 5, "neuron")._replace(keep=None, resets=None)
+    blocks = np.pad(np.asarray(problem.a > 0), ((0, 0), (0, 1))).reshape(-1, 3, 4).any(-1)
+    assert 0 < blocks.sum() < blocks.size
+    assert turns("pallas", problem) == blocks.sum()
+    assert turns("pallas", problem._replace(a=problem.a - 9)) == 0
+
+
+def test_empty_steps_are_not_looked_at():
+    problem = make(GRU, 5, "one")
+    busy = np.asarray(problem.a[:, 0] > -WINDOW.support)
+    assert 0 < busy.sum() < len(busy)
+    poisoned = problem._replace(x=jnp.where(busy[:, None, None], problem.x, jnp.nan))
+    clean = solver("pallas", GRU, plain=True)(*problem)
+    np.testing.assert_equal(
+        jax.tree.map(np.asarray, solver("pallas", GRU, plain=True)(*poisoned)),
+        jax.tree.map(np.asarray, clean),
+    )
+
+
+def test_transformed():
+    assert_transforms("pallas", GRU, make(GRU, 8, "blocks"))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("cell", [cells.TANH, GRU, cells.LSTM_PEEPHOLE], ids=lambda c: c.name)
+def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
+    """Forward, spans and backward become kernels, in float32 and with bfloat16 operands."""
+    target = "gpu" if platform == "cuda" else platform
+    steps, batch, inputs, features = 40, 20, 8, 96
+
+    def loss(dtype, params, x, a, start, resets):
+        carries = pallas.on(target, cell, WINDOW, dtype, params, x, a, start, start, None, resets)
+        return jnp.sum(carries.h)
+
+    with jax.enable_x64(False):
+        params = cell.init(jax.random.key(0), inputs, features)
+        start = cell.carry(*(jnp.zeros((batch, features)) for _ in cell.carry._fields))
+        for dtype, shape in ((jnp.float32, ()), (jnp.bfloat16, (batch,))):
+            args = (
+                params,
+                jnp.zeros((steps, batch, inputs)),
+                jnp.zeros((steps, *shape, features)),
+                start,
+                jnp.zeros((steps, batch), bool) if shape else None,
+            )
+            gradient = jax.jit(jax.grad(functools.partial(loss, dtype), argnums=(0, 1, 2, 3)))
+            text = gradient.trace(*args).lower(lowering_platforms=(platform,)).as_text()
+            kernel = "xla.gpu.triton" if target == "gpu" else "tpu_custom_call"
+            assert text.count(kernel) >= 2
+
+
+@pytest.mark.parametrize(("batch", "features"), [(1, 1), (1, 5), (3, 4)])
+def test_sizes_that_do_not_fill_a_tile(batch, features):
+    """One example and one neuron are no axis to be repeated along."""
+    unit = selective("gru", switches.fourier(horizon=6, rate=0.5))
+    x = jax.random.normal(jax.random.key(0), (5, batch, 2), jnp.float64)
+    params = unit.init(jax.random.key(1), x, features, jnp.float64)
+    mask = jnp.arange(5)[:, None] != jnp.arange(batch)[None]
+    resets = jnp.broadcast_to(jnp.arange(5)[:, None] == 3, mask.shape)
+
+    def loss(params, x, backend):
+        done = run(unit, params, x, mask=mask, resets=resets, backend=backend)
+        return jnp.sum(jnp.sin(done.outputs)) + done.rate
+
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)
+    chex.assert_trees_all_close(
+        gradient(params, x, "pallas"), gradient(params, x, "reference"), rtol=1e-9, atol=1e-9
+    )
