@@ -38,7 +38,7 @@ _CPU = Config(
     warmup=200,
     clip=0.5,
     batch_size=32,
-    max_epochs=4,
+    max_epochs=6,
     share=0.25,
 )
 # Widths and depths are ours, chosen for about the paper's 45 million parameters.
