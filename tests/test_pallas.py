@@ -1,5 +1,6 @@
 """Persistent kernels, interpreted: the answer of the plain loop; and that they can be lowered."""
 
+import dataclasses
 import functools
 
 import chex
@@ -22,7 +23,7 @@ from skip_case import (
 from skip_case import given as make
 
 from surnn_jax import cells, run, selective, switches
-from surnn_jax.scan import pallas
+from surnn_jax.scan import pallas, persistent
 
 pytestmark = pytest.mark.usefixtures("float64")
 GRU = cells.GRU
@@ -54,6 +55,16 @@ def test_gates_that_owe_something_everywhere(gate):
 
 def test_broken_numbers_stay_where_they_are():
     assert_broken_same("pallas", GRU, make(GRU, 9, "neuron"))
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_the_tiles_of_accelerators(platform, monkeypatch):
+    """Their sizes, and the way each sums over spans, interpreted."""
+    target = dataclasses.replace(persistent.TARGETS[platform], interpret=True)
+    monkeypatch.setitem(persistent.TARGETS, "cpu", target)
+    solver.cache_clear()
+    assert_same("pallas", GRU, make(GRU, 1, "neuron"))
+    solver.cache_clear()
 
 
 def test_a_table_per_example():
@@ -103,7 +114,7 @@ def test_transformed():
 @pytest.mark.parametrize("cell", [cells.TANH, GRU, cells.LSTM_PEEPHOLE], ids=lambda c: c.name)
 def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
     """Forward, spans and backward become kernels, in float32 and with bfloat16 operands."""
-    target = "gpu" if platform == "cuda" else platform
+    target = persistent.TARGETS["gpu" if platform == "cuda" else platform]
     steps, batch, inputs, features = 40, 20, 8, 96
 
     def loss(dtype, params, x, a, start, resets):
@@ -123,7 +134,7 @@ def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
             )
             gradient = jax.jit(jax.grad(functools.partial(loss, dtype), argnums=(0, 1, 2, 3)))
             text = gradient.trace(*args).lower(lowering_platforms=(platform,)).as_text()
-            kernel = "xla.gpu.triton" if target == "gpu" else "tpu_custom_call"
+            kernel = "xla.gpu.triton" if platform == "cuda" else "tpu_custom_call"
             assert text.count(kernel) >= 2
 
 

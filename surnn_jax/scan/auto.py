@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.export import is_symbolic_dim
 
-from surnn_jax.scan import native, rows
+from surnn_jax.scan import native, pallas, rows
 from surnn_jax.scan.unit import Unit
 
 # Measured with a GRU on a CPU, forward and backward: one portion of `rows`, in units of one step
@@ -99,6 +99,10 @@ def explain(unit: Unit, features: int, steps: int, batch: int, platform: str | N
     lines += [
         f"{name}: {cost:.2f} of the dense cost expected" for name, cost in choice.costs.items()
     ]
+    platform = platform or jax.default_backend()
+    if platform != "cpu":
+        no = pallas.refusal(unit.cell, features, "float32", platform)
+        lines.append(f"pallas: {no or f'kernels are there, never yet run on a {platform}'}")
     return "\n".join([*lines, f"-> {choice.backend}: {choice.reason}"])
 
 

@@ -8,6 +8,7 @@ the carries.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,13 +25,29 @@ from surnn_jax.typing import Array, Carry, Params
 _ROWS = 8192  # rows (steps · examples) of a chunk: launches are few, and its arrays small
 
 
-def supports(cell: Cell) -> bool:
-    """Whether kernels compute this cell: else :func:`scan` falls back to `masked`.
+_FEW = 8  # steps of a chunk below which launching it costs more than it saves
+
+
+def refusal(cell: Cell, features: int, dtype: Any, platform: str) -> str:
+    """Why there is no kernel, in words; empty where there is one.
 
     Args:
         cell: its rule must be pointwise, with a product with the state.
+        features: H.
+        dtype: of the operands of products.
+        platform: as JAX calls it.
     """
-    return cell.pointwise and bool(cell.recurrent)
+    if not cell.pointwise:
+        return f"{cell.name} needs all neurons to update one"
+    if not cell.recurrent:
+        return f"{cell.name} has no product with the state"
+    target = persistent.TARGETS.get(platform)
+    if target is None:
+        return f"no kernels for {platform}"
+    most = persistent.room(target, cell, features, dtype)
+    if most is not None and most < _FEW:
+        return f"{features} neurons do not fit into the memory of one core of a {platform}"
+    return ""
 
 
 def scan(
@@ -47,28 +64,30 @@ def scan(
 ) -> Carry:
     """All carries; arguments and result as in :func:`.reference.scan`.
 
-    Where the cell is none that kernels compute (:func:`supports`), a size is 0 or a symbol of
-    `jax.export`, :func:`.masked.scan` answers instead. On a CPU the kernels are interpreted, which
+    Where there is no kernel (:func:`refusal`), a size is 0 or a symbol of `jax.export`,
+    :func:`.masked.scan` answers instead. On a CPU the kernels are interpreted, which
     is slow, and which `jax.shard_map` does not allow: `masked` answers there, too.
     """
     args = (params, x, a, start, fresh, keep, resets)
     platform = jax.default_backend()
-    fits = supports(cell) and not any(map(is_symbolic_dim, x.shape)) and x.size
-    if not fits or (platform == "cpu" and _manual()):
+    known = not any(map(is_symbolic_dim, x.shape)) and x.size > 0
+    refused = not known or refusal(cell, start.h.shape[-1], dtype, platform)
+    if refused or (platform == "cpu" and _manual()):
         return masked.scan(cell, gate, dtype, *args)
-    return on(platform, cell, gate, dtype, *args)
+    return on(persistent.TARGETS[platform], cell, gate, dtype, *args)
 
 
-def on(platform: str, cell: Cell, gate: Gate | None, dtype: Any, *args: Any) -> Carry:
-    """:func:`scan` for one of :data:`.persistent.TARGETS`, for example to lower it elsewhere."""
-    return _scan(cell, (gate, persistent.TARGETS[platform]), dtype, *args)
+def on(target: persistent.Target, cell: Cell, gate: Gate | None, dtype: Any, *args: Any) -> Carry:
+    """:func:`scan` for a target that need not be here, for example to lower it."""
+    return _scan(cell, (gate, target), dtype, *args)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _scan(cell, how, dtype, params, x, a, start, fresh, keep, resets):
     gate, target = how
     steps = x.shape[0]
-    busy, chunk, todo = _listed(gate, a, start, keep, resets, x, False)
+    most = persistent.room(target, cell, start.h.shape[-1], dtype)
+    busy, chunk, todo = _listed(gate, a, start, keep, resets, x, False, most)
     index = _beyond(todo.index, steps, chunk)
 
     def walk(b, state):
@@ -95,9 +114,10 @@ def _backward(cell, how, dtype, saved, cotangents):
     (params, x, a, start, fresh, keep, resets), carries, learned = saved
     steps = x.shape[0]
     out = cell.carry_dtype(params)
-    cotangents = materialise(cotangents, carries)
-    _, chunk, todo = _listed(gate, a, start, keep, resets, x, learned is not None)
+    most = persistent.room(target, cell, start.h.shape[-1], dtype)
+    busy, chunk, todo = _listed(gate, a, start, keep, resets, x, learned is not None, most)
     index = _beyond(todo.index, steps, chunk)
+    early, summed = _spans(target, busy, index, chunk, materialise(cotangents, carries))
 
     def walk(b, state):
         ahead, dparams, dfresh, dx, da = state
@@ -115,9 +135,7 @@ def _backward(cell, how, dtype, saved, cotangents):
 
         old = jax.tree.map(before, start, carries, fresh)
         u = cell.recur(params, old.h, dtype)
-        spans = lax.dynamic_slice_in_dim(index, first, chunk + 1)
-        count = turns[None].astype(jnp.int32)
-        toward = jax.tree.map(lambda c: persistent.sums(target, spans, count, c), cotangents)
+        toward = summed(first, turns)
         walked = persistent.backward(
             target, cell, gate, dtype, params, given, old, u, toward, ahead
         )
@@ -145,13 +163,42 @@ def _backward(cell, how, dtype, saved, cotangents):
     dparams = jax.tree.map(lambda p: jnp.zeros_like(p, out), params)
     state = (zeros[0], dparams, *zeros[1:])
     ahead, dparams, dfresh, dx, da = lax.fori_loop(0, _chunks(todo.count, chunk), walk, state)
-    spans = jnp.stack([jnp.zeros_like(index[0]), index[0]])
-    early = jax.tree.map(
-        lambda c: persistent.sums(target, spans, jnp.ones_like(spans[:1]), c)[0], cotangents
-    )
     dstart = jax.tree.map(jnp.add, ahead, early)
     dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
     return dparams, dx, da, dstart, dfresh, None, None
+
+
+def _spans(
+    target: persistent.Target, busy: Array, index: Array, chunk: int, cotangents: Carry
+) -> tuple[Carry, Callable[[Array, Array], Carry]]:
+    """What flows from outside into the state that stands from one listed step to the next.
+
+    Returns:
+        What flows into the initial carry, ``[B, H]`` a field; and a function from the place in the
+        list at which a chunk begins, and how many of its steps are meant, to what flows into the
+        carries after them, ``[C, B, H]`` a field.
+    """
+    if target.platform == "tpu":
+        # Where the sum over segments is always taken in one order, and VMEM is too small for T.
+        size = len(busy) + 1 + chunk
+        summed = jax.tree.map(
+            lambda c: jax.ops.segment_sum(c, plan.latest(busy), size, indices_are_sorted=True),
+            cotangents,
+        )
+
+        def cut(first, _):
+            return jax.tree.map(lambda s: lax.dynamic_slice_in_dim(s, first + 1, chunk), summed)
+
+        return jax.tree.map(lambda s: s[0], summed), cut
+
+    def spans(ends, count):
+        return jax.tree.map(lambda c: persistent.sums(target, ends, count, c), cotangents)
+
+    def of_chunk(first, turns):
+        return spans(lax.dynamic_slice_in_dim(index, first, chunk + 1), turns[None])
+
+    ends = jnp.stack([jnp.zeros_like(index[0]), index[0]])
+    return jax.tree.map(lambda s: s[0], spans(ends, jnp.ones_like(ends[:1]))), of_chunk
 
 
 def _manual() -> bool:
@@ -160,7 +207,7 @@ def _manual() -> bool:
     return not mesh.empty and jax.sharding.AxisType.Manual in mesh.axis_types
 
 
-def _listed(gate, a, start, keep, resets, x, learned):
+def _listed(gate, a, start, keep, resets, x, learned, most):
     """Which steps are busy, how many make a chunk, and the list of them."""
     steps, batch, _ = x.shape
     wanted = None
@@ -168,7 +215,8 @@ def _listed(gate, a, start, keep, resets, x, learned):
         logits = a.astype(start.h.dtype)
         wanted = plan.needed(gate, logits, True) if learned else plan.opened(gate, logits)
     busy = plan.steps_with(wanted, keep, resets, steps)
-    return busy, max(1, min(steps, _ROWS // batch)), plan.listed(busy)
+    chunk = max(1, min(steps, _ROWS // batch, steps if most is None else most))
+    return busy, chunk, plan.listed(busy)
 
 
 def _beyond(index: Array, steps: int, chunk: int) -> Array:

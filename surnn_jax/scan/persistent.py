@@ -32,28 +32,45 @@ class Target:
     """What a kernel is made for.
 
     Attributes:
-        platform: ``gpu``, ``tpu``, or ``cpu`` for interpret mode.
+        platform: ``gpu``, ``tpu`` or ``cpu``.
         rows: examples of a batch tile; batches are filled up to a multiple.
         neurons: of a block, all of which are computed where one is open; layers are filled up.
+        interpret: whether JAX itself runs the kernel operation by operation, on any platform.
     """
 
     platform: str
     rows: int
     neurons: int
-
-    @property
-    def interpret(self) -> bool:
-        """Whether the kernel is run step by step by JAX itself."""
-        return self.platform == "cpu"
+    interpret: bool = False
 
 
 # Tensor cores want 16 rows; a TPU's registers are 8 rows of 128 lanes.
 TARGETS = {
-    "cpu": Target("cpu", 2, 4),
+    "cpu": Target("cpu", 2, 4, interpret=True),
     "gpu": Target("gpu", 16, 64),
     "tpu": Target("tpu", 8, 128),
 }
 """By platform; small where only tests run, so that there are several tiles and blocks."""
+
+
+# Of the 16 MiB of VMEM that a kernel gets on a TPU unasked.
+_VMEM = 12 * 2**20
+
+
+def room(target: Target, cell: Cell, features: int, dtype: Any) -> int | None:
+    """The most steps of a chunk; 0 where not even the weights find room, None for any number.
+
+    A TPU brings all that a program touches into VMEM, weights once, the tiles of a chunk twice. On
+    a GPU they come block by block.
+    """
+    if target.platform != "tpu":
+        return None
+    width = -(-features // target.neurons) * target.neurons
+    weights = len(cell.recurrent) * width**2 * jnp.dtype(dtype).itemsize
+    # Products, switches, and three carries: before, toward and total.
+    arrays = len(cell.inputs) + len(cell.recurrent) + 1 + 3 * len(cell.carry._fields)
+    step = 2 * arrays * target.rows * width * 4
+    return max(0, _VMEM - weights) // step
 
 
 class Steps(NamedTuple):
@@ -297,7 +314,7 @@ class _Plan:
 
     def barrier(self) -> None:
         """Waits until all threads of a program have written what others of it will read."""
-        if self.target.platform == "gpu":
+        if self.target.platform == "gpu" and not self.target.interpret:
             pltriton.debug_barrier()
 
     def each_block(self, body: Callable[[Any, Any], None]) -> None:
