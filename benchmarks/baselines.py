@@ -1,11 +1,14 @@
 """What others would run. Nothing here uses our back ends; the derivatives are JAX's own."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 from jax import lax
+from jax.experimental import rnn
 
 from surnn_jax.scan import Unit
 from surnn_jax.switches import Seen, for_neurons
@@ -43,6 +46,51 @@ def masked_scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:
         return h, h
 
     return lax.scan(step, jnp.zeros((batch, u["n"].shape[0]), x.dtype), (x, g))[1]
+
+
+@functools.cache
+def cell_scan(dtype: Any) -> Callable[[Unit, Params, jax.Array], jax.Array]:
+    """`lax.scan` over the steps of any cell; where there is a switch, it chooses.
+
+    Args:
+        dtype: of the operands of products.
+    """
+
+    def scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:
+        cell, batch = params["cell"], x.shape[1]
+        start = unit.cell.initial_carry(cell, (batch,))
+        g = _switches(unit, params, x, start.h.shape[-1]) if unit.switch else None
+
+        def step(carry, now):
+            x_t, g_t = now
+            new = unit.cell.step(cell, carry, x_t, dtype)
+            if g_t is not None:
+                g_t = _by_row(unit, g_t, batch)
+                new = jax.tree.map(lambda f, h: g_t * f + (1 - g_t) * h, new, carry)
+            return new, new.h
+
+        return lax.scan(step, start, (x, g))[1]
+
+    return scan
+
+
+def cudnn_lstm(params: Params, x: jax.Array) -> jax.Array:
+    """cuDNN's LSTM, on our parameters and layout."""
+    cell = params["cell"]
+    size, width = x.shape[-1], cell["recurrent"]["i"].shape[0]
+    rest = jnp.zeros((1, x.shape[1], width), x.dtype)
+    lengths = jnp.full((x.shape[1],), x.shape[0], jnp.int32)
+    rows = jnp.swapaxes(x, 0, 1)
+    done = rnn.lstm(rows, rest, rest, for_cudnn(cell), lengths, size, width, 1, 0.0, False)
+    return jnp.swapaxes(done[0], 0, 1)
+
+
+def for_cudnn(cell: Params) -> jax.Array:
+    """Our LSTM's parameters as cuDNN wants them: one vector, with a second bias of zeros."""
+    w, u, b = cell["input"], cell["recurrent"], cell["vector"]
+    bias = jnp.concatenate([b[f"b_{k}"] for k in "ifgo"])
+    kernels = [k[g].T.ravel() for k in (w, u) for g in "ifgo"]
+    return jnp.concatenate([*kernels, bias, jnp.zeros_like(bias)])
 
 
 def _switches(unit: Unit, params: Params, x: jax.Array, features: int) -> jax.Array:

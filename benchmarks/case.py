@@ -10,6 +10,7 @@ SWITCHES = ("frozen", "learned", "share")
 """No gradient for the switch; its gradient from all rows of the batch; from an eighth of them."""
 
 BACKENDS = ("native", "rows", "compact", "masked")
+"""Those for a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,10 +38,12 @@ def enter(case: Case, backends: list[str], stack: contextlib.ExitStack, threads:
     entrants = {FLAX: Entrant(FLAX, plain, posed.facts)}
     against: tuple[str, ...] = (FLAX,)
     if importlib.util.find_spec("torch") is not None:
-        from benchmarks.torch_client import TorchGRU
+        from benchmarks.torch_client import Torch
 
-        other = stack.enter_context(TorchGRU(posed, threads))
-        entrants[TORCH] = Entrant(TORCH, other.step, posed.facts, against, wanted, other.answer)
+        other = stack.enter_context(Torch(posed, threads=threads))
+        entrants[TORCH] = Entrant(
+            TORCH, other.step, posed.facts, against, wanted, lambda a: _by_flax(other.answer(a))
+        )
         against = (FLAX, TORCH)
     for backend in backends:
         if problem.serves(backend, posed.unit):

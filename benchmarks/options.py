@@ -26,8 +26,9 @@ def define(rounds: int = 7, **defaults: str) -> None:
 
     Args:
         rounds: the default of ``--rounds``; 0 for a program that times nothing.
-        **defaults: of ``features``, ``batch``, ``steps`` and ``inputs``, and of those of
-            ``rates``, ``schedules``, ``switches`` that the program has.
+        **defaults: of ``features``, ``batch``, ``steps`` and ``inputs``, of ``backends`` where
+            they are not :data:`.case.BACKENDS`, and of those of ``rates``, ``schedules``,
+            ``switches`` that the program has.
     """
     for name, text in _SIZES.items():
         flags.DEFINE_list(name, defaults[name], text)
@@ -36,7 +37,8 @@ def define(rounds: int = 7, **defaults: str) -> None:
     for name, known in (("schedules", SCHEDULES), ("switches", SWITCHES)):
         if name in defaults:
             flags.DEFINE_list(name, defaults[name], f"Of {', '.join(known)}")
-    flags.DEFINE_list("backends", ",".join(BACKENDS), "Those of ours that are raced")
+    ours = defaults.get("backends", ",".join(BACKENDS))
+    flags.DEFINE_list("backends", ours, "Those of ours that are raced")
     if rounds:
         flags.DEFINE_integer("rounds", rounds, "How often each variant is timed", lower_bound=1)
         if "rates" in defaults:
@@ -46,14 +48,18 @@ def define(rounds: int = 7, **defaults: str) -> None:
     flags.DEFINE_string("output", None, "A file to add the records to, instead of stdout")
 
 
-def names(flag: str) -> list[str]:
+def names(flag: str, *more: str) -> list[str]:
     """The values of a list of names.
+
+    Args:
+        flag: ``backends``, ``schedules`` or ``switches``.
+        *more: names that only this program knows.
 
     Raises:
         ValueError: an unknown or repeated one, or none.
     """
     known = {"backends": BACKENDS, "schedules": SCHEDULES, "switches": SWITCHES}[flag]
-    given = flags.FLAGS[flag].value
+    known, given = (*known, *more), flags.FLAGS[flag].value
     if not given or len(set(given)) < len(given) or not set(given) <= set(known):
         raise ValueError(f"--{flag} must list some of {', '.join(known)}, got {','.join(given)!r}")
     return given

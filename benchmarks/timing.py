@@ -46,6 +46,7 @@ def race(
     seed: int = 0,
     tick: Callable[[], Any] = int,
     warm: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Checks what everyone computes, then times everyone once a round, in a new order each.
 
@@ -58,6 +59,7 @@ def race(
         tick: called ``len(entrants) * (rounds + 2)`` times, for a progress bar.
         warm: calls of the same entrant right before each that is timed. What takes milliseconds
             is bound by where its weights are; with 0 the entrant before has others in the cache.
+        tolerance: of :func:`agree`.
 
     Returns:
         Key -> milliseconds of wall clock a round; key -> difference from what was wanted.
@@ -69,7 +71,7 @@ def race(
     for key, entrant in entrants.items():
         answer = entrant.read(jax.block_until_ready(entrant.call()))
         wanted = answer if entrant.wanted is None else entrant.wanted()
-        differences[key] = agree(key, answer, wanted)
+        differences[key] = agree(key, answer, wanted, tolerance)
         tick()
     for entrant in entrants.values():
         jax.block_until_ready(entrant.call())
@@ -88,21 +90,21 @@ def race(
     return times, differences
 
 
-def agree(name: str, answer: Any, wanted: Any) -> float:
+def agree(name: str, answer: Any, wanted: Any, tolerance: float = TOLERANCE) -> float:
     """The largest difference of two trees, leaf by leaf, as a share of the wanted leaf's norm.
 
     Raises:
-        ValueError: it is above :data:`TOLERANCE`, or something is not a number; names the leaf.
+        ValueError: it is above `tolerance`, or something is not a number; names the leaf.
     """
     worst = 0.0
     found = jax.tree.leaves(answer)
     for (path, leaf), other in zip(jax.tree.leaves_with_path(wanted), found, strict=True):
         leaf, other = np.asarray(leaf, np.float64), np.asarray(other, np.float64)
         apart = float(np.linalg.norm(other - leaf) / max(np.linalg.norm(leaf), 1e-30))
-        if not apart <= TOLERANCE:  # so that NaN is caught
+        if not apart <= tolerance:  # so that NaN is caught
             raise ValueError(
                 f"{name} computes something else than its baseline: {jax.tree_util.keystr(path)} "
-                f"differs by {apart:.2g} of its norm, more than {TOLERANCE}; nothing was timed"
+                f"differs by {apart:.2g} of its norm, more than {tolerance}; nothing was timed"
             )
         worst = max(worst, apart)
     return worst

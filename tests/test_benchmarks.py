@@ -1,9 +1,11 @@
 """Benchmarks: what is timed, what is refused, and what is made of the records."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import rnn
 
 from benchmarks import (
+    accelerator,
     baselines,
     data_feed,
     dense_scan,
@@ -23,6 +27,7 @@ from benchmarks import (
     records,
     residuals,
     timing,
+    torch_client,
 )
 from benchmarks.case import Case
 from benchmarks.timing import Entrant
@@ -262,14 +267,62 @@ def test_held_is_raced_against_both():
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 def test_torch_computes_the_same_in_its_own_process():
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         entrants = dense_scan.enter(TINY, ["masked"], stack, 1)
         assert list(entrants) == ["flax.linen.RNN", "torch.nn.GRU", "masked"]
         _, differences = timing.race(entrants, 1)
     assert 0 < differences["torch.nn.GRU"] < 1e-5
     assert 0 < differences["masked"] < 1e-5
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
+def test_torch_computes_our_lstm():
+    posed = problem.pose(dataclasses.replace(TINY, cell="lstm"))
+    with torch_client.Torch(posed, threads=1) as other:
+        other.step()
+        wanted = problem.step(problem.ours(posed.unit, "masked"), posed)()
+        assert timing.agree("torch", other.answer(None), wanted) < 1e-5
+
+
+def test_parameters_as_cudnn_wants_them():
+    posed = problem.pose(dataclasses.replace(TINY, cell="lstm"))
+    flat = baselines.for_cudnn(posed.params["cell"])
+    sizes = TINY.inputs, TINY.features
+    assert flat.shape == (rnn.get_num_params_in_lstm(*sizes, 1, False),)
+    parts = rnn.unpack_lstm_weights(flat, *sizes, 1, False)
+    rest = jnp.zeros((1, TINY.batch, TINY.features))
+    lengths = jnp.full((TINY.batch,), TINY.steps, jnp.int32)
+    rows = jnp.swapaxes(posed.x, 0, 1)
+    found = rnn.lstm_ref(rows, rest, rest, *parts, lengths, *sizes, 1, 0.0, False)[0]
+    wanted = scan.run(posed.unit, posed.params, posed.x).outputs
+    np.testing.assert_allclose(jnp.swapaxes(found, 0, 1), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("cell", "dtype"), [("gru", "float32"), ("lstm", "bfloat16")])
+def test_kernels_are_raced_on_what_is_there(cell, dtype):
+    case = Case(8, 4, 24, 3, "group", 0.2, cell)
+    with ExitStack() as stack:
+        entrants = accelerator.enter(case, ["pallas", "masked"], dtype, stack)
+    assert list(entrants) == ["lax.scan", "pallas", "masked"]
+    tolerance = timing.TOLERANCE if dtype == "float32" else 0.03
+    times, differences = timing.race(entrants, 1, tolerance=tolerance)
+    assert differences["pallas"] > 0
+    facts = entrants["pallas"].facts
+    assert 0 < facts["busy"] < 24
+    np.testing.assert_allclose(facts["rate"], facts["busy"] / 24, rtol=1e-6)  # one group
+    line = records.timed("accelerator", case, entrants, times, differences)[1]
+    told = accelerator.shares({**line, "milliseconds": 2.0}, (1e9, 1e8))
+    assert told["microseconds_per_busy_step"] == 2000 / facts["busy"]
+    gates = {"gru": 3, "lstm": 4}[cell]
+    products = 6 * 4 * facts["busy"] * gates * 8 * (8 + 3)  # forward and twice backward
+    np.testing.assert_allclose(told["product_share"], products / 2e-3 / 1e9)
+    np.testing.assert_allclose(told["memory_share"], 4 * 96 * (2 * 8 + 2 * 3) / 2e-3 / 1e8)
+
+
+def test_ceilings_are_measured():
+    product, memory = accelerator.ceilings("float32", rounds=2)
+    assert 1e8 < product < 1e13
+    assert 1e7 < memory < 1e12
 
 
 def test_bytes_are_counted_once_and_arguments_are_free():

@@ -1,0 +1,194 @@
+"""A training step on a GPU or TPU: persistent kernels against scans and against cuDNN.
+
+    python -m benchmarks.accelerator --features=256 --batch=64 --steps=4096 --inputs=64 \\
+        --rates=0.05,0.1,0.25 --schedules=group,neuron --output=accelerator.jsonl
+    python -m benchmarks.accelerator --cell=lstm --schedules=none --rates=1 --features=512
+
+Forward and backward pass, gradient for every parameter and for the inputs. The baseline is
+`lax.scan` over the cell, masked where there is a switch, with JAX's own derivative. The schedule
+``none`` is a unit without a switch, which cuDNN runs as well: its LSTM through
+`jax.experimental.rnn`, its GRU and LSTM through PyTorch, in a process of its own. What is not
+there is left out, and a line on stderr says so.
+
+A record has, besides, the number of steps at which some neuron opens (`busy`), the time of one of
+them, and what share it reaches of the two ceilings: that of products, measured with one large
+product, and that of memory, measured with one large copy, both in the same process. On a CPU the
+kernels are interpreted: good for a trial at small sizes, and for nothing else.
+"""
+
+import contextlib
+import importlib.util
+import sys
+from typing import Any
+
+from absl import flags
+
+from benchmarks import options
+from benchmarks.case import Case
+from benchmarks.records import Record
+from data import cli
+
+BASE, CUDNN, TORCH = "lax.scan", "cuDNN, jax.experimental.rnn", "cuDNN, PyTorch"
+
+# Operands of 8 or 11 bits, each rounded in an order of its own. A term that is missing is found
+# all the same.
+_ROUNDED = 0.03
+
+
+def enter(case: Case, backends: list[str], dtype: str, stack: contextlib.ExitStack) -> dict:
+    """The entrants of a case; PyTorch's process lives as long as `stack`."""
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks import baselines, problem
+    from benchmarks.timing import Entrant
+    from surnn_jax import scan
+
+    posed = problem.pose(case)
+    unit, operands = posed.unit, jnp.dtype(dtype)
+    facts = {**posed.facts, "cell": case.cell, "dtype": dtype, "busy": busy(posed)}
+    plain = problem.step(problem.theirs(baselines.cell_scan(operands), unit), posed)
+    wanted, against = functools.cache(plain), (BASE,)
+    entrants = {BASE: Entrant(BASE, plain, facts)}
+    for backend in backends:
+
+        def forward(params, x, backend=backend):
+            outputs = scan.run(unit, params, x, backend=backend, dtype=operands).outputs
+            return outputs.astype(x.dtype)
+
+        entrants[backend] = Entrant(backend, problem.step(forward, posed), facts, against, wanted)
+    if unit.switch is None and dtype == "float32":
+        if case.cell == "lstm" and jax.default_backend() == "gpu":
+            call = problem.step(baselines.cudnn_lstm, posed)
+            entrants[CUDNN] = Entrant(CUDNN, call, facts, against, wanted)
+        if _torch_device(jax.default_backend()):
+            from benchmarks.torch_client import Torch
+
+            device = _torch_device(jax.default_backend())
+            other = stack.enter_context(Torch(posed, device=device))
+            entrants[TORCH] = Entrant(TORCH, other.step, facts, against, wanted, other.answer)
+    return entrants
+
+
+def _torch_device(platform: str) -> str:
+    """Where PyTorch is to compute; empty where it is not installed or has no such device."""
+    if platform != "gpu" or importlib.util.find_spec("torch") is None:
+        return ""
+    return "cuda"
+
+
+def busy(posed: Any) -> int:
+    """Steps at which some neuron of some example opens."""
+    from benchmarks import baselines
+    from surnn_jax.scan import plan
+
+    steps, _, features = posed.target.shape
+    if posed.unit.switch is None:
+        return steps
+    a = baselines.logits(posed.unit, posed.params["switch"], posed.x, features)
+    wanted = plan.opened(posed.unit.switch.gate, a)
+    return int(plan.steps_with(wanted, None, None, steps).sum())
+
+
+def ceilings(dtype: str, rounds: int = 5) -> tuple[float, float]:
+    """Operations a second of one large product, and bytes a second of one large copy."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from benchmarks import timing
+
+    small = jax.default_backend() == "cpu"
+    side, numbers = (512, 2**22) if small else (8192, 2**28)
+    matrix = jnp.ones((side, side), dtype)
+    product = jax.jit(lambda m: jnp.matmul(m, m, preferred_element_type=jnp.float32))
+    copy = jax.jit(lambda v: v + 1)
+    vector = jnp.zeros(numbers)
+    entrants = {
+        "product": timing.Entrant("product", lambda: product(matrix), {}),
+        "copy": timing.Entrant("copy", lambda: copy(vector), {}),
+    }
+    times, _ = timing.race(entrants, rounds)
+    seconds = {name: np.median(values) / 1e3 for name, values in times.items()}
+    return 2 * side**3 / seconds["product"], 8 * numbers / seconds["copy"]
+
+
+def shares(line: Record, roof: tuple[float, float]) -> Record:
+    """A record with the time of a busy step, and what it reaches of both ceilings.
+
+    Counted is what nobody can do without: products of the candidates that are computed, forward
+    and twice backward; and inputs, their gradient, states and what flows into them, once each.
+    """
+    gates = {"tanh": 1, "gru": 3, "lstm": 4}[line["cell"]]
+    rows, h, d = line["batch"] * line["steps"], line["features"], line["inputs"]
+    operations = 6 * rows * line["computed"] * gates * h * (h + d)
+    moved = 4 * rows * (2 * h + 2 * d)
+    seconds = line["milliseconds"] / 1e3
+    return {
+        **line,
+        "microseconds_per_busy_step": 1e6 * seconds / max(line["busy"], 1),
+        "product_ceiling": roof[0],
+        "memory_ceiling": roof[1],
+        "product_share": operations / seconds / roof[0],
+        "memory_share": moved / seconds / roof[1],
+    }
+
+
+def main() -> None:
+    """Runs the sweep that the flags ask for."""
+    values = flags.FLAGS
+    backends = options.names("backends", "pallas")
+    schedules = [None if name == "none" else name for name in options.names("schedules", "none")]
+
+    import jax
+
+    from benchmarks import records, timing
+
+    if values.dtype == "float32":
+        jax.config.update("jax_default_matmul_precision", values.precision)
+    exact = values.dtype == "float32" and values.precision == "highest"
+    tolerance = timing.TOLERANCE if exact else _ROUNDED
+    if jax.default_backend() == "cpu":
+        print("no accelerator here: kernels are interpreted, times mean nothing", file=sys.stderr)
+    elif not _torch_device(jax.default_backend()):
+        print("PyTorch is left out: it is not installed, or this is no GPU", file=sys.stderr)
+    roof = ceilings(values.dtype)
+    facts = {"device": jax.devices()[0].device_kind, "precision": values.precision}
+
+    def measure(case: Case, progress: options.Progress) -> list[Record]:
+        with contextlib.ExitStack() as stack:
+            entrants = enter(case, backends, values.dtype, stack)
+            progress.case(case, len(entrants) * (values.rounds + 2))
+            results = timing.race(
+                entrants, values.rounds, values.seed, progress.tick, tolerance=tolerance
+            )
+            lines = records.timed("accelerator", case, entrants, *results)
+        return [{**shares(line, roof), **facts} for line in lines]
+
+    cases = options.cases(schedules, values.cell)
+    # Without a switch there is one rate.
+    seen = dict.fromkeys(c if c.schedule else _dense(c) for c in cases)
+    options.go(list(seen), measure)
+
+
+def _dense(case: Case) -> Case:
+    import dataclasses
+
+    return dataclasses.replace(case, asked=1.0)
+
+
+if __name__ == "__main__":
+    options.define(
+        features="256", batch="64", steps="4096", inputs="64", rates="0.05,0.1,0.25,1",
+        schedules="none,group,neuron", backends="pallas,compact,masked",
+    )  # fmt: skip
+    flags.DEFINE_enum("cell", "gru", ["tanh", "gru", "lstm"], "The cell")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Operands of products")
+    flags.DEFINE_enum(
+        "precision", "default", ["default", "highest"],
+        "Of float32 products: as JAX does them on this device (TF32 on a GPU), or exact",
+    )  # fmt: skip
+    flags.adopt_module_key_flags(options)
+    cli.run(main)
