@@ -5,6 +5,7 @@ from surnn_jax.layers.attention import Attention
 from surnn_jax.layers.backbone import Backbone
 from surnn_jax.layers.block import Block, GatedFeedForward
 from surnn_jax.layers.cells import UnitCell
+from surnn_jax.layers.heads import Heads
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
@@ -26,6 +27,7 @@ __all__ = [
     "FramePredictor",
     "GatedFeedForward",
     "GaussianMixture",
+    "Heads",
     "LanguageModel",
     "Mamba",
     "Mamba2",
