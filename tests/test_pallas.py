@@ -23,7 +23,7 @@ from skip_case import (
 from skip_case import given as make
 
 from surnn_jax import cells, run, selective, switches
-from surnn_jax.scan import pallas, persistent
+from surnn_jax.scan import masked, pallas, persistent
 
 pytestmark = pytest.mark.usefixtures("float64")
 GRU = cells.GRU
@@ -136,6 +136,23 @@ def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
             text = gradient.trace(*args).lower(lowering_platforms=(platform,)).as_text()
             kernel = "xla.gpu.triton" if platform == "cuda" else "tpu_custom_call"
             assert text.count(kernel) >= 2
+
+
+def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
+    class Old:
+        compute_capability = "7.5"
+
+    refusal = pallas.refusal
+    assert refusal(GRU, 64, "float32", "gpu") == ""
+    assert refusal(GRU, 64, "float64", "tpu") == "a tpu has no products of float64"
+    assert refusal(cells.get("min_gru"), 64, "float32", "gpu").startswith("min_gru has no product")
+    assert refusal(GRU, 64, "float32", "metal") == "no kernels for metal"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [Old()])
+    assert refusal(GRU, 64, "float32", "gpu") == "a GPU of compute capability 7.5 is older than 8.0"
+    problem = make(GRU, 1, "neuron")[:7]
+    found = pallas.scan(GRU, WINDOW, jnp.float64, *problem)
+    chex.assert_trees_all_equal(found, masked.scan(GRU, WINDOW, jnp.float64, *problem))
 
 
 @pytest.mark.parametrize(("batch", "features"), [(1, 1), (1, 5), (3, 4)])

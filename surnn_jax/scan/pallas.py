@@ -25,6 +25,8 @@ from surnn_jax.typing import Array, Carry, Params
 _ROWS = 8192  # rows (steps · examples) of a chunk: launches are few, and its arrays small
 
 
+_AMPERE = 8.0  # compute capability from which Triton is at home
+
 _FEW = 8  # steps of a chunk below which launching it costs more than it saves
 
 
@@ -44,6 +46,12 @@ def refusal(cell: Cell, features: int, dtype: Any, platform: str) -> str:
     target = persistent.TARGETS.get(platform)
     if target is None:
         return f"no kernels for {platform}"
+    if platform == "tpu" and jnp.dtype(dtype) not in (jnp.dtype("float32"), jnp.dtype("bfloat16")):
+        return f"a tpu has no products of {jnp.dtype(dtype)}"
+    if platform == jax.default_backend() == "gpu":
+        capability = getattr(jax.devices()[0], "compute_capability", "8.0")
+        if float(capability) < _AMPERE:
+            return f"a GPU of compute capability {capability} is older than {_AMPERE}"
     most = persistent.room(target, cell, features, dtype)
     if most is not None and most < _FEW:
         return f"{features} neurons do not fit into the memory of one core of a {platform}"

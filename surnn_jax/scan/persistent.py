@@ -416,6 +416,7 @@ def _backward(plan: _Plan, gate: Gate | None, given: dict, made: dict) -> None:
                 getattr(made["fresh"], name)[:, at] = jnp.zeros_like(start)
 
     plan.each_block(begin)
+    plan.barrier()
 
     def step(i, _):
         j = count - 1 - i
