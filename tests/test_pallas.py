@@ -147,6 +147,9 @@ def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
     assert refusal(GRU, 64, "float64", "tpu") == "a tpu has no products of float64"
     assert refusal(cells.get("min_gru"), 64, "float32", "gpu").startswith("min_gru has no product")
     assert refusal(GRU, 64, "float32", "metal") == "no kernels for metal"
+    with monkeypatch.context() as patch:
+        patch.setattr(persistent, "triton", lambda: None)
+        assert refusal(GRU, 64, "float32", "gpu").endswith("has no Triton")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Old()])
     assert refusal(GRU, 64, "float32", "gpu") == "a GPU of compute capability 7.5 is older than 8.0"

@@ -48,6 +48,8 @@ def refusal(cell: Cell, features: int, dtype: Any, platform: str) -> str:
         return f"no kernels for {platform}"
     if platform == "tpu" and jnp.dtype(dtype) not in (jnp.dtype("float32"), jnp.dtype("bfloat16")):
         return f"a tpu has no products of {jnp.dtype(dtype)}"
+    if platform == "gpu" and persistent.triton() is None:
+        return f"Pallas of jax {jax.__version__} has no Triton"
     if platform == jax.default_backend() == "gpu":
         capability = getattr(jax.devices()[0], "compute_capability", "8.0")
         if float(capability) < _AMPERE:

@@ -18,13 +18,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
-from jax.experimental.pallas import triton as pltriton
 
 from surnn_jax.cells import Cell
 from surnn_jax.scan import adjoint
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
+
+
+def triton() -> Any:
+    """What Pallas has for Triton; None where JAX has it no longer: it is deprecated since 0.11."""
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError:
+        return None
+    return triton
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,19 +310,22 @@ class _Plan:
     def scalars(self, leaf: Array) -> pl.BlockSpec:
         """Numbers that decide where to go next."""
         if self.target.platform == "tpu":
-            return pl.BlockSpec(memory_space=pltpu.SMEM)
+            from jax.experimental.pallas import tpu
+
+            return pl.BlockSpec(memory_space=tpu.SMEM)
         return pl.BlockSpec(leaf.shape, lambda *_: (0,) * leaf.ndim)
 
     def compiler(self) -> Any:
         """What the platform's compiler is told."""
         if self.target.platform == "gpu":
-            return pltriton.CompilerParams(num_warps=8, num_stages=2)
+            # With more stages it would read ahead what the step before has yet to write.
+            return triton().CompilerParams(num_warps=8, num_stages=1)
         return None
 
     def barrier(self) -> None:
         """Waits until all threads of a program have written what others of it will read."""
         if self.target.platform == "gpu" and not self.target.interpret:
-            pltriton.debug_barrier()
+            triton().debug_barrier()
 
     def each_block(self, body: Callable[[Any, Any], None]) -> None:
         """``body(block, its neurons)`` for all blocks of neurons, one after another."""
