@@ -48,9 +48,8 @@ def test_every_cell(cell):
         assert_same("pallas", cell, make(cell, 1, table))
 
 
-@pytest.mark.parametrize("gate", [switches.sigmoid(), switches.soft(3.0)], ids=lambda g: g.name)
-def test_gates_that_owe_something_everywhere(gate):
-    assert_same("pallas", cells.TANH, make(cells.TANH, 2, "neuron"), gate=gate)
+def test_a_gate_that_owes_something_everywhere():
+    assert_same("pallas", cells.TANH, make(cells.TANH, 2, "neuron"), gate=switches.soft(3.0))
 
 
 def test_broken_numbers_stay_where_they_are():

@@ -68,6 +68,9 @@ def find(workdir: str | os.PathLike, restore: str = "latest") -> Path | None:
         restore: ``latest``: a damaged latest checkpoint is an error; ``latest_good``: it is
             skipped with a warning in favour of the newest good one.
 
+    A folder that lacks its seal is a save that was cut off, whatever happened to the seal: it is
+    passed over for the one before, from which a run comes to the same bits.
+
     Raises:
         DamagedError: by the rule above, or because no good one is left.
     """
