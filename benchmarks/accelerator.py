@@ -17,6 +17,7 @@ kernels are interpreted: good for a trial at small sizes, and for nothing else.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import sys
 from typing import Any
@@ -169,14 +170,9 @@ def main() -> None:
 
     cases = options.cases(schedules, values.cell)
     # Without a switch there is one rate.
-    seen = dict.fromkeys(c if c.schedule else _dense(c) for c in cases)
+    dense = (c if c.schedule else dataclasses.replace(c, asked=1.0) for c in cases)
+    seen = dict.fromkeys(dense)
     options.go(list(seen), measure)
-
-
-def _dense(case: Case) -> Case:
-    import dataclasses
-
-    return dataclasses.replace(case, asked=1.0)
 
 
 if __name__ == "__main__":

@@ -143,6 +143,22 @@ def assert_broken_same(name: str, cell, problem: Given) -> None:
             np.testing.assert_allclose(f, w, rtol=1e-9, atol=1e-9)
 
 
+def assert_no_step(name: str, cell, problem: Given) -> None:
+    """Of a sequence without a step nothing comes, and nothing is owed to anything."""
+    (_, carries), gradients = solver(name, cell)(*problem)
+    assert carries.h.shape == (0, *problem.start.h.shape)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+
+
+def assert_empty_unseen(name: str, cell, problem: Given) -> None:
+    """NaN inputs at steps at which one rhythm is far from open change no bit."""
+    busy = np.asarray(problem.a[:, 0] > -WINDOW.support)
+    assert 0 < busy.sum() < len(busy)
+    poisoned = problem._replace(x=jnp.where(busy[:, None, None], problem.x, jnp.nan))
+    found, clean = (solver(name, cell, plain=True)(*p) for p in (poisoned, problem))
+    np.testing.assert_equal(*(jax.tree.map(np.asarray, tree) for tree in (found, clean)))
+
+
 def assert_transforms(name: str, cell, problem: Given) -> None:
     """The same answer under vmap and remat, and in bfloat16 what the dense scan gives."""
     args, rest = problem[:5], problem[5:7]

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from skip_case import (
@@ -10,10 +9,11 @@ from skip_case import (
     TABLES,
     WINDOW,
     assert_broken_same,
+    assert_empty_unseen,
+    assert_no_step,
     assert_same,
     assert_transforms,
     problems,
-    solver,
     turns,
 )
 from skip_case import given as make
@@ -59,10 +59,7 @@ def test_a_frozen_table_and_nothing_held():
 
 
 def test_no_step():
-    problem = make(GRU, 6, "neuron", steps=0)
-    (_, carries), gradients = solver("compact", GRU)(*problem)
-    assert carries.h.shape == (0, *problem.start.h.shape)
-    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+    assert_no_step("compact", GRU, make(GRU, 6, "neuron", steps=0))
 
 
 def test_as_many_turns_as_steps_with_something_to_do():
@@ -72,15 +69,7 @@ def test_as_many_turns_as_steps_with_something_to_do():
 
 
 def test_empty_steps_are_not_looked_at():
-    problem = make(GRU, 5, "one")
-    busy = np.asarray(problem.a[:, 0] > -WINDOW.support)
-    assert 0 < busy.sum() < len(busy)
-    poisoned = problem._replace(x=jnp.where(busy[:, None, None], problem.x, jnp.nan))
-    clean = solver("compact", GRU, plain=True)(*problem)
-    np.testing.assert_equal(
-        jax.tree.map(np.asarray, solver("compact", GRU, plain=True)(*poisoned)),
-        jax.tree.map(np.asarray, clean),
-    )
+    assert_empty_unseen("compact", GRU, make(GRU, 5, "one"))
 
 
 def test_what_is_kept_for_the_way_back():

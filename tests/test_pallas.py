@@ -14,6 +14,8 @@ from skip_case import (
     TABLES,
     WINDOW,
     assert_broken_same,
+    assert_empty_unseen,
+    assert_no_step,
     assert_same,
     assert_transforms,
     problems,
@@ -78,10 +80,7 @@ def test_a_frozen_table_and_nothing_held():
 
 
 def test_no_step():
-    problem = make(GRU, 6, "neuron", steps=0)
-    (_, carries), gradients = solver("pallas", GRU)(*problem)
-    assert carries.h.shape == (0, *problem.start.h.shape)
-    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+    assert_no_step("pallas", GRU, make(GRU, 6, "neuron", steps=0))
 
 
 def test_closed_blocks_of_neurons_are_passed_over():
@@ -94,15 +93,7 @@ def test_closed_blocks_of_neurons_are_passed_over():
 
 
 def test_empty_steps_are_not_looked_at():
-    problem = make(GRU, 5, "one")
-    busy = np.asarray(problem.a[:, 0] > -WINDOW.support)
-    assert 0 < busy.sum() < len(busy)
-    poisoned = problem._replace(x=jnp.where(busy[:, None, None], problem.x, jnp.nan))
-    clean = solver("pallas", GRU, plain=True)(*problem)
-    np.testing.assert_equal(
-        jax.tree.map(np.asarray, solver("pallas", GRU, plain=True)(*poisoned)),
-        jax.tree.map(np.asarray, clean),
-    )
+    assert_empty_unseen("pallas", GRU, make(GRU, 5, "one"))
 
 
 def test_transformed():

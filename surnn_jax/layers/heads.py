@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax import scan
-from surnn_jax.layers.recurrent import Recurrent
+from surnn_jax.layers.recurrent import Recurrent, chosen
 from surnn_jax.typing import Array, Carry
 
 
@@ -71,9 +71,9 @@ class Heads(nn.Module):
             rate=run.rate.mean(),
             table=None if run.table is None else _beside(run.table),
         )
-        if self.layer.return_run and return_carry is None if return_run is None else return_run:
+        if chosen(return_run, self.layer.return_run and return_carry is None):
             return run
-        if self.layer.return_carry if return_carry is None else return_carry:
+        if chosen(return_carry, self.layer.return_carry):
             return run.carry, run.outputs
         return run.outputs
 

@@ -106,9 +106,6 @@ class Recurrent(nn.Module):
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
 
-        def chosen(now, otherwise):
-            return otherwise if now is None else now
-
         time_major = chosen(time_major, self.time_major)
         for what, rows in (("mask", mask), ("resets", resets)):
             if rows is not None and (rows.shape != inputs.shape[:-1] or rows.dtype != jnp.bool_):
@@ -198,6 +195,11 @@ class Recurrent(nn.Module):
         if not params:
             raise ValueError("the layer has no parameters yet: call init with a sequence first")
         return scan.selective(self.cell, self.switch), params
+
+
+def chosen(now: bool | None, otherwise: bool) -> bool:
+    """An argument of the call, or what the constructor said where it is not given."""
+    return otherwise if now is None else now
 
 
 def _batch_major(result: scan.Run) -> scan.Run:

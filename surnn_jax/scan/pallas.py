@@ -24,7 +24,6 @@ from surnn_jax.typing import Array, Carry, Params
 
 _ROWS = 8192  # rows (steps · examples) of a chunk: launches are few, and its arrays small
 
-
 _AMPERE = 8.0  # compute capability from which Triton is at home
 
 _FEW = 8  # steps of a chunk below which launching it costs more than it saves
@@ -52,7 +51,8 @@ def refusal(cell: Cell, features: int, dtype: Any, platform: str) -> str:
         return f"Pallas of jax {jax.__version__} has no Triton"
     if platform == jax.default_backend() == "gpu":
         capability = getattr(jax.devices()[0], "compute_capability", "8.0")
-        if float(capability) < _AMPERE:
+        # Of other makers it is a name.
+        if capability.replace(".", "").isdecimal() and float(capability) < _AMPERE:
             return f"a GPU of compute capability {capability} is older than {_AMPERE}"
     most = persistent.room(target, cell, features, dtype)
     if most is not None and most < _FEW:
@@ -96,15 +96,14 @@ def on(target: persistent.Target, cell: Cell, gate: Gate | None, dtype: Any, *ar
 def _scan(cell, how, dtype, params, x, a, start, fresh, keep, resets):
     gate, target = how
     steps = x.shape[0]
-    most = persistent.room(target, cell, start.h.shape[-1], dtype)
-    busy, chunk, todo = _listed(gate, a, start, keep, resets, x, False, most)
+    busy, chunk, todo = _listed(cell, how, dtype, (x, a, keep, resets), start, False)
     index = _beyond(todo.index, steps, chunk)
 
     def walk(b, state):
         carry, carries = state
         now = lax.dynamic_slice_in_dim(index, b * chunk, chunk)
         turns = jnp.minimum(chunk, todo.count - b * chunk)
-        given = _steps(cell, gate, dtype, params, (x, a, keep, resets), now, turns, start.h)
+        _, given = _steps(cell, gate, dtype, params, (x, a, keep, resets), now, turns, start.h)
         more = persistent.forward(target, cell, gate, dtype, params, given, carry, fresh)
         # Its first is the carry that stands there already.
         carries = jax.tree.map(
@@ -124,8 +123,8 @@ def _backward(cell, how, dtype, saved, cotangents):
     (params, x, a, start, fresh, keep, resets), carries, learned = saved
     steps = x.shape[0]
     out = cell.carry_dtype(params)
-    most = persistent.room(target, cell, start.h.shape[-1], dtype)
-    busy, chunk, todo = _listed(gate, a, start, keep, resets, x, learned is not None, most)
+    arrays = (x, a, keep, resets)
+    busy, chunk, todo = _listed(cell, how, dtype, arrays, start, learned is not None)
     index = _beyond(todo.index, steps, chunk)
     early, summed = _spans(target, busy, index, chunk, materialise(cotangents, carries))
 
@@ -135,7 +134,7 @@ def _backward(cell, how, dtype, saved, cotangents):
         turns = jnp.minimum(chunk, todo.count - first)
         now = lax.dynamic_slice_in_dim(index, first, chunk)
         meant = (jnp.arange(chunk, dtype=jnp.int32) < turns)[:, None, None]
-        given = _steps(cell, gate, dtype, params, (x, a, keep, resets), now, turns, start.h)
+        x_b, given = _steps(cell, gate, dtype, params, arrays, now, turns, start.h)
 
         def before(s, c, f):
             value = jnp.where((now == 0)[:, None, None], s[None], c[jnp.maximum(now - 1, 0)])
@@ -154,7 +153,6 @@ def _backward(cell, how, dtype, saved, cotangents):
         vectors = cell.spread(params, old.h.shape)
         g = None if given.g is None else jnp.broadcast_to(given.g, old.h.shape)
         candidate, owed = adjoint.pull_rule(cell, vectors, total, old, given.z, u, g)
-        x_b = x.at[now].get(mode="fill", fill_value=0)
         more = adjoint.kernels(cell, dtype, out, x_b, old.h, None, owed)
         more["vector"] = {name: d.sum((0, 1)) for name, d in owed.vectors.items()}
         dparams = jax.tree.map(jnp.add, dparams, more)
@@ -217,9 +215,12 @@ def _manual() -> bool:
     return not mesh.empty and jax.sharding.AxisType.Manual in mesh.axis_types
 
 
-def _listed(gate, a, start, keep, resets, x, learned, most):
+def _listed(cell, how, dtype, arrays, start, learned):
     """Which steps are busy, how many make a chunk, and the list of them."""
+    gate, target = how
+    x, a, keep, resets = arrays
     steps, batch, _ = x.shape
+    most = persistent.room(target, cell, start.h.shape[-1], dtype)
     wanted = None
     if a is not None:
         logits = a.astype(start.h.dtype)
@@ -238,8 +239,8 @@ def _chunks(count: Array, chunk: int) -> Array:
     return (count + chunk - 1) // chunk
 
 
-def _steps(cell, gate, dtype, params, arrays, now, turns, like) -> persistent.Steps:
-    """What the kernels are told of the steps `now`, of which so many are meant."""
+def _steps(cell, gate, dtype, params, arrays, now, turns, like) -> tuple[Array, persistent.Steps]:
+    """The inputs of the steps `now`, of which so many are meant, and what kernels are told."""
     x, a, keep, resets = arrays
     x = x.at[now].get(mode="fill", fill_value=0)
     g = None
@@ -252,9 +253,8 @@ def _steps(cell, gate, dtype, params, arrays, now, turns, like) -> persistent.St
         g = jnp.where(kept, one if g is None else g, 0)
     if resets is not None:
         resets = resets.at[now].get(mode="fill", fill_value=False)
-    return persistent.Steps(
-        turns[None].astype(jnp.int32), cell.project(params, x, dtype), g, resets
-    )
+    z = cell.project(params, x, dtype)
+    return x, persistent.Steps(turns[None].astype(jnp.int32), z, g, resets)
 
 
 _scan.defvjp(adjoint.remember(_scan), _backward, symbolic_zeros=True)

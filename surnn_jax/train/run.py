@@ -63,6 +63,7 @@ class Run:
             self._restore(folder)
         self.started -= self.progress.seconds
         self.writer = checkpoint.Writer(self.workdir, None if folder is None else self.step)
+        del self.first  # And its room on the devices.
         self.save()
         self.writer.wait()
         self.board = Board(self.workdir, self.settings.tensorboard and is_first(), self.step)
