@@ -22,3 +22,4 @@ class Config(Single):
 
     dataset: str = field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
     cell: str = field("gru", ", ".join(FEATURES))
+    growth: float = field(2.0, "Factor between padded lengths: less pads less and compiles more")

@@ -61,8 +61,7 @@ def prepare(config: Config, data_dir: str | None) -> launch.Prepared:
     refuse_bad(config)
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
     feeds = {
-        # Few padded lengths, since each is compiled for.
-        name: Batches(split.columns, config.batch_size, config.seed, growth=2.0)
+        name: Batches(split.columns, config.batch_size, config.seed, growth=config.growth)
         for name, split in splits.items()
     }
     task = task_of(config, look_through(splits["train"]["x"], config.batch_size))
