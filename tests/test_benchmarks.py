@@ -328,13 +328,14 @@ def test_bytes_are_counted_once_and_arguments_are_free():
     assert residuals.counted(leaves, [np.arange(6.0)]) == 32 + 16 + 16
 
 
-def test_a_dense_scan_keeps_more_for_its_backward_pass():
+@pytest.mark.parametrize("backend", ["masked", "pallas"])
+def test_a_dense_scan_keeps_more_for_its_backward_pass(backend):
     case = Case(8, 8, 24, 3, "neuron", 0.2)
     posed = problem.pose(case)
     plain = problem.theirs(baselines.masked_scan, posed.unit)
     base = residuals.measure(plain, posed, "outputs")
-    ours = residuals.measure(problem.ours(posed.unit, "masked"), posed, "outputs")
-    residuals.agree("masked", ours, base)
+    ours = residuals.measure(problem.ours(posed.unit, backend), posed, "outputs")
+    residuals.agree(backend, ours, base)
     states = 24 * 8 * 8 * 4
     assert ours.kept >= states  # its own states are all that it stores, ...
     assert ours.kept < 1.5 * states
