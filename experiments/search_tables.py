@@ -11,7 +11,7 @@ from experiments.suites import SUITES, Suite
 
 _HEAD = (
     "unit", "published test", "test", "valid", "train", "parameters", "updated, %", "seconds",
-    "diverged", "n",
+    "diverged", "cut off", "n",
 )  # fmt: skip
 
 
@@ -114,8 +114,14 @@ def _cells(runs: Sequence[Record]) -> list[str]:
         f"{100 * statistics.estimate([record.update_rate for record in runs]).mean:.1f}",
         f"{statistics.estimate([search['seconds'] for search in found]).mean:,.0f}",
         f"{sum(s['diverged'] for s in found)} of {sum(s['budget'] for s in found)}",
+        str(sum(map(_cut_off, runs))),
         str(len(runs)),
     ]
+
+
+def _cut_off(run: Record) -> bool:
+    """Whether the most epochs ended it, before patience did."""
+    return run.best_epoch + run.config["patience"] > run.config["max_epochs"]
 
 
 def _spread(values: Sequence[float]) -> str:
