@@ -54,6 +54,14 @@ def compiled_back_ends():
         yield
 
 
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """`pallas` takes three steps of two examples a chunk: several, and a last that is not full."""
+    from surnn_jax.scan import pallas
+
+    monkeypatch.setattr(pallas, "_ROWS", 6)
+
+
 def pytest_terminal_summary(terminalreporter):
     """A table of the faults that tests injected, see test_faults.py."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]

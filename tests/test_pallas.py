@@ -1,4 +1,4 @@
-"""Persistent kernels, interpreted: the answer of the plain loop; and that they can be lowered."""
+"""Persistent kernels, interpreted: tiles, blocks that are passed over; and that they lower."""
 
 import dataclasses
 import functools
@@ -8,54 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from skip_case import (
-    CELLS,
-    TABLES,
-    WINDOW,
-    assert_broken_same,
-    assert_empty_unseen,
-    assert_no_step,
-    assert_same,
-    assert_transforms,
-    problems,
-    solver,
-    turns,
-)
+from skip_case import WINDOW, assert_empty_unseen, assert_same, solver, turns
 from skip_case import given as make
 
 from surnn_jax import cells, run, selective, switches
 from surnn_jax.scan import masked, pallas, persistent
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = pytest.mark.usefixtures("float64", "small_chunks")
 GRU = cells.GRU
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    """Three steps a chunk, so that there are several, and a last one that is not full."""
-    monkeypatch.setattr(pallas, "_ROWS", 6)
-
-
-@settings(max_examples=30)
-@given(problems)
-def test_promise_1_equals_the_loop(drawn):
-    seed, table = drawn
-    assert_same("pallas", GRU, make(GRU, seed, table))
-
-
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_every_cell(cell):
-    for table in ("neuron", "blocks"):
-        assert_same("pallas", cell, make(cell, 1, table))
-
-
-def test_a_gate_that_owes_something_everywhere():
-    assert_same("pallas", cells.TANH, make(cells.TANH, 2, "neuron"), gate=switches.soft(3.0))
-
-
-def test_broken_numbers_stay_where_they_are():
-    assert_broken_same("pallas", GRU, make(GRU, 9, "neuron"))
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
@@ -66,21 +26,6 @@ def test_the_tiles_of_accelerators(platform, monkeypatch):
     solver.cache_clear()
     assert_same("pallas", GRU, make(GRU, 1, "neuron"))
     solver.cache_clear()
-
-
-def test_a_table_per_example():
-    for table in ("neuron", "one"):
-        assert_same("pallas", GRU, make(GRU, 3, table, per_example=True))
-
-
-def test_a_frozen_table_and_nothing_held():
-    for table in TABLES:
-        problem = make(cells.TANH, 4, table)
-        assert_same("pallas", cells.TANH, problem, learned=False, plain=True)
-
-
-def test_no_step():
-    assert_no_step("pallas", GRU, make(GRU, 6, "neuron", steps=0))
 
 
 def test_closed_blocks_of_neurons_are_passed_over():
@@ -94,10 +39,6 @@ def test_closed_blocks_of_neurons_are_passed_over():
 
 def test_empty_steps_are_not_looked_at():
     assert_empty_unseen("pallas", GRU, make(GRU, 5, "one"))
-
-
-def test_transformed():
-    assert_transforms("pallas", GRU, make(GRU, 8, "blocks"))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

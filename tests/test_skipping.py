@@ -1,0 +1,70 @@
+"""Back ends that skip: each gives the answer of the plain loop, whatever is open."""
+
+import pytest
+from hypothesis import given, settings
+from skip_case import (
+    CELLS,
+    TABLES,
+    assert_broken_same,
+    assert_no_step,
+    assert_same,
+    assert_transforms,
+    problems,
+)
+from skip_case import given as make
+
+from surnn_jax import cells, switches
+
+# Each with the tables in which it skips, and in which it cannot.
+SKIPPING = {
+    "compact": ("neuron", "blocks"),
+    "rows": ("neuron", "open"),
+    "pallas": ("neuron", "blocks"),
+}
+GRU = cells.GRU
+
+pytestmark = [
+    pytest.mark.usefixtures("float64", "small_chunks"),
+    pytest.mark.parametrize("backend", SKIPPING),
+]
+
+
+@settings(max_examples=30)
+@given(problems)
+def test_promise_1_equals_the_loop(backend, drawn):
+    seed, table = drawn
+    assert_same(backend, GRU, make(GRU, seed, table))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_every_cell(cell, backend):
+    for table in SKIPPING[backend]:
+        assert_same(backend, cell, make(cell, 1, table))
+
+
+@pytest.mark.parametrize("gate", [switches.sigmoid(), switches.soft(3.0)], ids=lambda g: g.name)
+def test_gates_that_owe_something_everywhere(gate, backend):
+    assert_same(backend, cells.TANH, make(cells.TANH, 2, "neuron"), gate=gate)
+
+
+def test_broken_numbers_stay_where_they_are(backend):
+    assert_broken_same(backend, GRU, make(GRU, 9, "neuron"))
+
+
+def test_a_table_per_example(backend):
+    for table in ("neuron", "one"):
+        assert_same(backend, GRU, make(GRU, 3, table, per_example=True))
+
+
+def test_a_frozen_table_and_nothing_held(backend):
+    for table in TABLES:
+        problem = make(cells.TANH, 4, table)
+        assert_same(backend, cells.TANH, problem, learned=False, plain=True)
+
+
+def test_no_step(backend):
+    assert_no_step(backend, GRU, make(GRU, 6, "neuron", steps=0))
+
+
+def test_transformed(backend):
+    assert_transforms(backend, GRU, make(GRU, 8, "blocks"))
