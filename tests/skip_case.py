@@ -16,6 +16,7 @@ from surnn_jax.scan import compact, masked, pallas, reference, rows
 
 SCANS = {
     "reference": reference.scan,
+    "masked": masked.scan,
     "compact": compact.scan,
     "rows": rows.scan,
     "pallas": pallas.scan,
@@ -159,29 +160,35 @@ def assert_empty_unseen(name: str, cell, problem: Given) -> None:
     np.testing.assert_equal(*(jax.tree.map(np.asarray, tree) for tree in (found, clean)))
 
 
+def _gradient(name: str, cell, rest: tuple, dtype: Any = jnp.float64):
+    """The gradient of a loss by the parameters and the logits."""
+
+    def loss(params, x, a, start, fresh):
+        carries = SCANS[name](cell, WINDOW, dtype, params, x, a, start, fresh, *rest)
+        return jnp.sum(jnp.sin(carries.h))
+
+    return jax.grad(jax.checkpoint(loss), argnums=(0, 2))
+
+
 def assert_transforms(name: str, cell, problem: Given) -> None:
     """The same answer under vmap and remat, and in bfloat16 what the dense scan gives."""
-    args, rest = problem[:5], problem[5:7]
-
-    def loss(params, x, a, start, fresh, dtype=jnp.float64, scan=SCANS[name]):
-        return jnp.sum(jnp.sin(scan(cell, WINDOW, dtype, params, x, a, start, fresh, *rest).h))
+    (params, x, a, *carries), rest = problem[:5], problem[5:7]
 
     def close(found, wanted, tolerance=1e-9):
         chex.assert_trees_all_close(found, wanted, rtol=tolerance, atol=tolerance)
 
-    plain = jax.jit(jax.grad(loss, argnums=(0, 2)))
-    close(jax.jit(jax.grad(jax.checkpoint(loss), argnums=(0, 2)))(*args), plain(*args))
-
     # Two tables at once: the number of steps to run differs within the batch.
-    tables = jnp.stack([problem.a, problem.a - 0.5])
-    many = jax.jit(jax.vmap(jax.grad(loss, argnums=(0, 2)), (None, None, 0, None, None)))
-    found = many(*args[:2], tables, *args[3:])
+    tables = jnp.stack([a, a - 0.5])
+    axes = (None, None, 0, None, None)
+    many = jax.jit(jax.vmap(_gradient(name, cell, rest), axes))
+    found = many(params, x, tables, *carries)
+    plain = jax.jit(_gradient("reference", cell, rest))
     for n, table in enumerate(tables):
-        close(jax.tree.map(lambda leaf, n=n: leaf[n], found), plain(*args[:2], table, *args[3:]))
+        wanted = plain(params, x, table, *carries)
+        close(jax.tree.map(lambda leaf, n=n: leaf[n], found), wanted)
 
-    def rounded(scan):
-        part = functools.partial(loss, dtype=jnp.bfloat16, scan=scan)
-        return jax.jit(jax.grad(part, argnums=(0, 2)))(*args)
+    def rounded(name):
+        return jax.jit(_gradient(name, cell, rest, jnp.bfloat16))(*problem[:5])
 
     # bfloat16 has 8 bits, and recomputed products may round the other way.
-    close(rounded(SCANS[name]), rounded(masked.scan), 0.03)
+    close(rounded(name), rounded("masked"), 0.03)
