@@ -1,7 +1,7 @@
 """A training step on a GPU or TPU: persistent kernels against scans and against cuDNN.
 
     python -m benchmarks.accelerator --features=256 --batch=64 --steps=4096 --inputs=64 \\
-        --rates=0.05,0.1,0.25 --schedules=group,neuron --output=accelerator.jsonl
+        --rates=0.05,0.1,0.25 --schedules=group,8,neuron --output=accelerator.jsonl
     python -m benchmarks.accelerator --cell=lstm --schedules=none --rates=1 --features=512
 
 Forward and backward pass, gradient for every parameter and for the inputs. The baseline is

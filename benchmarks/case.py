@@ -4,13 +4,18 @@ import dataclasses
 
 SCHEDULES = ("neuron", "group", "event")
 """A rhythm of its own for every neuron; one for the layer; a table for every example, opened by
-the input."""
+the input. A whole number is as many rhythms, each of a block of neurons."""
 
 SWITCHES = ("frozen", "learned", "share")
 """No gradient for the switch; its gradient from all rows of the batch; from an eighth of them."""
 
 BACKENDS = ("native", "rows", "compact", "masked")
 """Those for a CPU."""
+
+
+def groups(schedule: str) -> int | None:
+    """How many rhythms the neurons share; None where each has its own."""
+    return 1 if schedule == "group" else int(schedule) if schedule.isdecimal() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Case:
         batch: B.
         steps: T.
         inputs: D.
-        schedule: one of :data:`SCHEDULES`, or None for a unit without a switch.
+        schedule: one of :data:`SCHEDULES` or a number, or None for a unit without a switch.
         asked: the share of open switches asked for, above 0 and up to 1.
         cell: name of the cell.
         seed: of everything random.

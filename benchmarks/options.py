@@ -36,7 +36,8 @@ def define(rounds: int = 7, **defaults: str) -> None:
         flags.DEFINE_list("rates", defaults["rates"], "Shares of open switches, above 0 up to 1")
     for name, known in (("schedules", SCHEDULES), ("switches", SWITCHES)):
         if name in defaults:
-            flags.DEFINE_list(name, defaults[name], f"Of {', '.join(known)}")
+            more = ", a number of groups" if name == "schedules" else ""
+            flags.DEFINE_list(name, defaults[name], f"Of {', '.join(known)}{more}")
     ours = defaults.get("backends", ",".join(BACKENDS))
     flags.DEFINE_list("backends", ours, "Those of ours that are raced")
     if rounds:
@@ -60,7 +61,9 @@ def names(flag: str, *more: str) -> list[str]:
     """
     known = {"backends": BACKENDS, "schedules": SCHEDULES, "switches": SWITCHES}[flag]
     known, given = (*known, *more), flags.FLAGS[flag].value
-    if not given or len(set(given)) < len(given) or not set(given) <= set(known):
+    numbers = {name for name in given if flag == "schedules" and name.isdecimal() and int(name)}
+    if not given or len(set(given)) < len(given) or not set(given) <= {*known, *numbers}:
+        known = [*known, *(["a number of groups"] if flag == "schedules" else [])]
         raise ValueError(f"--{flag} must list some of {', '.join(known)}, got {','.join(given)!r}")
     return given
 

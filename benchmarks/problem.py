@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import baselines
-from benchmarks.case import Case
+from benchmarks.case import Case, groups
 from surnn_jax import scan, selective, switches
 from surnn_jax.scan import Unit, native, plan, rows
 
@@ -54,8 +54,8 @@ def unit(case: Case, switch: str) -> Unit:
     }
     if case.schedule == "event":
         return selective(case.cell, switches.event(case.steps, read="counts", **options))
-    groups = 1 if case.schedule == "group" else None
-    return selective(case.cell, switches.fourier(case.steps, groups=groups, **options))
+    rhythm = switches.fourier(case.steps, groups=groups(case.schedule), **options)
+    return selective(case.cell, rhythm)
 
 
 def pose(case: Case, switch: str = "frozen") -> Problem:

@@ -194,8 +194,10 @@ def test_the_table_leaves_out_what_says_nothing():
     assert second.split()[-2:] == ["1.50×", "0.88"]
 
 
-@pytest.mark.parametrize("schedule", ["neuron", "group", "event"])
-def test_a_problem_counts_its_own_switches(schedule):
+@pytest.mark.parametrize(
+    ("schedule", "rhythms"), [("neuron", 8), ("group", 1), ("4", 4), ("event", 8)]
+)
+def test_a_problem_counts_its_own_switches(schedule, rhythms):
     case = Case(8, 8, 100, 3, schedule, 0.2)
     frozen, learned, few = (problem.pose(case, name) for name in ("frozen", "learned", "share"))
     table = scan.run(frozen.unit, frozen.params, frozen.x).table
@@ -209,7 +211,7 @@ def test_a_problem_counts_its_own_switches(schedule):
     wanted = float((a > -0.25).mean())
     assert learned.facts["computed"] == pytest.approx(wanted, abs=1e-6)
     assert few.facts["computed"] == pytest.approx(rate + (wanted - rate) / 8, abs=1e-6)
-    assert len({len({*row}) for row in table.reshape(800, 8)}) == (1 if schedule == "group" else 2)
+    assert len({column.tobytes() for column in table.reshape(800, 8).T}) == rhythms
     jax.tree.map(np.testing.assert_array_equal, frozen.params, few.params)
 
 
@@ -526,6 +528,7 @@ def test_feeds_are_compared_with_a_consumer_and_memory_is_counted(tmp_path):
         (["skip_scan", "--rates=0.1,1.5"], "--rates must be numbers above 0 and up to 1"),
         (["skip_scan", "--features=64,x"], "--features must be whole numbers above 0"),
         (["skip_scan", "--backends=fast"], "--backends must list some of native, rows"),
+        (["skip_scan", "--schedules=0"], "group, event, a number of groups, got '0'"),
         (["skip_scan", "--switches=share"], "share is compared with learned"),
         (["held", "--plot=nowhere/a.png"], "nowhere/a.png: no such folder"),
         (["floors", "nowhere.jsonl"], "nowhere.jsonl"),
