@@ -15,7 +15,7 @@ help:
 	@echo "make test-slow  run the tests that take minutes, too"
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
-	@echo "make bench    race the scans against what others run (about 15 minutes, alone)"
+	@echo "make bench    race the scans against what others run (about half an hour, alone)"
 	@echo "make lint     check style"
 	@echo "make install  set up .venv only"
 	@echo "make clean    remove .venv and build products; runs/ stays"
