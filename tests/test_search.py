@@ -10,7 +10,16 @@ import pytest
 import scipy.stats
 from data_case import run
 
-from experiments import journal, protocols, records, search_tables, statistics, suites, tables
+from experiments import (
+    finished,
+    journal,
+    protocols,
+    records,
+    search_tables,
+    statistics,
+    suites,
+    tables,
+)
 from experiments.journal import Journal, Trial
 from experiments.protocols import Group, Space
 from surnn_jax.train.alone import alone
@@ -358,3 +367,16 @@ def test_published_speech_stands_beside_windows_of_its_length():
 def test_every_searched_unit_has_a_row():
     rows = {(unit["cell"], unit.get("switch", "none")) for unit in protocols.UNITS.values()}
     assert rows == set(suites.CHUNG.units)
+
+
+@pytest.mark.parametrize("unit", ["tanh", "lstm"])
+def test_a_winner_that_is_committed_scores_as_its_record_says(unit, tmp_path, monkeypatch):
+    """To 1e-4 nats: it was trained elsewhere, by programs that added in another order."""
+    folder = tables.RESULTS / "chung" / f"chung-jsb-{unit}-0"
+    assert (folder / records.FILE).is_file()
+    monkeypatch.setenv("SURNN_CACHE", str(tmp_path))
+    try:
+        record, found, params = finished.opened(folder, None)
+    except FileNotFoundError as error:
+        pytest.skip(f"needs the original data: {error}")
+    assert found.metrics(params) == pytest.approx(record.metrics, abs=1e-4)
