@@ -67,8 +67,12 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
         memories[label] = inside.memory(table, lengths)
     if rates:
         inside_figures.rate_over_time(rates, workdir / "rates.png", title)
-        inside_figures.periods(periods, workdir / "periods.png", f"{title}: between openings")
-        inside_figures.memory_survival(memories, workdir / "memory.png", title)
+        # Short sequences may have no neuron that opens twice, or none that opens at all: a trained
+        # run does not end in an error for want of a picture.
+        if not all(np.isnan(own).all() for own in periods.values()):
+            inside_figures.periods(periods, workdir / "periods.png", f"{title}: between openings")
+        if written := {label: own for label, own in memories.items() if own.longest}:
+            inside_figures.memory_survival(written, workdir / "memory.png", title)
     reached = reach_of(config, prepared, params, batch)
     if reached is not None:
         steps = batch["x"].shape[1]
