@@ -2,12 +2,15 @@
 
     python -m benchmarks.plot skip.jsonl --plot=skip.png
     python -m benchmarks.plot sweep.jsonl --plot=steps.png --against=steps
+    python -m benchmarks.plot lengths.jsonl --plot=lengths.png --benchmark=lengths
 
 One panel for each schedule, kind of switch and set of sizes; one line a back end, its quartiles
 shaded; both axes logarithmic. Against the rate, the line `ideal` is the baseline's time at the
-highest rate times the rate, and the plain GRU of Flax lies across where it ran along.
+highest rate times the rate, and the plain GRU of Flax lies across where it ran along. Of
+`benchmarks.lengths` there is a panel for time and one for each kind of memory, a line a model.
 """
 
+import itertools
 import os
 import statistics
 from collections.abc import Iterable, Sequence
@@ -19,7 +22,7 @@ from benchmarks.case import BACKENDS
 from benchmarks.records import Record
 from data import cli
 
-TIMED = ("skip_scan", "held", "inference")
+TIMED = ("skip_scan", "held", "inference", "lengths")
 
 AXES = {
     "rate": "open switches [%]",
@@ -35,19 +38,21 @@ def draw(records: Iterable[Record], path: str | os.PathLike, against: str = "rat
     Args:
         records: as :func:`.records.read` gives them.
         path: the PNG.
-        against: one of :data:`AXES`.
+        against: one of :data:`AXES`; records of `benchmarks.lengths` are drawn against the steps.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        ValueError: they are not the timed records of one benchmark.
+        ValueError: they are not the timed records of one benchmark, or of lengths not of one size.
     """
     timed = list(records)
     benchmarks = {record["benchmark"] for record in timed}
     if len(benchmarks) != 1 or not benchmarks <= set(TIMED):
         found = ", ".join(sorted(benchmarks)) or "none"
         raise ValueError(f"a plot wants records of one of {', '.join(TIMED)}; got {found}")
+    if benchmarks == {"lengths"}:
+        return _lengths(timed, path)
     fixed = [name for name in ("features", "batch", "steps", "inputs") if name != against]
     if against != "rate":
         fixed.append("asked")
@@ -110,6 +115,42 @@ def _panels(
             lines, labels = axis.get_legend_handles_labels()
             found |= dict(zip(labels, lines, strict=True))
         figure.legend(found.values(), found.keys(), loc="outside right upper")
+    return figure
+
+
+def _lengths(timed: list[Record], path: str | os.PathLike) -> Any:
+    """Time and memory of a training step against the length of the sequence."""
+    from experiments import figures
+
+    sizes = {
+        tuple((name, record[name]) for name in ("batch", "inputs", "features")) for record in timed
+    }
+    if len(sizes) != 1:
+        raise ValueError(f"a plot over lengths wants records of one size; got {len(sizes)}")
+    shape = ", ".join(f"{_LETTERS[name]}={value:g}" for name, value in next(iter(sizes)))
+    names = list(dict.fromkeys(record["backend"] for record in timed))
+    kinds = {
+        "milliseconds": ("time of a training step", "milliseconds", 1),
+        "kept_bytes": ("kept for the backward pass", "MB", 1e-6),
+        "temporary_bytes": ("needed besides, at most", "MB", 1e-6),
+    }
+    title = f"One layer against the length of the sequence, {shape}"
+    with figures.sheet(13, 4.2, title, path) as figure:
+        for axis, (kind, (says, unit, scale)) in zip(
+            figure.subplots(1, len(kinds)), kinds.items(), strict=True
+        ):
+            for name, colour in zip(names, itertools.cycle(figures.COLOURS), strict=False):
+                # Of a length measured twice the last counts.
+                points = {r["steps"]: r[kind] * scale for r in timed if r["backend"] == name}
+                axis.plot(*zip(*sorted(points.items()), strict=True), "o-", color=colour,
+                          markersize=4, label=name)  # fmt: skip
+            axis.set(xscale="log", yscale="log", xlabel=AXES["steps"], ylabel=unit, title=says)
+            axis.set_xticks(sorted({record["steps"] for record in timed}))
+            axis.minorticks_off()
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.grid()
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 

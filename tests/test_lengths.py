@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import lengths, problem
+from benchmarks import lengths, plot, problem
 from benchmarks.case import Case
 
 ROOT = Path(lengths.__file__).parents[1]
@@ -23,11 +23,11 @@ def python(*arguments):
 
 
 def test_a_small_run_measures_time_and_memory_of_each(tmp_path):
-    output = tmp_path / "lengths.jsonl"
+    output, png = tmp_path / "lengths.jsonl", tmp_path / "lengths.png"
     done = python(
         "-m", "benchmarks.lengths", "--features=8", "--inputs=8", "--batch=2", "--steps=64",
         "--rounds=2", "--heads=2", "--models=attention,gru", "--backends=masked",
-        f"--output={output}",
+        f"--output={output}", f"--plot={png}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     attention, gru = (json.loads(line) for line in output.read_text().splitlines())
@@ -43,6 +43,28 @@ def test_a_small_run_measures_time_and_memory_of_each(tmp_path):
     assert gru["parameters"] == 3 * 8 * 8 * 2 + 4 * 8
     assert attention["parameters"] == 4 * 8 * 8 + 8
     assert "attention" in done.stderr
+    assert png.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_time_and_memory_are_drawn_against_the_length(tmp_path):
+    def line(name, steps, ms, **changes):
+        memory = {"kept_bytes": 2_000_000 * steps, "temporary_bytes": 1_000_000}
+        sizes = {"batch": 2, "inputs": 8, "features": 8}
+        return {
+            "benchmark": "lengths", "backend": name, "steps": steps, "milliseconds": ms, **sizes,
+            **memory, **changes,
+        }  # fmt: skip
+
+    lines = [line("GRU", 8, 1.0), line("GRU", 4, 2.0), line("S4D", 4, 7.0), line("GRU", 4, 3.0)]
+    time, kept, more = plot.draw(lines, tmp_path / "lengths.png").axes
+    gru, s4d = time.lines
+    assert gru.get_xydata().tolist() == [[4, 3.0], [8, 1.0]]  # the later of two
+    assert s4d.get_xydata().tolist() == [[4, 7.0]]
+    assert kept.lines[0].get_ydata().tolist() == pytest.approx([8, 16])
+    assert more.lines[0].get_ydata().tolist() == pytest.approx([1, 1])
+    with pytest.raises(ValueError, match="of one size; got 2"):
+        plot.draw([*lines, line("GRU", 4, 1.0, batch=3)], tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
 
 
 def test_the_layers_that_are_timed_compute_what_they_should():

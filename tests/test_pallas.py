@@ -12,7 +12,7 @@ from skip_case import WINDOW, assert_empty_unseen, assert_same, solver, turns
 from skip_case import given as make
 
 from surnn_jax import cells, run, selective, switches
-from surnn_jax.scan import masked, pallas, persistent
+from surnn_jax.scan import masked, pallas, tiles
 
 pytestmark = pytest.mark.usefixtures("float64", "small_chunks")
 GRU = cells.GRU
@@ -21,8 +21,8 @@ GRU = cells.GRU
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_the_tiles_of_accelerators(platform, monkeypatch):
     """Their sizes, and the way each sums over spans, interpreted."""
-    target = dataclasses.replace(persistent.TARGETS[platform], interpret=True)
-    monkeypatch.setitem(persistent.TARGETS, "cpu", target)
+    target = dataclasses.replace(tiles.TARGETS[platform], interpret=True)
+    monkeypatch.setitem(tiles.TARGETS, "cpu", target)
     solver.cache_clear()
     assert_same("pallas", GRU, make(GRU, 1, "neuron"))
     solver.cache_clear()
@@ -45,7 +45,7 @@ def test_empty_steps_are_not_looked_at():
 @pytest.mark.parametrize("cell", [cells.TANH, GRU, cells.LSTM_PEEPHOLE], ids=lambda c: c.name)
 def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
     """Forward, spans and backward become kernels, in float32 and with bfloat16 operands."""
-    target = persistent.TARGETS["gpu" if platform == "cuda" else platform]
+    target = tiles.TARGETS["gpu" if platform == "cuda" else platform]
     steps, batch, inputs, features = 40, 20, 8, 96
 
     def loss(dtype, params, x, a, start, resets):
@@ -79,7 +79,7 @@ def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
     assert refusal(cells.get("min_gru"), 64, "float32", "gpu").startswith("min_gru has no product")
     assert refusal(GRU, 64, "float32", "metal") == "no kernels for metal"
     with monkeypatch.context() as patch:
-        patch.setattr(persistent, "triton", lambda: None)
+        patch.setattr(tiles, "triton", lambda: None)
         assert refusal(GRU, 64, "float32", "gpu").endswith("has no Triton")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Old()])

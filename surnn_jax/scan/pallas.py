@@ -17,7 +17,7 @@ from jax import lax
 from jax.export import is_symbolic_dim
 
 from surnn_jax.cells import Cell
-from surnn_jax.scan import adjoint, masked, persistent, plan
+from surnn_jax.scan import adjoint, masked, persistent, plan, tiles
 from surnn_jax.scan.compact import materialise, put
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
@@ -42,19 +42,19 @@ def refusal(cell: Cell, features: int, dtype: Any, platform: str) -> str:
         return f"{cell.name} needs all neurons to update one"
     if not cell.recurrent:
         return f"{cell.name} has no product with the state"
-    target = persistent.TARGETS.get(platform)
+    target = tiles.TARGETS.get(platform)
     if target is None:
         return f"no kernels for {platform}"
     if platform == "tpu" and jnp.dtype(dtype) not in (jnp.dtype("float32"), jnp.dtype("bfloat16")):
         return f"a tpu has no products of {jnp.dtype(dtype)}"
-    if platform == "gpu" and persistent.triton() is None:
+    if platform == "gpu" and tiles.triton() is None:
         return f"Pallas of jax {jax.__version__} has no Triton"
     if platform == jax.default_backend() == "gpu":
         capability = getattr(jax.devices()[0], "compute_capability", "8.0")
         # Of other makers it is a name.
         if capability.replace(".", "").isdecimal() and float(capability) < _AMPERE:
             return f"a GPU of compute capability {capability} is older than {_AMPERE}"
-    most = persistent.room(target, cell, features, dtype)
+    most = tiles.room(target, cell, features, dtype)
     if most is not None and most < _FEW:
         return f"{features} neurons do not fit into the memory of one core of a {platform}"
     return ""
@@ -84,10 +84,10 @@ def scan(
     refused = not known or refusal(cell, start.h.shape[-1], dtype, platform)
     if refused or (platform == "cpu" and _manual()):
         return masked.scan(cell, gate, dtype, *args)
-    return on(persistent.TARGETS[platform], cell, gate, dtype, *args)
+    return on(tiles.TARGETS[platform], cell, gate, dtype, *args)
 
 
-def on(target: persistent.Target, cell: Cell, gate: Gate | None, dtype: Any, *args: Any) -> Carry:
+def on(target: tiles.Target, cell: Cell, gate: Gate | None, dtype: Any, *args: Any) -> Carry:
     """:func:`scan` for a target that need not be here, for example to lower it."""
     return _scan(cell, (gate, target), dtype, *args)
 
@@ -177,7 +177,7 @@ def _backward(cell, how, dtype, saved, cotangents):
 
 
 def _spans(
-    target: persistent.Target, busy: Array, index: Array, chunk: int, cotangents: Carry
+    target: tiles.Target, busy: Array, index: Array, chunk: int, cotangents: Carry
 ) -> tuple[Carry, Callable[[Array, Array], Carry]]:
     """What flows from outside into the state that stands from one listed step to the next.
 
@@ -220,7 +220,7 @@ def _listed(cell, how, dtype, arrays, start, learned):
     gate, target = how
     x, a, keep, resets = arrays
     steps, batch, _ = x.shape
-    most = persistent.room(target, cell, start.h.shape[-1], dtype)
+    most = tiles.room(target, cell, start.h.shape[-1], dtype)
     wanted = None
     if a is not None:
         logits = a.astype(start.h.dtype)

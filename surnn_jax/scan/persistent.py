@@ -10,9 +10,7 @@ transpose backward. They run on GPUs through Triton, on TPUs through Mosaic, and
 where there is neither, which is slow and made for tests.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,63 +19,9 @@ from jax.experimental import pallas as pl
 
 from surnn_jax.cells import Cell
 from surnn_jax.scan import adjoint
+from surnn_jax.scan.tiles import Target, Tiling, varying
 from surnn_jax.switches import Gate
 from surnn_jax.typing import Array, Carry, Params
-
-
-def triton() -> Any:
-    """What Pallas has for Triton; None where JAX has it no longer: it is deprecated since 0.11."""
-    try:
-        from jax.experimental.pallas import triton
-    except ImportError:
-        return None
-    return triton
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What a kernel is made for.
-
-    Attributes:
-        platform: ``gpu``, ``tpu`` or ``cpu``.
-        rows: examples of a batch tile; batches are filled up to a multiple.
-        neurons: of a block, all of which are computed where one is open; layers are filled up.
-        interpret: whether JAX itself runs the kernel operation by operation, on any platform.
-    """
-
-    platform: str
-    rows: int
-    neurons: int
-    interpret: bool = False
-
-
-# Tensor cores want 16 rows; a TPU's registers are 8 rows of 128 lanes.
-TARGETS = {
-    "cpu": Target("cpu", 2, 4, interpret=True),
-    "gpu": Target("gpu", 16, 64),
-    "tpu": Target("tpu", 8, 128),
-}
-"""By platform; small where only tests run, so that there are several tiles and blocks."""
-
-
-# Of the 16 MiB of VMEM that a kernel gets on a TPU unasked.
-_VMEM = 12 * 2**20
-
-
-def room(target: Target, cell: Cell, features: int, dtype: Any) -> int | None:
-    """The most steps of a chunk; 0 where not even the weights find room, None for any number.
-
-    A TPU brings all that a program touches into VMEM, weights once, the tiles of a chunk twice. On
-    a GPU they come block by block.
-    """
-    if target.platform != "tpu":
-        return None
-    width = -(-features // target.neurons) * target.neurons
-    weights = len(cell.recurrent) * width**2 * jnp.dtype(dtype).itemsize
-    # Products, switches, and three carries: before, toward and total.
-    arrays = len(cell.inputs) + len(cell.recurrent) + 1 + 3 * len(cell.carry._fields)
-    step = 2 * arrays * target.rows * width * 4
-    return max(0, _VMEM - weights) // step
 
 
 class Steps(NamedTuple):
@@ -109,13 +53,13 @@ def forward(
 ) -> Carry:
     """The carry before and after every step, ``[C + 1, B, H]`` a field; beyond `count` anything."""
     chunk, batch, features = next(iter(steps.z.values())).shape
-    plan = _Plan(target, cell, dtype, batch, features)
+    tiling = Tiling(target, cell, dtype, batch, features)
     out = start.h.dtype
-    inputs = plan.arguments(params, steps, start, None if steps.resets is None else fresh)
-    like = jax.ShapeDtypeStruct((chunk + 1, plan.batch, plan.features), out)
+    inputs = _arguments(tiling, params, steps, start, None if steps.resets is None else fresh)
+    like = jax.ShapeDtypeStruct((chunk + 1, tiling.batch, tiling.features), out)
     shapes = jax.tree.map(lambda _: like, start)
-    body = functools.partial(_forward, plan, gate)
-    carries = plan.call(body, inputs, shapes)
+    body = functools.partial(_forward, tiling, gate)
+    carries = tiling.call(body, inputs, shapes)
     return jax.tree.map(lambda leaf: leaf[:, :batch, :features], carries)
 
 
@@ -160,12 +104,12 @@ def backward(
         ahead: what flows from later steps into the carry after the last, ``[B, H]`` a field.
     """
     chunk, batch, features = next(iter(steps.z.values())).shape
-    plan = _Plan(target, cell, dtype, batch, features)
+    tiling = Tiling(target, cell, dtype, batch, features)
     out = ahead.h.dtype
-    inputs = plan.arguments(params, steps, ahead, None)
-    inputs |= {"old": plan.pad(old), "u": plan.pad(u), "toward": plan.pad(toward)}
-    every = jax.ShapeDtypeStruct((chunk, plan.batch, plan.features), out)
-    once = jax.ShapeDtypeStruct((plan.batch, plan.features), out)
+    inputs = _arguments(tiling, params, steps, ahead, None)
+    inputs |= {"old": tiling.pad(old), "u": tiling.pad(u), "toward": tiling.pad(toward)}
+    every = jax.ShapeDtypeStruct((chunk, tiling.batch, tiling.features), out)
+    once = jax.ShapeDtypeStruct((tiling.batch, tiling.features), out)
     shapes = {
         "total": jax.tree.map(lambda _: every, ahead),
         "ahead": jax.tree.map(lambda _: once, ahead),
@@ -173,7 +117,7 @@ def backward(
         # Notes of one step, not a result.
         "du": dict.fromkeys(cell.recurrent, once),
     }
-    done = plan.call(functools.partial(_backward, plan, gate), inputs, shapes)
+    done = tiling.call(functools.partial(_backward, tiling, gate), inputs, shapes)
     del done["du"]
     return Walked(**jax.tree.map(lambda leaf: leaf[..., :batch, :features], done))
 
@@ -191,7 +135,7 @@ def sums(target: Target, index: Array, count: Array, cotangents: Array) -> Array
         ``[C, B, H]``; zero beyond `count`.
     """
     steps, batch, features = cotangents.shape
-    plan = _Plan(target, None, None, batch, features)
+    tiling = Tiling(target, None, None, batch, features)
     chunk = index.shape[0] - 1
     tile = (target.rows, target.neurons)
 
@@ -207,171 +151,69 @@ def sums(target: Target, index: Array, count: Array, cotangents: Array) -> Array
 
     summed = pl.pallas_call(
         body,
-        _varying(jax.ShapeDtypeStruct((chunk, plan.batch, plan.features), cotangents.dtype), index),
-        grid=(chunk, plan.batch // tile[0], plan.features // tile[1]),
+        varying(
+            jax.ShapeDtypeStruct((chunk, tiling.batch, tiling.features), cotangents.dtype), index
+        ),
+        grid=(chunk, tiling.batch // tile[0], tiling.features // tile[1]),
         in_specs=[
-            plan.scalars(index),
-            plan.scalars(count),
+            tiling.scalars(index),
+            tiling.scalars(count),
             pl.BlockSpec((steps, *tile), lambda i, j, k: (0, j, k)),
         ],
         out_specs=pl.BlockSpec((1, *tile), lambda i, j, k: (i, j, k)),
-        compiler_params=plan.compiler(),
+        compiler_params=tiling.compiler(),
         interpret=target.interpret,
         name="spans",
-    )(index, count, plan.pad(cotangents))
+    )(index, count, tiling.pad(cotangents))
     return summed[:, :batch, :features]
 
 
-class _Plan:
-    """Sizes after filling up, and how arrays are cut into the tiles of programs."""
-
-    def __init__(self, target: Target, cell: Cell | None, dtype: Any, batch: int, features: int):
-        self.target, self.cell, self.dtype = target, cell, dtype
-        self.batch = -(-batch // target.rows) * target.rows
-        self.features = -(-features // target.neurons) * target.neurons
-        self.blocks = self.features // target.neurons
-
-    def pad(self, tree: Any, *, batch: bool = True, features: bool = True) -> Any:
-        """Arrays ``[..., B, H]`` filled up with zeros, along the axes that are asked for."""
-
-        def fill(leaf):
-            rows = self.batch - leaf.shape[-2] if batch else 0
-            columns = self.features - leaf.shape[-1] if features else 0
-            if not (rows or columns):
-                return leaf
-            return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 2) + [(0, rows), (0, columns)])
-
-        return jax.tree.map(fill, tree)
-
-    def arguments(self, params: Params, steps: Steps, start: Carry, fresh: Carry | None) -> dict:
-        """What both directions read, filled up."""
-        more = self.features - start.h.shape[-1]
-        out = start.h.dtype
-        recurrent = {
-            name: jnp.pad(params["recurrent"][name].astype(self.dtype), ((0, more), (0, more)))
-            for name in self.cell.recurrent
-        }
-        vectors = {
-            name: jnp.pad(v.astype(out), (0, more))[None] for name, v in params["vector"].items()
-        }
-        g = steps.g
-        if g is not None:
-            g = self.pad(g, batch=g.shape[1] == start.h.shape[0] > 1)
-        open_blocks = None
-        if g is not None:
-            cut = g.reshape(*g.shape[:2], self.blocks, self.target.neurons)
-            open_blocks = (cut != 0).any((1, 3)).astype(jnp.int32)
-        resets = steps.resets
-        if resets is not None:
-            resets = self.pad(resets[..., None].astype(jnp.int32), features=False)
-        return {
-            "count": steps.count,
-            "open": open_blocks,
-            "z": self.pad(steps.z),
-            "g": g,
-            "resets": resets,
-            "recurrent": recurrent,
-            "vectors": vectors,
-            "start": self.pad(start),
-            "fresh": None if fresh is None else self.pad(fresh),
-        }
-
-    def call(self, body: Callable, inputs: dict, shapes: Any) -> Any:
-        """Runs a body over the batch tiles, with references to the tiles of all arrays."""
-        tiles = self.batch // self.target.rows
-
-        def spec(path, leaf):
-            name = path[0].key if hasattr(path[0], "key") else ""
-            if name in ("count", "open"):
-                return self.scalars(leaf)
-            if name in ("recurrent", "vectors") or (name == "g" and leaf.shape[1] == 1):
-                return pl.BlockSpec(leaf.shape, lambda i: (0,) * leaf.ndim)
-            return self._rows(leaf)
-
-        like = inputs["count"]
-        (made,) = pl.pallas_call(
-            lambda given, made: body(given, made),
-            [jax.tree.map(lambda leaf: _varying(leaf, like), shapes)],
-            grid=(tiles,),
-            in_specs=[jax.tree_util.tree_map_with_path(spec, inputs)],
-            out_specs=[jax.tree.map(self._rows, shapes)],
-            compiler_params=self.compiler(),
-            interpret=self.target.interpret,
-            name=body.func.__name__.strip("_"),
-        )(inputs)
-        return made
-
-    def _rows(self, leaf: Any) -> pl.BlockSpec:
-        """The rows of a tile out of ``[..., B, H]``."""
-        block = (*leaf.shape[:-2], self.target.rows, leaf.shape[-1])
-        leading = (0,) * (len(leaf.shape) - 2)
-        return pl.BlockSpec(block, lambda i: (*leading, i, 0))
-
-    def scalars(self, leaf: Array) -> pl.BlockSpec:
-        """Numbers that decide where to go next."""
-        if self.target.platform == "tpu":
-            from jax.experimental.pallas import tpu
-
-            return pl.BlockSpec(memory_space=tpu.SMEM)
-        return pl.BlockSpec(leaf.shape, lambda *_: (0,) * leaf.ndim)
-
-    def compiler(self) -> Any:
-        """What the platform's compiler is told."""
-        if self.target.platform == "gpu":
-            # With more stages it would read ahead what the step before has yet to write.
-            return triton().CompilerParams(num_warps=8, num_stages=1)
-        return None
-
-    def barrier(self) -> None:
-        """Waits until all threads of a program have written what others of it will read."""
-        if self.target.platform == "gpu" and not self.target.interpret:
-            triton().debug_barrier()
-
-    def each_block(self, body: Callable[[Any, Any], None]) -> None:
-        """``body(block, its neurons)`` for all blocks of neurons, one after another."""
-        width = self.target.neurons
-
-        def one(n, _):
-            body(n, pl.ds(pl.multiple_of(n * width, width), width))
-
-        jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.blocks), one, None)
-
-    def product(self, out: Any, read: Callable, kernel: Callable, wanted: Callable) -> Any:
-        """``Σ_n read(n) · kernel(n)`` over the blocks that are wanted, ``[rows, neurons]``."""
-        zero = jnp.zeros((self.target.rows, self.target.neurons), out)
-        width = self.target.neurons
-
-        def add(n, total):
-            at = pl.ds(pl.multiple_of(n * width, width), width)
-
-            def go():
-                operand = read(at).astype(self.dtype)
-                return total + jnp.dot(operand, kernel(at), preferred_element_type=out)
-
-            return jax.lax.cond(wanted(n), go, lambda: total) if wanted else go()
-
-        return jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.blocks), add, zero)
+def _arguments(
+    tiling: Tiling, params: Params, steps: Steps, start: Carry, fresh: Carry | None
+) -> dict[str, Any]:
+    """What both directions read, filled up."""
+    more = tiling.features - start.h.shape[-1]
+    out = start.h.dtype
+    recurrent = {
+        name: jnp.pad(params["recurrent"][name].astype(tiling.dtype), ((0, more), (0, more)))
+        for name in tiling.cell.recurrent
+    }
+    vectors = {
+        name: jnp.pad(v.astype(out), (0, more))[None] for name, v in params["vector"].items()
+    }
+    g = steps.g
+    if g is not None:
+        g = tiling.pad(g, batch=g.shape[1] == start.h.shape[0] > 1)
+    open_blocks = None
+    if g is not None:
+        cut = g.reshape(*g.shape[:2], tiling.blocks, tiling.target.neurons)
+        open_blocks = (cut != 0).any((1, 3)).astype(jnp.int32)
+    resets = steps.resets
+    if resets is not None:
+        resets = tiling.pad(resets[..., None].astype(jnp.int32), features=False)
+    return {
+        "count": steps.count,
+        "open": open_blocks,
+        "z": tiling.pad(steps.z),
+        "g": g,
+        "resets": resets,
+        "recurrent": recurrent,
+        "vectors": vectors,
+        "start": tiling.pad(start),
+        "fresh": None if fresh is None else tiling.pad(fresh),
+    }
 
 
-def _varying(shape: jax.ShapeDtypeStruct, like: Array) -> jax.ShapeDtypeStruct:
-    """Inside `jax.shard_map`, over which axes a result varies is said by its type."""
-
-    def one(value):
-        return jnp.broadcast_to(value.reshape(-1)[0].astype(shape.dtype), shape.shape)
-
-    return jax.eval_shape(one, like)
-
-
-def _forward(plan: _Plan, gate: Gate | None, given: dict, carries: Carry) -> None:
-    cell, out = plan.cell, carries.h.dtype
+def _forward(tiling: Tiling, gate: Gate | None, given: dict, carries: Carry) -> None:
+    cell, out = tiling.cell, carries.h.dtype
     fields = cell.carry._fields
 
     def copy(_, at):
         for name in fields:
             getattr(carries, name)[0, :, at] = getattr(given["start"], name)[:, at]
 
-    plan.each_block(copy)
-    plan.barrier()
+    tiling.each_block(copy)
+    tiling.barrier()
 
     def step(j, _):
         reset = None if given["resets"] is None else given["resets"][j] != 0
@@ -387,7 +229,7 @@ def _forward(plan: _Plan, gate: Gate | None, given: dict, carries: Carry) -> Non
 
             def update():
                 u = {
-                    name: plan.product(
+                    name: tiling.product(
                         out,
                         lambda k: before("h", k),
                         lambda k, name=name: given["recurrent"][name][k, at],
@@ -408,14 +250,14 @@ def _forward(plan: _Plan, gate: Gate | None, given: dict, carries: Carry) -> Non
             for name in fields:
                 getattr(carries, name)[j + 1, :, at] = getattr(new, name)
 
-        plan.each_block(block)
-        plan.barrier()
+        tiling.each_block(block)
+        tiling.barrier()
 
     jax.lax.fori_loop(jnp.int32(0), given["count"][0], step, None)
 
 
-def _backward(plan: _Plan, gate: Gate | None, given: dict, made: dict) -> None:
-    cell, out = plan.cell, made["ahead"].h.dtype
+def _backward(tiling: Tiling, gate: Gate | None, given: dict, made: dict) -> None:
+    cell, out = tiling.cell, made["ahead"].h.dtype
     fields, count = cell.carry._fields, given["count"][0]
 
     def begin(_, at):
@@ -425,8 +267,8 @@ def _backward(plan: _Plan, gate: Gate | None, given: dict, made: dict) -> None:
             if made["fresh"] is not None:
                 getattr(made["fresh"], name)[:, at] = jnp.zeros_like(start)
 
-    plan.each_block(begin)
-    plan.barrier()
+    tiling.each_block(begin)
+    tiling.barrier()
 
     def step(i, _):
         j = count - 1 - i
@@ -461,14 +303,14 @@ def _backward(plan: _Plan, gate: Gate | None, given: dict, made: dict) -> None:
             for name, ref in made["du"].items():
                 ref[:, at] = du[name]
 
-        plan.each_block(pull)
-        plan.barrier()
+        tiling.each_block(pull)
+        tiling.barrier()
         reset = None if given["resets"] is None else given["resets"][j] != 0
 
         def through(_, at):
             past = cell.carry(*(getattr(made["ahead"], name)[:, at] for name in fields))
             more = [
-                plan.product(
+                tiling.product(
                     out,
                     lambda k, name=name: made["du"][name][:, k],
                     lambda k, name=name: given["recurrent"][name][at, k].T,
@@ -485,8 +327,8 @@ def _backward(plan: _Plan, gate: Gate | None, given: dict, made: dict) -> None:
                     value = jnp.where(reset, 0, value)
                 getattr(made["ahead"], name)[:, at] = value
 
-        plan.each_block(through)
-        plan.barrier()
+        tiling.each_block(through)
+        tiling.barrier()
 
     jax.lax.fori_loop(jnp.int32(0), count, step, None)
 
