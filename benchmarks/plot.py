@@ -10,7 +10,6 @@ highest rate times the rate, and the plain GRU of Flax lies across where it ran 
 `benchmarks.lengths` there is a panel for time and one for each kind of memory, a line a model.
 """
 
-import itertools
 import os
 import statistics
 from collections.abc import Iterable, Sequence
@@ -76,7 +75,7 @@ def _panels(
     from experiments import figures
 
     names = _names(timed)
-    colours = {name: figures.COLOURS[n % len(figures.COLOURS)] for n, name in enumerate(names)}
+    colours = _colours(names)
     marks = [record for lines in panels.values() for record in lines]
     columns = min(2, len(panels))  # frozen and learned side by side
     rows = -(-len(panels) // columns)
@@ -101,13 +100,8 @@ def _panels(
                 _dense(axis, plain, figures.GREY)
             shape = ", ".join(f"{_LETTERS[name]}={value:g}" for name, value in sizes.items())
             axis.set_title(f"{schedule}, {switch}\n{shape}")
-            axis.set(xscale="log", yscale="log", xlabel=AXES[against])
             # Panels share their axes, and with them the marks.
-            axis.set_xticks(sorted({_place(r, against, asked=True) for r in marks}))
-            axis.minorticks_off()
-            for side in (axis.xaxis, axis.yaxis):
-                side.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.grid()
+            _rule(axis, against, {_place(r, against, asked=True) for r in marks})
         for axis in axes[:, 0]:
             axis.set_ylabel("milliseconds")
         found = {}
@@ -139,19 +133,31 @@ def _lengths(timed: list[Record], path: str | os.PathLike) -> Any:
         for axis, (kind, (says, unit, scale)) in zip(
             figure.subplots(1, len(kinds)), kinds.items(), strict=True
         ):
-            for name, colour in zip(names, itertools.cycle(figures.COLOURS), strict=False):
+            for name, colour in _colours(names).items():
                 # Of a length measured twice the last counts.
                 points = {r["steps"]: r[kind] * scale for r in timed if r["backend"] == name}
                 axis.plot(*zip(*sorted(points.items()), strict=True), "o-", color=colour,
                           markersize=4, label=name)  # fmt: skip
-            axis.set(xscale="log", yscale="log", xlabel=AXES["steps"], ylabel=unit, title=says)
-            axis.set_xticks(sorted({record["steps"] for record in timed}))
-            axis.minorticks_off()
-            for side in (axis.xaxis, axis.yaxis):
-                side.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.grid()
+            axis.set(ylabel=unit, title=says)
+            _rule(axis, "steps", {record["steps"] for record in timed})
         figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
     return figure
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    from experiments import figures
+
+    return {name: figures.COLOURS[n % len(figures.COLOURS)] for n, name in enumerate(names)}
+
+
+def _rule(axis: Any, against: str, marks: Iterable[float]) -> None:
+    """Logarithmic axes with plain numbers, those of the lower at the marks."""
+    axis.set(xscale="log", yscale="log", xlabel=AXES[against])
+    axis.set_xticks(sorted(marks))
+    axis.minorticks_off()
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.grid()
 
 
 _LETTERS = {"features": "H", "batch": "B", "steps": "T", "inputs": "D", "asked": "rate"}
