@@ -15,7 +15,7 @@ HORIZON = 9
 
 NEIGHBOURS = ("gru_carry", "clockwork", "skip_gru", "sa_gru")
 CELLS = tuple(cell for cell in cells.CELLS.values() if cell.name not in NEIGHBOURS)
-"""Those that differ in what back ends do; `test_neighbours` has the others."""
+"""Those that differ in what back ends do; `test_neighbours` and `test_deciding` have the others."""
 GATES = (
     switches.window(1.0, share=0.4),
     switches.sigmoid(),

@@ -1,18 +1,15 @@
-"""Benchmarks: what is timed, what is refused, and what is made of the records."""
+"""Benchmarks: what is timed, and what is refused."""
 
 import dataclasses
-import json
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from importlib.util import find_spec
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from benchmark_case import TINY
 from jax.experimental import rnn
 
 from benchmarks import (
@@ -20,9 +17,7 @@ from benchmarks import (
     baselines,
     data_feed,
     dense_scan,
-    floors,
     held,
-    plot,
     problem,
     records,
     residuals,
@@ -32,44 +27,6 @@ from benchmarks import (
 from benchmarks.case import Case
 from benchmarks.timing import Entrant
 from surnn_jax import scan
-
-ROOT = Path(timing.__file__).parents[1]
-TINY = Case(features=8, batch=8, steps=24, inputs=3)
-
-
-def python(*arguments):
-    """Runs Python at the root."""
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-
-
-def record(**changes):
-    """A record of `native` at 10 %, per neuron, at the size of the floors."""
-    fields = {
-        "benchmark": "skip_scan",
-        "backend": "native",
-        "schedule": "neuron",
-        "switch": "frozen",
-        "rate": 0.101,
-        "computed": 0.101,
-        "asked": 0.1,
-        "features": 256,
-        "batch": 16,
-        "steps": 1024,
-        "inputs": 64,
-        "milliseconds": 40.0,
-        "spread": [38.0, 39.0, 42.0],
-        "rounds": 7,
-        "baseline": "masked lax.scan",
-        "speedup": 10.0,
-        "cpu": "A Fast One",
-        "threads": 2,
-        "kernel": "avx2",
-        "freed_memory": "kept",
-        "versions": {"python": "3.11.7", "jax": "0.10.2", "flax": "0.12.8"},
-    }
-    return {**fields, **changes}
 
 
 def test_a_race_takes_turns_and_times_what_is_under_way():
@@ -122,76 +79,6 @@ def test_another_answer_is_refused_and_named(wrong):
     with pytest.raises(ValueError, match=r"learned/rows computes.*\['params'\]\['w'\] differs"):
         timing.race({"learned/rows": Entrant("rows", call, {}, (), lambda: wanted)}, 3)
     assert len(calls) == 1
-
-
-def test_speedup_is_the_median_of_the_rounds_ratios():
-    base, variant = [10.0, 40.0, 300.0], [5.0, 10.0, 300.0]
-    assert timing.speedup(base, variant) == 2.0  # of 2, 4, 1; the ratio of the medians is 4
-    assert timing.milliseconds(base) == 40.0
-    assert timing.spread([1.0, 2.0, 3.0, 4.0, 10.0]) == [1.0, 2.0, 4.0]
-
-
-def test_a_race_becomes_one_record_for_each_baseline():
-    facts = {"schedule": "neuron", "rate": 0.1, "computed": 0.1, "asked": 0.1}
-    frozen, learned = {**facts, "switch": "frozen"}, {**facts, "switch": "learned"}
-    entrants = {
-        "frozen/base": Entrant("base", None, frozen),
-        "other": Entrant("other", None, frozen),
-        "frozen/native": Entrant("native", None, frozen, ("frozen/base", "other")),
-        "learned/native": Entrant("native", None, learned, ("frozen/base",)),
-    }
-    times = {
-        "frozen/base": [8.0, 8.0, 8.0],
-        "other": [4.0, 4.0, 4.0],
-        "frozen/native": [2.0, 2.0, 2.0],
-        "learned/native": [2.5, 2.5, 2.5],
-    }
-    differences = {**dict.fromkeys(times, 0.0), "learned/native": 1e-6}
-    lines = records.timed("skip_scan", TINY, entrants, times, differences)
-    brief = [(r["switch"], r["backend"], r["baseline"], r["speedup"]) for r in lines]
-    assert brief == [
-        ("frozen", "base", "base", 1.0),
-        ("frozen", "other", "other", 1.0),
-        ("frozen", "native", "base", 4.0),
-        ("frozen", "native", "other", 2.0),
-        ("learned", "native", "base", 3.2),
-    ]
-    assert [r.get("of_frozen") for r in lines] == [None] * 4 + [0.8]
-    assert lines[-1] == {
-        **learned,
-        **{"benchmark": "skip_scan", "backend": "native", "baseline": "base", "speedup": 3.2},
-        **{"features": 8, "batch": 8, "steps": 24, "inputs": 3, "rounds": 3, "of_frozen": 0.8},
-        **{"milliseconds": 2.5, "spread": [2.5, 2.5, 2.5], "difference": 1e-6},
-    }
-
-
-def test_records_survive_a_file_and_damage_is_named(tmp_path):
-    path = tmp_path / "bench.jsonl"
-    lines = [record(), record(backend="rows", speedup=2.0)]
-    path.write_text("".join(map(records.dump, lines)))
-    assert records.read(path) == lines
-    with path.open("a") as file:
-        file.write('{"benchmark": "skip_sc')
-    with pytest.raises(ValueError, match=r"bench\.jsonl, line 3: not a record"):
-        records.read(path)
-    path.write_text('{"benchmark": "skip_scan", "backend": "native"}')
-    with pytest.raises(ValueError, match=r"bench\.jsonl, line 1: not a record.*lacks schedule"):
-        records.read(path)
-    path.write_text("")
-    with pytest.raises(ValueError, match="holds no record"):
-        records.read(path)
-    with pytest.raises(ValueError, match="JSON compliant"):
-        records.dump(record(speedup=float("nan")))
-
-
-def test_the_table_leaves_out_what_says_nothing():
-    head, first, second = records.table([record(), record(speedup=1.5, of_frozen=0.875)]).split(
-        "\n"
-    )
-    columns = "backend schedule switch rate computed H B T D ms min–q1–q3 baseline faster of frozen"
-    assert " ".join(head.split()) == columns
-    assert first.split()[-2:] == ["10.00×", "–"]
-    assert second.split()[-2:] == ["1.50×", "0.88"]
 
 
 @pytest.mark.parametrize(
@@ -344,137 +231,6 @@ def test_a_dense_scan_keeps_more_for_its_backward_pass(backend):
     assert base.kept > 4 * states  # ... autodiff keeps gates and products as well
 
 
-def test_the_floors_take_the_last_run_of_the_best_back_end():
-    lines = [
-        record(speedup=20.0),
-        record(speedup=9.75),
-        record(asked=0.05, speedup=11.9),
-        record(asked=0.25, speedup=6.0, rate=0.25, computed=0.25),
-        record(features=128, asked=0.25, speedup=99.0),
-        record(asked=0.05, backend="rows", speedup=4.0),
-        record(asked=0.05, backend="compact", speedup=3.0),
-        record(switch="share", of_frozen=0.9, computed=0.12, speedup=9.0),
-        record(benchmark="memory", saving=6.5, reads="outputs", chunk=None, backend="native"),
-        record(benchmark="memory", saving=9.5, reads="last", chunk=None, backend="native"),
-    ]
-    rows = floors.table(lines).split("\n")[2:]
-    assert len(rows) == len(floors.FLOORS) == 20
-    cells = [row.strip("| ").split(" | ") for row in rows]
-    found = {(c[0], c[1]): c[2:] for c in cells}
-    masked = "masked lax.scan"
-    assert found["10%, per neuron, native, frozen", masked] == [
-        "9.50×", "12.00×", "9.75×", "native", "yes",
-    ]  # fmt: skip
-    assert found["5%, per neuron, native, frozen", masked][-1] == "no"
-    assert found["25%, per neuron, native, frozen", masked][2:] == [
-        "6.00×",
-        "native",
-        "yes, the aim",
-    ]
-    assert found["5%, per neuron, pure JAX", masked][2:] == ["4.00×", "rows", "yes"]
-    few = found["10%, per neuron, native, learned from 1/8 of the batch", "the same frozen"]
-    assert few == ["0.85×", "0.95×", "0.90×", "native, computes 12.0%", "yes"]
-    assert found["bytes kept for the backward pass, 10%, per neuron", masked][2] == "6.50×"
-    assert sum(c[-1] == "not measured" for c in cells) == 14
-
-
-def test_every_floor_can_be_met_by_a_record():
-    for floor in floors.FLOORS:
-        one = {k: v[0] if isinstance(v, tuple) else v for k, v in floor.wanted.items()}
-        assert floors.best(floor, [{**one, floor.measure: 1.0}]) is not None
-        assert floor.least < floor.aim
-
-
-def test_a_plot_draws_the_medians_by_back_end(tmp_path):
-    lines = []
-    for asked, base, native in ((0.05, 90.0, 8.0), (0.25, 100.0, 24.0), (1.0, 110.0, 100.0)):
-        at = {"asked": asked, "rate": asked, "computed": asked}
-        for switch in ("frozen", "learned"):
-            base_line = record(backend="masked lax.scan", milliseconds=base, **at, switch=switch)
-            lines += [base_line, record(milliseconds=native, **at, switch=switch)]
-        lines.append(record(milliseconds=native + 1, **at, switch="share"))
-        lines.append(
-            record(backend="flax.linen.RNN", baseline="flax.linen.RNN", milliseconds=95.0,
-                   schedule="none", switch="none")
-        )  # fmt: skip
-    path = tmp_path / "time.png"
-    drawn = plot.draw(lines, path)
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert [axis.get_title("left").split("\n")[0] for axis in drawn.axes] == [
-        "neuron, frozen",
-        "neuron, learned",
-    ]
-    frozen, learned = ({line.get_label(): line for line in axis.lines} for axis in drawn.axes)
-    assert frozen["native"].get_ydata().tolist() == [8.0, 24.0, 100.0]
-    assert frozen["native"].get_xdata().tolist() == [5.0, 25.0, 100.0]
-    assert frozen["ideal"].get_ydata().tolist() == pytest.approx([5.5, 27.5, 110.0])
-    assert frozen["flax.linen.RNN, no switch"].get_ydata() == [95.0, 95.0]
-    assert learned["native"].get_ydata().tolist() == [8.0, 24.0, 100.0]
-    assert learned["native, 1/8 teach"].get_ydata().tolist() == [9.0, 25.0, 101.0]
-    assert "native, 1/8 teach" not in frozen
-    base = {"backend": "native, no switch", "baseline": "native, no switch", "milliseconds": 50.0}
-    lines = [record(**base, schedule="none", switch="none", rate=1.0), record(milliseconds=6.0)]
-    (axis,) = plot.draw([{**r, "benchmark": "inference"} for r in lines], path).axes
-    across = {line.get_label(): line.get_ydata() for line in axis.lines}
-    assert across["native, no switch"] == [50.0, 50.0]
-    assert across["ideal"] == pytest.approx([5.05])
-    with pytest.raises(ValueError, match="got memory"):
-        plot.draw([record(benchmark="memory")], path)
-
-
-def test_the_ideal_is_the_rate_even_where_no_record_is_dense(tmp_path):
-    at = {"rate": 0.25, "asked": 0.25}
-    lines = [record(backend="masked lax.scan", milliseconds=100.0, **at), record(**at)]
-    (axis,) = plot.draw(lines, tmp_path / "ideal.png").axes
-    (ideal,) = [line for line in axis.lines if line.get_label() == "ideal"]
-    assert ideal.get_ydata().tolist() == pytest.approx([25.0])
-
-
-def test_a_sweep_over_lengths_is_drawn_against_them(tmp_path):
-    lines = [
-        record(backend=name, steps=steps, milliseconds=ms * steps)
-        for steps in (1024, 4096)
-        for name, ms in (("masked lax.scan", 0.4), ("native", 0.04))
-    ]
-    (axis,) = plot.draw(lines, tmp_path / "steps.png", "steps").axes
-    (native,) = [line for line in axis.lines if line.get_label() == "native"]
-    assert native.get_xdata().tolist() == [1024, 4096]
-    assert native.get_ydata().tolist() == pytest.approx([40.96, 163.84])
-    assert not [line for line in axis.lines if line.get_label() == "ideal"]
-
-
-def test_a_small_run_from_flags_to_records_and_plot(tmp_path):
-    output, png = tmp_path / "a.jsonl", tmp_path / "a.png"
-    output.write_text(records.dump(record()))  # of an earlier run, which stays
-    done = python(
-        "-m", "benchmarks.skip_scan", "--features=8", "--batch=8", "--steps=24", "--inputs=3",
-        "--rates=0.25", "--rounds=2", "--schedules=neuron", "--switches=learned,share",
-        "--backends=masked", f"--output={output}", f"--plot={png}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    first, *lines = records.read(output)
-    assert first == record()
-    assert [(r["switch"], r["backend"]) for r in lines] == [
-        ("learned", "masked lax.scan"),
-        ("learned", "masked"),
-        ("share", "masked"),
-        ("none", "flax.linen.RNN"),
-    ]
-    for line in lines:
-        assert line["milliseconds"] >= line["spread"][0] > 0
-        assert line["rate"] <= line["computed"] <= 1
-        assert line["cpu"]
-        assert line["versions"]["jax"] == jax.__version__
-    assert 0 < lines[1]["difference"] < 1e-4
-    assert lines[0]["computed"] > lines[2]["computed"] > lines[2]["rate"]
-    assert png.read_bytes()[:4] == b"\x89PNG"
-    assert "learned" in done.stderr
-    printed = python("-m", "benchmarks.floors", str(output))
-    assert printed.stdout.count("| yes |") == 1, printed.stderr
-    assert "Measured on A Fast One, 2 threads, kernel avx2, jax 0.10.2" in printed.stdout
-
-
 @pytest.mark.parametrize("feed", ["listops", "images", "stream"])
 def test_a_feed_is_timed_over_batches_from_the_disk(tmp_path, feed):
     split = data_feed.written(tmp_path / "split", feed, 5000 if feed == "stream" else 20, 0)
@@ -496,67 +252,3 @@ def test_a_feed_is_timed_over_batches_from_the_disk(tmp_path, feed):
         assert all(b == 4 and 501 <= t < 2000 for b, t in steps)
     else:
         assert steps == {(4, 1024) if feed == "images" else (4, 150)}
-
-
-def test_feeds_are_compared_with_a_consumer_and_memory_is_counted(tmp_path):
-    output = tmp_path / "feed.jsonl"
-    done = python(
-        "-m", "benchmarks.data_feed", "--feeds=stream,resident", "--examples=40", "--batch=8",
-        "--rounds=2", "--features=4", "--tokens=1000000", f"--output={output}",
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    line, resident = (json.loads(line) for line in output.read_text().splitlines())
-    assert (line["feed"], line["steps"]) == ("stream", 150)
-    assert line["milliseconds"] >= line["spread"][0] > 0
-    assert line["examples_per_second"] == pytest.approx(8e3 / line["milliseconds"])
-    assert line["ratio"] == pytest.approx(line["examples_per_second"] / line["consumed_per_second"])
-    assert line["versions"]["jax"] == jax.__version__
-    assert "examples a second" in done.stderr
-    assert resident["feed"] == "resident"
-    assert resident["stream_bytes"] == 4_000_000
-    # All of the stream was read: ids are 0..267,734, and up to 8 · 150 tokens are left out.
-    assert resident["sum"] == pytest.approx(1e6 * 133_867, rel=0.01)
-    # JAX alone takes more than a tenth of that.
-    assert 1e8 < resident["peak_bytes"] < 1e9
-    assert resident["anonymous_bytes"] < resident["peak_bytes"]
-
-
-@pytest.mark.parametrize(
-    ("command", "says"),
-    [
-        (["data_feed", "--feeds=listops,sound"], "--feeds must list some of listops, images"),
-        (["skip_scan", "--rates=0.1,1.5"], "--rates must be numbers above 0 and up to 1"),
-        (["skip_scan", "--features=64,x"], "--features must be whole numbers above 0"),
-        (["skip_scan", "--backends=fast"], "--backends must list some of native, rows"),
-        (["skip_scan", "--schedules=0"], "group, event, a number of groups, got '0'"),
-        (["skip_scan", "--switches=share"], "share is compared with learned"),
-        (["held", "--plot=nowhere/a.png"], "nowhere/a.png: no such folder"),
-        (["floors", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["plot", "README.md", "--plot=a.png"], "README.md, line 1: not a record"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(command, says):
-    done = python("-m", "benchmarks." + command[0], *command[1:])
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("name", ["skip_scan", "dense_scan", "held", "inference", "memory"])
-def test_help_is_there_at_once(name):
-    done = python("-X", "importtime", "-m", f"benchmarks.{name}", "--help")
-    assert done.returncode == 0
-    assert "--features: H, neurons" in done.stdout
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "benchmarks.options" in imported
-    assert not imported & {"jax", "flax", "torch", "matplotlib"}  # seconds each
-
-
-def test_help_of_the_feeds_is_there_at_once():
-    done = python("-X", "importtime", "-m", "benchmarks.data_feed", "--help")
-    assert done.returncode == 0
-    assert "--feeds: Of listops, images, stream, resident" in done.stdout
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "benchmarks.case" in imported
-    assert not imported & {"jax", "flax", "matplotlib"}

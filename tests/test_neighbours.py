@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from core_case import BACK_ENDS, assert_close, compiled, random_like
-from core_oracle import sigmoid
+from core_case import BACK_ENDS, assert_close
 from layer_case import CLOSE
+from neighbour_case import BATCH, FEATURES, INPUTS, STEPS, plain, run, setting
 
 import surnn_jax
 from surnn_jax import cells, selective, step, switches
@@ -17,26 +17,7 @@ from surnn_jax.layers import Recurrent, UnitCell
 from surnn_jax.scan import adjoint, native
 from surnn_jax.switches import Seen
 
-STEPS, BATCH, INPUTS, FEATURES = 7, 3, 2, 6
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames="backend")
-def run(made, params, x, backend="masked", **given):
-    """One program a run, on the back end that is compiled fastest."""
-    return surnn_jax.run(made, params, x, backend=backend, **given)
-
-
-def _setting(made, seed=0, scale=0.7, steps=STEPS, features=FEATURES, dtype="float64"):
-    """Parameters and a state away from every initial value, and inputs."""
-    random = np.random.default_rng(seed)
-    x = jnp.asarray(random.normal(size=(steps, BATCH, INPUTS)), dtype)
-    params = jax.jit(made.init, static_argnums=(2, 3))(jax.random.key(seed), x, features, dtype)
-    return {**params, "cell": random_like(random, params["cell"], scale)}, x
-
-
-def _numpy(tree):
-    return jax.tree.map(np.asarray, tree)
 
 
 def _clocks(made, t, features=FEATURES):
@@ -69,7 +50,7 @@ def test_modules_keep_their_own_time():
 def test_a_clock_starts_anew_with_its_sequence():
     """Every example has its own time after a reset, and the rate counts it all."""
     made = selective("tanh", switches.Every(3))
-    params, x = _setting(made)
+    params, x = setting(made)
     resets = jnp.zeros(x.shape[:2], bool).at[2, 1].set(True)
     done = run(made, params, x, resets=resets)
     opened = np.zeros((STEPS, BATCH))
@@ -96,8 +77,8 @@ def test_declared_rate_is_the_rate(made):
 def test_clockwork_rnn_is_its_equation():
     periods = (1, 2, 4)
     made = selective(cells.clockwork(3), switches.Clockwork(periods))
-    params, x = _setting(made)
-    W, U, b = (_numpy(params["cell"][k]) for k in ("input", "recurrent", "vector"))
+    params, x = setting(made)
+    W, U, b = (plain(params["cell"][k]) for k in ("input", "recurrent", "vector"))
     h, outputs = np.zeros((BATCH, FEATURES)), []
     for t in range(STEPS):
         new = h.copy()
@@ -117,7 +98,7 @@ def test_clockwork_rnn_is_its_equation():
 
 def test_every_back_end_runs_clockwork():
     made = selective(cells.clockwork(3), switches.Clockwork((1, 2, 3)))
-    params, x = _setting(made, features=8, steps=4)  # modules of 3, 3 and 2
+    params, x = setting(made, features=8, steps=4)  # modules of 3, 3 and 2
     assert native.supports(made.cell, made.switch.gate, "float64")
 
     def loss(cell, x, backend):
@@ -145,8 +126,8 @@ def _openness(t, tau, s, ratio=0.05, leak=1e-3):
 
 def test_phased_lstm_is_its_equation():
     made = selective("lstm_peephole", switches.phased(40, ratio=0.4))
-    params, x = _setting(made, steps=12)
-    theirs, state = _numpy(params), [np.zeros((BATCH, FEATURES))] * 2
+    params, x = setting(made, steps=12)
+    theirs, state = plain(params), [np.zeros((BATCH, FEATURES))] * 2
     tau, s = theirs["switch"]["tau"], theirs["switch"]["s"]
     done = run(made, params, x)
     for t in range(12):
@@ -161,7 +142,7 @@ def test_phased_lstm_is_its_equation():
 
 def test_period_and_shift_have_their_true_gradient():
     made = selective("tanh", switches.phased(40, ratio=0.4))
-    params, x = _setting(made, steps=12)
+    params, x = setting(made, steps=12)
 
     @jax.jit
     def loss(own):
@@ -195,30 +176,30 @@ def test_phased_init_and_mean_openness():
 @pytest.mark.parametrize("backend", ["masked", "compact"])
 def test_zoneout_draws_for_every_example_step_and_neuron(backend):
     made = selective("lstm", switches.zoneout(9, hold=0.4))
-    params, x = _setting(made)
+    params, x = setting(made)
     done = run(made, params, x, key=jax.random.key(1), backend=backend)
     table = np.asarray(done.table)
     assert table.shape == (STEPS, BATCH, FEATURES)
     assert set(np.unique(table)) == {0, 1}
     assert len(np.unique(table.reshape(-1, FEATURES), axis=0)) > STEPS
-    theirs, state = _numpy(params["cell"]), [np.zeros((BATCH, FEATURES))] * 2
+    theirs, state = plain(params["cell"]), [np.zeros((BATCH, FEATURES))] * 2
     for t in range(STEPS):
         new = core_oracle.step("lstm", theirs, state, np.asarray(x[t]))
         state = [np.where(table[t] == 1, f, h) for f, h in zip(new, state, strict=True)]
         for got, want in zip(done.carries, state, strict=True):
             np.testing.assert_allclose(got[t], want, rtol=1e-10, atol=1e-14)
     held = table[1:] == 0
-    for field in _numpy(tuple(done.carries)):
+    for field in plain(tuple(done.carries)):
         np.testing.assert_array_equal(field[1:][held], field[:-1][held])
     assert done.rate == pytest.approx(table.mean())
 
 
 def test_zoneout_expects_without_a_key():
     made = selective("gru", switches.zoneout(9, hold=0.4))
-    params, x = _setting(made)
+    params, x = setting(made)
     done, state = run(made, params, x), np.zeros((BATCH, FEATURES))
     for t in range(STEPS):
-        (new,) = core_oracle.step("gru", _numpy(params["cell"]), (state,), np.asarray(x[t]))
+        (new,) = core_oracle.step("gru", plain(params["cell"]), (state,), np.asarray(x[t]))
         state = 0.4 * state + 0.6 * new
         np.testing.assert_allclose(done.outputs[t], state, rtol=1e-10)
     assert done.rate == pytest.approx(0.6)
@@ -258,156 +239,15 @@ def test_the_layer_gives_zoneout_its_key():
 
 def test_threshold_is_a_fixed_projection_of_the_input():
     made = selective("tanh", switches.threshold(9, rate=0.3))
-    params, _ = _setting(made)
+    params, _ = setting(made)
     x = jnp.asarray(np.random.default_rng(5).normal(size=(50, BATCH, INPUTS)))
     init = jax.jit(made.init_switch, static_argnums=(2, 3))
     params["switch"] = init(jax.random.key(0), x, FEATURES, "float64")
     done = run(made, params, x)
-    own = _numpy(params["switch"])
+    own = plain(params["switch"])
     np.testing.assert_array_equal(done.table, np.asarray(x) @ own["v"] + own["b"] > 0)
     np.testing.assert_allclose(np.mean(done.table, (0, 1)), 0.3, atol=1.001 / 150)
     assert made.switch.frozen
-
-
-# Skip RNN and SA-RNN
-
-
-def _skip(params, x, h0, still=None):
-    """Outputs, ũ and u of every step. With ũ and u of an earlier call in `still`, u is not rounded
-    but moves from there as ũ does."""
-    U, p = params["recurrent"], params["vector"]
-    outputs, urges, opened = [], [], []
-    urge, h = np.ones((len(h0), 1)), h0
-    for t, frame in enumerate(x):
-        u = np.round(urge) if still is None else still[1][t] + urge - still[0][t]
-        (new,) = core_oracle.step("gru", params, (h,), frame)
-        h = u * new + (1 - u) * h
-        outputs.append(h)
-        urges.append(urge)
-        opened.append(u)
-        more = sigmoid(h @ U["p"] + p["b_p"])
-        urge = u * more + (1 - u) * (urge + np.minimum(more, 1 - urge))
-    return np.array(outputs), np.array(urges), np.array(opened)
-
-
-def _adaptive(params, x, h0, still=None):
-    W, p = params["input"], params["vector"]
-    outputs, urges, opened, h = [], [], [], h0
-    for t, frame in enumerate(x):
-        urge = np.clip((frame @ W["s"] + p["v_s"] * h + p["b_s"] + 1) / 2, 0, 1)
-        u = np.round(urge) if still is None else still[1][t] + urge - still[0][t]
-        (new,) = core_oracle.step("gru", params, (h,), frame)
-        h = u * new + (1 - u) * h
-        outputs.append(h)
-        urges.append(urge)
-        opened.append(u)
-    return np.array(outputs), np.array(urges), np.array(opened)
-
-
-LOOPS = {"skip_gru": _skip, "sa_gru": _adaptive}
-each_loop = pytest.mark.parametrize("name", LOOPS)
-
-
-def _deciding(name, dtype="float64", **sizes):
-    """A unit that decides for itself, of which some steps are open and some closed."""
-    made = selective(name, None)
-    params, x = _setting(made, seed=4, steps=9, dtype=dtype, **sizes)
-    if name == "skip_gru":
-        params["cell"]["vector"]["b_p"] = jnp.full_like(params["cell"]["vector"]["b_p"], -0.3)
-    return made, params, x
-
-
-@each_loop
-def test_deciding_units_are_their_equations(name):
-    made, params, x = _deciding(name)
-    done = run(made, params, x)
-    outputs, urges, opened = LOOPS[name](
-        _numpy(params["cell"]), np.asarray(x), np.zeros((BATCH, FEATURES))
-    )
-    assert 0.1 < opened[1:].mean() < 0.9
-    np.testing.assert_allclose(done.outputs, outputs, rtol=1e-10, atol=1e-13)
-    np.testing.assert_array_equal(done.carries.open, np.broadcast_to(opened, outputs.shape))
-    if name == "skip_gru":
-        assert opened[0].all()
-        np.testing.assert_allclose(done.carries.wait, np.broadcast_to(1 - urges, outputs.shape))
-    assert done.table is None
-    assert done.rate == pytest.approx(opened.mean())
-
-
-@each_loop
-def test_their_gradient_is_straight_through(name):
-    """Finite differences of a loop that moves u as ũ moves, from where `round` left it."""
-    made, params, x = _deciding(name, features=3)
-    weights = np.random.default_rng(7).normal(size=(9, BATCH, 3))
-
-    @jax.jit
-    @jax.grad
-    def ours(cell):
-        done = run(made, {"cell": cell}, x)
-        return jnp.sum(weights * done.outputs) + 5 * done.rate
-
-    theirs, rest = _numpy(params["cell"]), np.zeros((BATCH, 3))
-    still = LOOPS[name](theirs, np.asarray(x), rest)[1:]
-
-    def loss(cell):
-        outputs, _, opened = LOOPS[name](cell, np.asarray(x), rest, still)
-        return np.sum(weights * outputs) + 5 * opened.mean()
-
-    eps, grads = 1e-6, ours(params["cell"])
-    leaves, form = jax.tree.flatten(theirs)
-    for n, (leaf, grad) in enumerate(zip(leaves, jax.tree.leaves(grads), strict=True)):
-        assert grad.shape == leaf.shape
-        for place in np.ndindex(leaf.shape):
-            sides = []
-            for d in (eps, -eps):
-                moved = leaf.copy()
-                moved[place] += d
-                sides.append(loss(form.unflatten([*leaves[:n], moved, *leaves[n + 1 :]])))
-            difference = (sides[0] - sides[1]) / (2 * eps)
-            np.testing.assert_allclose(grad[place], difference, rtol=1e-5, atol=1e-7)
-    decide = {"skip_gru": ("recurrent", "p"), "sa_gru": ("input", "s")}[name]
-    assert grads[decide[0]][decide[1]].all()
-
-
-@each_loop
-def test_closed_is_bit_identical(name):
-    """In float32, for a whole number of neurons and not: where closed, the bits of before."""
-    made, params, x = _deciding(name, dtype="float32", features=37)
-    start = made.initial_carry(params, (BATCH,))
-    odd = jnp.asarray([-0.0, 1e-40, 0.7, -0.4], jnp.float32)
-    start = start._replace(h=jnp.resize(odd, start.h.shape))
-    if name == "skip_gru":  # not at a start, so that the first step may be closed
-        start = start._replace(wait=jnp.ones_like(start.wait))
-    done = run(made, params, x, carry=start)
-    h, opened = (np.asarray(leaf) for leaf in (done.carries.h, done.carries.open))
-    before = np.concatenate([np.asarray(start.h)[None], h[:-1]])
-    np.testing.assert_array_equal(h[opened == 0].view("u4"), before[opened == 0].view("u4"))
-    assert 0.1 < opened.mean() < 0.9
-    assert (opened[0] == 0).any()
-    if name == "skip_gru":  # one switch, though every neuron computes it
-        for leaf in (done.carries.open, done.carries.wait):
-            np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[..., :1], leaf.shape))
-
-
-def test_rate_counts_valid_steps():
-    made, params, x = _deciding("sa_gru")
-    lengths, mask = jnp.array([9, 4, 0]), jnp.arange(27).reshape(9, 3) % 4 != 1
-    done = run(made, params, x, lengths=lengths, mask=mask)
-    valid = np.asarray(mask) & (np.arange(9)[:, None] < np.asarray(lengths))
-    assert done.rate == pytest.approx(np.asarray(done.carries.open)[valid].mean())
-
-
-@pytest.mark.parametrize(("name", "backend"), [("skip_gru", "rows"), ("sa_gru", "compact")])
-def test_deciding_units_on_back_ends_that_skip(name, backend):
-    """With a switch on top, so that there is something to skip."""
-    made = selective(name, switches.Every(2, staggered=True))
-    params, x = _setting(made, steps=4)
-    cell = made.cell.expanded(params["cell"])
-    rest = made.cell.initial_carry(cell, (BATCH,))
-    a = jnp.where(jnp.arange(4)[:, None] % 2 == jnp.arange(FEATURES)[None] % 2, 1.0, -1.0)
-    args = (made.cell, made.switch.gate, jnp.dtype("float64"), cell, x, a, rest, rest, None, None)
-    found, wanted = (compiled(name)(*args) for name in (backend, "reference"))
-    assert_close(found, wanted)
 
 
 # All of them
@@ -427,7 +267,7 @@ UNITS = {
 @pytest.mark.parametrize("name", UNITS)
 def test_steps_are_the_sequence(name):
     made = selective(*UNITS[name])
-    params, x = _setting(made, seed=2)
+    params, x = setting(made, seed=2)
     whole = run(made, params, x)
     carry = made.initial_carry(params, (BATCH,))
     one = jax.jit(lambda carry, x: step(made, params, carry, x))
@@ -469,21 +309,6 @@ def test_a_gru_that_carries_differs_in_where_it_starts():
     assert cells.GRU_CARRY.rule is cells.GRU.rule
     assert native.supports(cells.GRU_CARRY, None, "float32")
     assert not native.supports(cells.SKIP_GRU, None, "float32")
-
-
-def test_what_all_neurons_share_is_kept_once():
-    params = cells.SKIP_GRU.init(jax.random.key(0), INPUTS, FEATURES)
-    assert params["recurrent"]["p"].shape == (FEATURES, 1)
-    assert params["vector"]["b_p"].tolist() == [1.0]
-    gru = cells.GRU.count(INPUTS, FEATURES)
-    assert cells.SKIP_GRU.count(INPUTS, FEATURES) == gru + FEATURES + 1
-    assert cells.SA_GRU.count(INPUTS, FEATURES) == gru + (INPUTS + 2) * FEATURES
-    shapes = jax.tree.map(jnp.shape, cells.SKIP_GRU.expanded(params))
-    assert shapes["recurrent"]["p"] == (FEATURES, FEATURES)
-    assert shapes["vector"]["b_p"] == (FEATURES,)
-    for cell in (cells.SKIP_GRU, cells.CLOCKWORK):
-        once = cell.expanded(cell.init(jax.random.key(0), INPUTS, FEATURES))
-        jax.tree.map(np.testing.assert_array_equal, cell.expanded(once), once)
 
 
 @pytest.mark.parametrize(
