@@ -35,8 +35,7 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
     model, problem = model_of(config, prepared.problem), prepared.problem
     found: dict[str, Any] = {}
     title = f"{config.unit}, {config.dataset}"
-    rates, periods, memories = {}, {}, {}
-    lengths = batch.get("lengths")
+    tables, lengths = {}, batch.get("lengths")
     memory = None
     if problem.kind == "language":
         size = batch["x"].shape[:1]
@@ -57,22 +56,14 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
         table, label = table == 1, f"layer {layer + 1}"
         events = events_of(config.dataset, batch)
         found[label] = inside.summary(table, lengths, events)
-        if not rates:
+        if not tables:
             shown = table if table.ndim == 2 else table[0]
             if table.ndim == 3 and lengths is not None:
                 shown = shown[: lengths[0]]
             figures.raster(shown, workdir / "switches.png", title=f"{title}, {label}")
-        rates[label] = inside.update_rate(table, lengths)
-        periods[label] = inside.periods(table, lengths).between
-        memories[label] = inside.memory(table, lengths)
-    if rates:
-        inside_figures.rate_over_time(rates, workdir / "rates.png", title)
-        # Short sequences may have no neuron that opens twice, or none that opens at all: a trained
-        # run does not end in an error for want of a picture.
-        if not all(np.isnan(own).all() for own in periods.values()):
-            inside_figures.periods(periods, workdir / "periods.png", f"{title}: between openings")
-        if written := {label: own for label, own in memories.items() if own.longest}:
-            inside_figures.memory_survival(written, workdir / "memory.png", title)
+        tables[label] = table
+    if tables:
+        draw(tables, lengths, workdir, title)
     reached = reach_of(config, prepared, params, batch)
     if reached is not None:
         steps = batch["x"].shape[1]
@@ -88,6 +79,30 @@ def look(config: Config, prepared: Prepared, params: Params, workdir: Path) -> d
     if found:
         write_json(workdir / FILE, found)
     return found
+
+
+def draw(
+    tables: dict[str, np.ndarray], lengths: np.ndarray | None, workdir: Path, title: str
+) -> None:
+    """Draws ``rates.png`` and, where there is something to see, ``periods.png``, ``memory.png``.
+
+    Short sequences may have no neuron that opens twice, or none that opens at all: a trained run
+    does not end in an error for want of a picture.
+
+    Args:
+        tables: label -> booleans ``[T, H]`` or ``[B, T, H]``, which neurons were updated.
+        lengths: valid steps of each example ``[B]``, or None for all.
+        workdir: where the pictures go.
+        title: what was trained.
+    """
+    rates = {label: inside.update_rate(table, lengths) for label, table in tables.items()}
+    inside_figures.rate_over_time(rates, workdir / "rates.png", title)
+    periods = {label: inside.periods(table, lengths).between for label, table in tables.items()}
+    if not all(np.isnan(own).all() for own in periods.values()):
+        inside_figures.periods(periods, workdir / "periods.png", f"{title}: between openings")
+    memories = {label: inside.memory(table, lengths) for label, table in tables.items()}
+    if written := {label: own for label, own in memories.items() if own.longest}:
+        inside_figures.memory_survival(written, workdir / "memory.png", title)
 
 
 def examples_of(batch: Batch) -> Batch:

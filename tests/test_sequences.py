@@ -158,6 +158,22 @@ def test_looking_inside_passes_over_the_rows_that_fill_up_a_batch():
     assert sequence_inside.examples_of(others[0])["index"].tolist() == list(range(8, 24))
 
 
+@pytest.mark.parametrize(
+    ("openings", "pictures"),
+    [
+        ([], {"rates"}),
+        ([2], {"rates", "memory"}),
+        ([2, 5], {"rates", "memory", "periods"}),
+    ],
+)
+def test_pictures_of_little_are_left_out(tmp_path, openings, pictures):
+    """A run that trained for hours must not end in an error because a layer never opened."""
+    still, few = np.zeros((9, 4), bool), np.zeros((9, 4), bool)
+    few[openings, 1] = True
+    sequence_inside.draw({"layer 1": still, "layer 2": few}, None, tmp_path, "a run")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in pictures}
+
+
 def test_figures_are_those_of_plain_numpy():
     """Errors and nats of classes, squares of numbers, nats of words; padded rows do not count."""
     random = np.random.default_rng(0)
