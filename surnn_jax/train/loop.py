@@ -10,6 +10,7 @@ import jax
 import optax
 
 from surnn_jax.train.alone import alone
+from surnn_jax.train.drive import drive
 from surnn_jax.train.interrupt import Signals
 from surnn_jax.train.run import Run
 from surnn_jax.train.settings import Settings, identity
@@ -90,7 +91,7 @@ def fit(
     with alone(workdir), Signals() as signals:
         run = Run(task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh)
         with run.layout.context(), contextlib.closing(run.open(ours)):
-            run.go(signals)
+            drive(run, signals)
         best, last = (run.layout.gathered(tree) for tree in (run.best, run.state.params))
     return Fit(
         params=best,

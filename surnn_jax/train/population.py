@@ -16,9 +16,10 @@ import numpy as np
 from surnn_jax.train import checkpoint
 from surnn_jax.train.alone import alone
 from surnn_jax.train.crowd import Crowd, advance, begin_all, kept, measure
-from surnn_jax.train.interrupt import Interrupted, Signals
+from surnn_jax.train.drive import drive
+from surnn_jax.train.interrupt import Signals
 from surnn_jax.train.optimisers import OptimiserConfig, make
-from surnn_jax.train.report import Reporter
+from surnn_jax.train.peers import Agreement
 from surnn_jax.train.settings import Settings, identity, refuse_other
 from surnn_jax.train.state import keys
 from surnn_jax.train.step import copy, init_state
@@ -128,7 +129,7 @@ def fit_population(
     with alone(workdir), Signals() as signals:
         run = _Run(task, optimiser, members, batches, steps_per_epoch, evaluation, settings)
         with contextlib.closing(run.open(workdir, ours)):
-            run.go(signals)
+            drive(run, signals)
     return Population(run.best, run.outcomes, run.taken)
 
 
@@ -140,6 +141,7 @@ class _Run:
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch = steps_per_epoch
         self.started = time.perf_counter()
+        self.agreement, self.before = Agreement(), None
         self.together = jax.default_backend() != "cpu"
         self.init_keys, run_keys = zip(*(keys(member.seed) for member in members), strict=True)
         self.keys = jnp.stack(run_keys)
@@ -194,38 +196,20 @@ class _Run:
     def running(self) -> np.ndarray:
         return np.array([outcome.status == RUNNING for outcome in self.outcomes])
 
-    def go(self, signals: Signals) -> None:
-        """Trains to the end, or raises `Interrupted` once a signal is there."""
-        if not self.running.any():
-            return
-        with Reporter(self.settings.max_epochs * self.steps_per_epoch, self.step) as reporter:
-            if self.step:
-                reporter.say(f"going on from step {self.step} in {self.workdir}")
-            last_save, before = time.monotonic(), None
-            while self.running.any():
-                if self.step == (self.epochs + 1) * self.steps_per_epoch:
-                    self.validate(signals)
-                else:
-                    self.crowd = advance(
-                        self.task, self.optimiser, self.rates, self.keys, self.crowd,
-                        self.batches(self.step), self.together,
-                    )  # fmt: skip
-                    self.step += 1
-                    # The device never waits for us, and no more than two steps wait for it.
-                    jax.block_until_ready(before)
-                    before = copy(self.crowd.active)
-                if signals.caught:
-                    self.save()
-                    self.writer.wait()
-                    reporter.say(f"told to stop; step {self.step} is saved in {self.workdir}")
-                    raise Interrupted(signals.caught)
-                if time.monotonic() - last_save >= self.settings.save_seconds:
-                    self.save()
-                    last_save = time.monotonic()
-                if reporter.due():
-                    reporter.show(self.step, self.shown())
-            self.save()
-            reporter.show(self.step, self.shown())
+    @property
+    def finished(self) -> bool:
+        return not self.running.any()
+
+    def advance(self):
+        """Dispatches a step of all who run."""
+        self.crowd = advance(
+            self.task, self.optimiser, self.rates, self.keys, self.crowd,
+            self.batches(self.step), self.together,
+        )  # fmt: skip
+        self.step += 1
+        # The device never waits for us, and no more than two steps wait for it.
+        jax.block_until_ready(self.before)
+        self.before = copy(self.crowd.active)
 
     def validate(self, signals: Signals):
         """Ends an epoch, unless a signal comes first: then the epoch stays open."""
@@ -286,9 +270,8 @@ class _Run:
     def save(self):
         """Saves all that is new; frozen members are finite."""
         now = (self.step, self.epochs)
-        ends = not self.running.any()
         # A step that is saved already is only saved anew if its validation has ended the run.
-        if self.saved == now or (self.saved and self.saved[0] == now[0] and not ends):
+        if self.saved == now or (self.saved and self.saved[0] == now[0] and not self.finished):
             return
         self.taken = self.seconds
         progress = {

@@ -1,6 +1,5 @@
-"""The training loop: epochs, validation, early stopping, checkpoints, resumption."""
+"""One run: its steps, validation, early stopping, checkpoints, resumption."""
 
-import contextlib
 import hashlib
 import math
 import resource
@@ -13,15 +12,14 @@ import numpy as np
 
 from surnn_jax.train import checkpoint, metrics
 from surnn_jax.train.board import Board, refuse_missing
-from surnn_jax.train.interrupt import Interrupted, Signals
+from surnn_jax.train.interrupt import Signals
 from surnn_jax.train.parallel import Layout
 from surnn_jax.train.peers import Agreement, barrier, is_first
-from surnn_jax.train.report import Reporter
 from surnn_jax.train.score import totals_of
 from surnn_jax.train.settings import refuse_other
 from surnn_jax.train.state import Progress, TrainState, keys
 from surnn_jax.train.step import copy, is_finite
-from surnn_jax.train.watch import Profile, Watch
+from surnn_jax.train.watch import Profile
 
 METRICS = "metrics.jsonl"
 """One line an epoch, decided by the command, the versions and the devices alone."""
@@ -49,6 +47,7 @@ class Run:
         self.started = time.perf_counter()
         self.init_key, self.key = self.layout.whole(lambda: keys(settings.seed))
         self.agreement = Agreement()
+        self.profile = Profile(workdir, settings.profile)
         self.pending = None
         self.waited, self.worked = 0.0, 0.0
 
@@ -112,6 +111,7 @@ class Run:
         self.saved = (self.step, len(self.progress.history))
 
     def close(self):
+        self.profile.close()
         self.writer.close()
         self.board.close()
 
@@ -126,48 +126,13 @@ class Run:
         stale = patience is not None and self.progress.stale >= patience
         return stale or self.epochs == self.settings.max_epochs
 
-    @property
-    def validation_next(self) -> bool:
-        return self.step == (self.epochs + 1) * self.steps_per_epoch
-
-    def go(self, signals: Signals) -> None:
-        """Trains to the end, or raises `Interrupted` once a signal is there."""
-        if self.finished:
-            return
-        total = self.settings.max_epochs * self.steps_per_epoch
-        profile = Profile(self.workdir, self.settings.profile)
-        with (
-            Reporter(total, self.step, shown=is_first()) as reporter,
-            Watch(reporter.say) as watch,
-            contextlib.closing(profile),
-        ):
-            if self.step:
-                reporter.say(f"going on from step {self.step} in {self.workdir}")
-            last_save = time.monotonic()
-            while not self.finished:
-                if self.validation_next:
-                    self.validate(signals)
-                else:
-                    with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
-                        self.advance()
-                    profile.step(self.state)
-                watch.step()
-                due = time.monotonic() - last_save >= self.settings.save_seconds
-                caught, due = self.agreement.ask(signals.caught or 0, due and is_first())
-                if caught:
-                    self.save()
-                    self.writer.wait()
-                    reporter.say(f"told to stop; step {self.step} is saved in {self.workdir}")
-                    raise Interrupted(caught)
-                if due and not self.validation_next:
-                    self.save()
-                    last_save = time.monotonic()
-                if reporter.due():
-                    reporter.show(self.step, self.shown())
-            self.save()
-            reporter.show(self.step, self.shown())
-
     def advance(self):
+        """One step, which a trace calls by its number."""
+        with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
+            self._advance()
+        self.profile.step(self.state)
+
+    def _advance(self):
         """Dispatches a step, then looks at the one before: the device never waits for us."""
         started = time.perf_counter()
         batch = self.batches(self.step, *self.part)
