@@ -1,7 +1,7 @@
 // The backward pass: chunk by chunk of the sequence, last first, and in each chunk
 //
 //   1. recompute: candidates of open and near-threshold entries, neuron by neuron, from the stored
-//      carries;
+//      carries (a cell with KEPT needs those of near ones alone);
 //   2. recur: the cotangent of the state, step by step, last first;
 //   3. collect: gradients of the weights, neuron by neuron over its open entries.
 //
@@ -105,7 +105,7 @@ template <class T, class Cell> class BackwardTile {
     void recompute() {
         for (int i = 0; i < h; ++i) {
             const int end = chunk.first_of[2 * i + (learned > 0 ? 2 : 1)];
-            for (int k = chunk.first_of[2 * i]; k < end; k += kBlock)
+            for (int k = chunk.first_of[2 * i + Cell::KEPT]; k < end; k += kBlock)
                 block(i, k, static_cast<int>(smaller(kBlock, end - k)));
         }
     }
@@ -165,6 +165,7 @@ template <class T, class Cell> class BackwardTile {
             std::memset(sum.logits + (t * p.batch + row) * h, 0, h * sizeof(T));
         for (int c = 0; c < C; ++c)
             take_open(ahead[c], hwidth, list, chunk.open[n], total + c * line_most);
+        if constexpr (Cell::KEPT) read_kept(t, n, list);
         if (learned > 0 && chunk.look[n] > 0) teach(t, n, list);
         if (chunk.open[n] > 0) step_back(t, n, list);
         if (p.dx != nullptr) into_frame(t, n, list);
@@ -175,6 +176,18 @@ template <class T, class Cell> class BackwardTile {
                     add(of<T>(p.dfresh[c]) + (row + b) * h, ahead[c] + b * hwidth, h);
                     std::memset(ahead[c] + b * hwidth, 0, hwidth * sizeof(T));
                 }
+    }
+
+    // The candidates of the open entries of a line; of rows that are masked nobody uses them.
+    void read_kept(int64_t t, int64_t n, const int* list) {
+        const T* after = of<T>(p.carries[0]) + (t * p.batch + row) * h;
+        T* found = values + chunk.base[n];
+        take_open(after, h, list, chunk.open[n], found);
+        if (learned == 0) return;
+        T* gap = change + chunk.base[n];
+        const T* old = chunk.past[0] + n * width * chunk.stride(0);
+        take_open(old, chunk.stride(0), list, chunk.open[n], gap);
+        for (int m = 0; m < chunk.open[n] * width; ++m) gap[m] = found[m] - gap[m];
     }
 
     // d switch = slope * sum over rows and carries of cotangent * (candidate - old).

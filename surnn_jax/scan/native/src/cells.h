@@ -2,7 +2,8 @@
 //
 // An entry is one (step, neuron, row). `pre` are its products, bias added, in the order of the
 // gates (a GRU's recurrent candidate sum apart, last); `value` is what the backward rule reads.
-// U and W say which differentiated product belongs to which gate of each matrix.
+// U and W say which differentiated product belongs to which gate of each matrix. KEPT: that value
+// is the candidate itself, so of what was open the carries after the step have it already.
 #pragma once
 
 #include "vec.h"
@@ -17,7 +18,7 @@ template <class T, int N> struct Group {
 
 struct Tanh {
     static constexpr int G = 1, Q = 1, C = 1, VALUES = 1, PEEPHOLES = 0;
-    static constexpr bool SPLIT = false;
+    static constexpr bool SPLIT = false, KEPT = true;
     static constexpr int U[G] = {0}, W[G] = {0};
 
     template <class T>
@@ -36,7 +37,7 @@ struct Tanh {
 
 struct Gru {
     static constexpr int G = 3, Q = 4, C = 1, VALUES = 5, PEEPHOLES = 0;
-    static constexpr bool SPLIT = true;
+    static constexpr bool SPLIT = true, KEPT = false;
     static constexpr int U[G] = {0, 1, 3}, W[G] = {0, 1, 2};
 
     template <class T>
@@ -60,7 +61,7 @@ struct Gru {
 template <bool PEEPHOLE> struct Lstm {
     static constexpr int G = 4, Q = 4, C = 2, VALUES = PEEPHOLE ? 7 : 6;
     static constexpr int PEEPHOLES = PEEPHOLE ? 3 : 0;
-    static constexpr bool SPLIT = false;
+    static constexpr bool SPLIT = false, KEPT = false;
     static constexpr int U[G] = {0, 1, 2, 3}, W[G] = {0, 1, 2, 3};
 
     template <class T>
