@@ -33,7 +33,8 @@ class Trial(NamedTuple):
         draw: its number.
         learning_rate: drawn.
         weight_decay: drawn, or 0.
-        status: ``ok``, or ``diverged`` where a number was not finite.
+        status: ``ok``; ``behind`` where others were ahead at a halving, and it was taken out;
+            ``diverged`` where a number was not finite.
         valid_nll: lowest on the validation split; None where it diverged before the first.
         best_epoch: the epoch of that, counted from 1.
         epochs: epochs begun.
@@ -156,7 +157,7 @@ def _sum(fields: dict[str, Any]) -> str:
 
 def winner(trials: Sequence[Trial]) -> Trial | None:
     """The trial of lowest figure on the validation split; None where all diverged."""
-    able = [trial for trial in trials if trial.status == "ok" and trial.valid_nll is not None]
+    able = [t for t in trials if t.status != "diverged" and t.valid_nll is not None]
     return min(able, key=lambda t: (t.valid_nll, t.draw), default=None)
 
 

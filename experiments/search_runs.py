@@ -118,6 +118,7 @@ def _run(
         settings=dataclasses.replace(settings, save_seconds=_SAVE_SECONDS),
         workdir=folder / "population",
         config={"experiment": space.experiment, **dataclasses.asdict(config)},
+        halvings=space.halvings(group.dataset),
     )
     trials = [
         Trial(
@@ -135,7 +136,7 @@ def _run(
         for number, (member, outcome) in enumerate(zip(members, done.outcomes, strict=True))
     ]
     best = journal.winner(trials)
-    diverged = sum(trial.status != "ok" for trial in trials)
+    diverged = sum(trial.status == "diverged" for trial in trials)
     said = f"{group.name}: all {space.budget} trials diverged"
     if best is not None:
         params = jax.tree.map(lambda leaf: leaf[best.draw], done.params)
@@ -150,6 +151,7 @@ def _run(
             "unit": group.unit,
             "draw": best.draw,
             "diverged": diverged,
+            "halvings": space.halvings(group.dataset),
             "seconds": done.seconds,
         }
         record = launch.record_of(

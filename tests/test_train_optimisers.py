@@ -70,7 +70,7 @@ def test_switch_scale_scales_the_updates_of_switches_exactly(name, scale):
     ("name", "stock"),
     [
         ("adam", optax.adam),
-        ("rmsprop", optax.rmsprop),
+        ("rmsprop", functools.partial(optax.rmsprop, decay=0.95, momentum=0.9)),
         ("adagrad", functools.partial(optax.adagrad, initial_accumulator_value=0.0)),
     ],
 )

@@ -11,7 +11,8 @@ from surnn_jax.typing import Array, Params
 
 _RULES = {
     "adam": optax.scale_by_adam,
-    "rmsprop": optax.scale_by_rms,
+    # The constants that the authors of arXiv 1412.3555 use in code that they released later.
+    "rmsprop": lambda: optax.chain(optax.scale_by_rms(decay=0.95), optax.trace(decay=0.9)),
     # Optax begins the sum of squares at 0.1, which gradients of a softmax over many words never
     # reach; it begins at nothing, as published.
     "adagrad": functools.partial(optax.scale_by_rss, initial_accumulator_value=0.0),
@@ -25,8 +26,9 @@ class OptimiserConfig:
     """How parameters are updated.
 
     Attributes:
-        name: ``adam``, ``rmsprop`` or ``adagrad`` (Duchi et al. 2011, JMLR 12; it remembers one
-            number a weight, and suits words that come seldom), with Optax's other constants.
+        name: ``adam``, ``rmsprop`` (squares averaged by 0.95, and a momentum of 0.9) or
+            ``adagrad`` (Duchi et al. 2011, JMLR 12; it remembers one number a weight, and suits
+            words that come seldom), with Optax's other constants.
         learning_rate: the peak rate.
         schedule: ``constant``, or ``cosine`` down to 5 % of the peak at `total_steps`.
         total_steps: length of the cosine in updates, `warmup` included.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import time
@@ -26,7 +27,7 @@ from surnn_jax.train.step import copy, init_state
 from surnn_jax.train.task import Task
 from surnn_jax.typing import Params
 
-RUNNING, OK, DIVERGED = "running", "ok", "diverged"
+RUNNING, OK, BEHIND, DIVERGED = "running", "ok", "behind", "diverged"
 
 
 class Member(NamedTuple):
@@ -47,8 +48,8 @@ class Outcome(NamedTuple):
     """What a member comes to, in plain Python numbers that JSON keeps exactly.
 
     Attributes:
-        status: ``ok`` or, where a loss, gradient, parameter or metric was not finite,
-            ``diverged``; ``running`` before the end.
+        status: ``ok``; ``behind`` where it was in the worse half and taken out; ``diverged`` where
+            a loss, gradient, parameter or metric was not finite; ``running`` before the end.
         best_value: lowest value of the monitored metric, None before the first validation.
         best_epoch: the epoch of `best_value`, counted from 1; 0 before the first.
         stale: epochs since `best_epoch`.
@@ -89,13 +90,15 @@ def fit_population(
     settings: Settings,
     workdir: str | os.PathLike,
     config: dict[str, Any],
+    halvings: Sequence[int] = (),
 ) -> Population:
     """Trains all members on the same batches in the same order, or goes on in the same `workdir`.
 
-    Each member is trained and stops as `fit` would do it with its rates and its seed, to rounding.
-    One that diverges is frozen and marked, and does not touch the others' numbers. A population
-    that was killed at any moment and called again ends with the same bits; a finished one returns
-    at once.
+    Each member is trained and stops as `fit` would do it with its rates and its seed, to rounding,
+    but for those that `halvings` takes out (successive halving: Jamieson & Talwalkar 2016,
+    arXiv 1502.07943). One that diverges is frozen and marked, and does not touch the others'
+    numbers. A population that was killed at any moment and called again ends with the same bits; a
+    finished one returns at once.
 
     Args:
         task: what is trained.
@@ -107,6 +110,8 @@ def fit_population(
         settings: how long, and how to be safe; its seed is not looked at, members have their own.
         workdir: the population's folder; made where it is missing.
         config: JSON-like: all else that decides the numbers, see `fit`.
+        halvings: epochs, rising, after each of which the half of the running members (if odd, the
+            smaller one) whose best validation is worst is taken out.
 
     Raises:
         ValueError: bad arguments, or `workdir` holds a population of another configuration.
@@ -122,12 +127,18 @@ def fit_population(
         dataclasses.replace(
             optimiser, learning_rate=member.learning_rate, weight_decay=member.weight_decay
         )
+    if any(low >= high for low, high in itertools.pairwise((0, *halvings))):
+        raise ValueError(f"halvings must be rising epochs, counted from 1, got {(*halvings,)}")
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     apart = {str(number): member._asdict() for number, member in enumerate(members)}
-    ours = identity(settings, steps_per_epoch, {**config, "members": apart})
+    ours = identity(
+        settings, steps_per_epoch, {**config, "members": apart, "halvings": [*halvings]}
+    )
     with alone(workdir), Signals() as signals:
-        run = _Run(task, optimiser, members, batches, steps_per_epoch, evaluation, settings)
+        run = _Run(
+            task, optimiser, members, batches, steps_per_epoch, evaluation, settings, halvings
+        )
         with contextlib.closing(run.open(workdir, ours)):
             drive(run, signals)
     return Population(run.best, run.outcomes, run.taken)
@@ -136,8 +147,11 @@ def fit_population(
 class _Run:
     """A population in progress."""
 
-    def __init__(self, task, optimiser, members, batches, steps_per_epoch, evaluation, settings):
+    def __init__(
+        self, task, optimiser, members, batches, steps_per_epoch, evaluation, settings, halvings
+    ):
         self.task, self.optimiser, self.settings = task, optimiser, settings
+        self.halvings = halvings
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch = steps_per_epoch
         self.started = time.perf_counter()
@@ -254,8 +268,17 @@ class _Run:
             else:
                 outcome = outcome._replace(status=DIVERGED)
             self.outcomes[number] = outcome
+        if self.epochs in self.halvings:
+            self._halve()
         self.best = kept(self.best, self.crowd.states.params, jnp.asarray(better))
         self.crowd = self.crowd._replace(active=jnp.asarray(self.running))
+
+    def _halve(self):
+        """Takes out the worse half of those who run; of equals, the later ones."""
+        running = [n for n, outcome in enumerate(self.outcomes) if outcome.status == RUNNING]
+        running.sort(key=lambda number: self.outcomes[number].best_value)
+        for number in running[math.ceil(len(running) / 2) :]:
+            self.outcomes[number] = self.outcomes[number]._replace(status=BEHIND)
 
     def _judged(self, outcome: Outcome, value: float, better: bool) -> Outcome:
         outcome = outcome._replace(stale=0 if better else outcome.stale + 1)
