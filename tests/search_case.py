@@ -35,6 +35,7 @@ def main(program, folder, *flags):
     # A space in which some draws are bound to diverge.
     chung = protocols.PROTOCOLS["chung"]._replace(drawn={"learning_rate": WILD})
     protocols.PROTOCOLS["chung"] = chung
+    protocols.FIRST_HALVING["jsb"] = 1
     _kill_at(os.environ.get("DIE_AT", ""))
     sys.argv = [f"experiments.{program}", *flags, f"--data_dir={folder}"]
     runpy.run_module(f"experiments.{program}", run_name="__main__")

@@ -133,6 +133,28 @@ def test_patience_is_each_member_s_own(three, tmp_path):
     assert case.digest(member_of(done, 0)) == case.digest(member_of(three, 0))
 
 
+def test_the_worse_half_is_taken_out_and_the_others_do_not_notice(three, tmp_path):
+    """Of three two go on, of those one; the fates are those of the figures without halving."""
+    early = fit(tmp_path / "early", max_epochs=1, halvings=(1,))
+    first = [outcome.best_value for outcome in early.outcomes]
+    second = fit(tmp_path / "second", max_epochs=2)
+    third = [outcome.best_value for outcome in second.outcomes]
+    worst = int(np.argmax(first))
+    last = min(set(range(3)) - {worst}, key=lambda number: third[number])
+    done = fit(tmp_path / "run", halvings=(1, 2))
+    wanted = [("behind", 2)] * 3
+    wanted[worst], wanted[last] = ("behind", 1), ("ok", 4)
+    assert [(o.status, o.epochs) for o in done.outcomes] == wanted
+    assert case.digest(member_of(done, last)) == case.digest(member_of(three, last))
+    assert fate(done.outcomes[last]) == fate(three.outcomes[last])
+    for number in {0, 1, 2} - {last}:
+        assert done.outcomes[number].best_value == (first if number == worst else third)[number]
+    saved = checkpoint.read(checkpoint.find(tmp_path / "run"), "state", jax.eval_shape(beginning))
+    assert list(saved.states.step) == [6 * epochs for _, epochs in wanted]
+    # Who is over has ended well, though it would have been taken out with the same epoch.
+    assert {outcome.status for outcome in early.outcomes} == {"ok"}
+
+
 def beginning():
     """Three members at rest."""
     optimiser = train.make_optimiser(OPTIMISER)
@@ -205,6 +227,8 @@ def test_a_finished_population_returns_at_once_and_another_is_refused(tmp_path):
         ({"members": []}, "a population needs a member"),
         ({"members": [train.Member(-1.0, 0.0, 0)]}, "learning_rate must be positive, got -1.0"),
         ({"members": [train.Member(1.0, -1.0, 0)]}, "weight_decay must not be negative"),
+        ({"halvings": (2, 2)}, r"halvings must be rising epochs, counted from 1, got \(2, 2\)"),
+        ({"halvings": (0, 2)}, "halvings must be rising epochs"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
         ({"monitor": "error", "max_epochs": 1}, "no metric 'error'; there are mse"),
         ({"evaluation": list, "max_epochs": 1}, r"evaluation\(\) gives no batch"),

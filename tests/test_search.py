@@ -54,11 +54,11 @@ def test_every_trial_is_in_the_journal_and_the_best_that_is_able_wins(whole):
     folder, done = whole
     found = trials(folder / "whole")
     assert [(t["seed"], t["draw"]) for t in found] == [(s, d) for s in range(2) for d in range(3)]
-    assert {t["status"] for t in found} == {"ok", "diverged"}
+    assert {t["status"] for t in found} == {"ok", "behind", "diverged"}
     rates = [t["learning_rate"] for t in found]
     assert rates[:3] == rates[3:]
     for seed in range(2):
-        able = [t for t in found if t["seed"] == seed and t["status"] == "ok"]
+        able = [t for t in found if t["seed"] == seed and t["status"] != "diverged"]
         best = min(able, key=lambda t: t["valid_nll"])
         record = records.read(folder / "whole" / f"jsb-tanh-{seed}" / "result.json")
         assert record.config["search"] | {"seconds": 0.0} == {
@@ -69,6 +69,7 @@ def test_every_trial_is_in_the_journal_and_the_best_that_is_able_wins(whole):
             "unit": "tanh",
             "draw": best["draw"],
             "diverged": 3 - len(able),
+            "halvings": [1, 2],
             "seconds": 0.0,
         }
         assert record.config["learning_rate"] == best["learning_rate"]
@@ -200,6 +201,12 @@ def test_all_units_are_treated_alike(protocol, experiment):
         assert plans[1:] == plans[:-1]
 
 
+def test_draws_are_halved_until_one_is_left():
+    assert space(budget=10).halvings("nottingham") == [6, 12, 24, 48]  # 10, 5, 3, 2, 1
+    assert space(budget=1).halvings("jsb") == []
+    assert space(experiment="speech", budget=4).halvings("fsdd") == [2, 4]
+
+
 def trial(**changes) -> Trial:
     fields = {
         "dataset": "jsb",
@@ -223,6 +230,9 @@ def test_those_that_diverged_never_win():
     never = trial(draw=2, status="diverged", valid_nll=None)
     assert journal.winner([low, trial(), never, trial(draw=3, valid_nll=8.5)]) == trial()
     assert journal.winner([low, never]) is None
+    # The leader may diverge after others were taken out.
+    behind = trial(draw=4, status="behind", valid_nll=9.0)
+    assert journal.winner([low, behind]) == behind
 
 
 def test_time_left_goes_by_what_is_nearest():
@@ -320,8 +330,8 @@ def won(unit: str, seed: int, test: float, **changes) -> records.Record:
 def test_the_table_has_both_protocols_and_what_was_published(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
     found = [won("gru", seed, 8.5 + seed / 8) for seed in range(3)]
-    found += [won("tanh", 0, 9.5, best_epoch=185), won("tanh", 1, 9.625, best_epoch=186)]
-    found += [won("tanh", 2, 9.75, best_epoch=200)]
+    found += [won("tanh", 0, 9.5, best_epoch=380), won("tanh", 1, 9.625, best_epoch=381)]
+    found += [won("tanh", 2, 9.75, best_epoch=400)]
     found += [won("gru", 0, 8.25, search={"protocol": "controlled", "budget": 4, "diverged": 0})]
     for number, record in enumerate(found):
         (tmp_path / str(number)).mkdir()
@@ -333,7 +343,7 @@ def test_the_table_has_both_protocols_and_what_was_published(tmp_path, monkeypat
         "| GRU | 8.54 (verified) | 8.62 ± 0.12 | 8.50 ± 0.12 | 7.00 ± 0.00 | 18,630 | 100.0 | 50 "
         "| 3 of 30 | 0 | 3 |" in chung
     )
-    # By patience an epoch is the last where the best lies 15 epochs before: of 200, the 185th.
+    # By patience an epoch is the last where the best lies 20 epochs before: of 400, the 380th.
     assert "| 3 of 30 | 2 | 3 |" in chung
     assert "| LSTM | 8.67 (recalled) | – |" in chung
     assert "- GRU beats tanh: yes, on 1 of 1 data sets, difference 1.00 [1.00, 1.00]" in chung
