@@ -3,11 +3,12 @@
     python -m experiments.search --experiment=music --protocol=chung --datasets=jsb,nottingham \\
         --units=tanh,gru,lstm,sugru --seeds=3 --budget=10 --data_dir=FOLDER
 
-For every data set, unit and seed the draws of the protocol are trained at once; the best on the
-validation split is scored on the test split and leaves ``result.json`` and its parameters, which
-``experiments.evaluate`` scores again. ``journal.jsonl`` has every trial, failed ones included. Run
-again, the command goes on where it was; run twice at once, with one folder, the two share the work:
-layers of the paper's sizes keep little more than one core busy.
+For every data set, unit and seed the draws of the protocol are trained at once, and the worse half
+is taken out again and again, until one is left. The best on the validation split is scored on the
+test split and leaves ``result.json`` and its parameters, which ``experiments.evaluate`` scores
+again. ``journal.jsonl`` has every trial, failed ones included. Run again, the command goes on where
+it was; run twice at once, with one folder, the two share the work: layers of the paper's sizes keep
+little more than one core busy.
 """
 
 from pathlib import Path

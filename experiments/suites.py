@@ -268,14 +268,15 @@ CHUNG = Suite(
     source="recalled",
     smaller=_other_speech,
     notes="""\
-Negative log-likelihood in nats, lower is better: music a frame, summed over the keys; speech a step
-of ten samples, in units of the training samples' deviation, by a mixture of 20 Gaussians. A search
-trains every draw of its protocol; the best on the validation split counts. Mean \u00b1 standard
-deviation of n seeds. Diverged: trials of all those seeds in which a number was not finite; they
-never win. Parameters: of the recurrent layer, its switch included. Updated: the share of neurons
-that update in a step of the test split. Seconds: of all draws together, a seed. Cut off: winners
-that were stopped by the most epochs a trial may have, the same for every unit, and not by patience:
-more epochs might have made them better. \u2013: not run.
+Negative log-likelihood in nats, lower is better: music a frame, summed over the keys; speech a
+step of ten samples, in units of the training samples' deviation, by a mixture of 20 Gaussians. A
+search trains every draw of its protocol, and takes out the worse half again and again, after the
+same epochs for every unit, until one is left; the best on the validation split counts. Mean \u00b1
+standard deviation of n seeds. Diverged: trials of all those seeds in which a number was not
+finite; they never win. Parameters: of the recurrent layer, its switch included. Updated: the
+share of neurons that update in a step of the test split. Seconds: of all draws together, a seed.
+Cut off: winners that were stopped by the most epochs a trial may have, the same for every unit,
+and not by patience: more epochs might have made them better. \u2013: not run.
 
 Verdicts: paired differences over seeds of the test figures, with a 95 % bootstrap interval
 (percentile, 10,000 resamples). With three seeds it is no more than their range, and leaves out 0
