@@ -38,6 +38,7 @@ class Trial(NamedTuple):
         valid_nll: lowest on the validation split; None where it diverged before the first.
         best_epoch: the epoch of that, counted from 1.
         epochs: epochs begun.
+        skipped: steps left out, at which a loss or gradient was not finite.
         seconds: its share of the time of the trials that were trained with it.
         budget: draws of the group that it belongs to.
     """
@@ -52,6 +53,7 @@ class Trial(NamedTuple):
     valid_nll: float | None
     best_epoch: int
     epochs: int
+    skipped: int
     seconds: float
     budget: int
 

@@ -130,6 +130,7 @@ def _run(
             valid_nll=outcome.best_value,
             best_epoch=outcome.best_epoch,
             epochs=outcome.epochs,
+            skipped=outcome.skipped,
             seconds=outcome.seconds,
             budget=space.budget,
         )

@@ -50,7 +50,7 @@ def fit(workdir, members=MEMBERS, **changes):
     return train.fit_population(**{**arguments, **changes})
 
 
-def alone(workdir, member):
+def alone(workdir, member, **changes):
     """The same by the trainer of one."""
     optimiser = train.OptimiserConfig(
         learning_rate=member.learning_rate,
@@ -62,7 +62,11 @@ def alone(workdir, member):
         warmup=2,
     )
     return case.fit(
-        workdir, optimiser=train.make_optimiser(optimiser), seed=member.seed, save_seconds=9.0
+        workdir,
+        optimiser=train.make_optimiser(optimiser),
+        seed=member.seed,
+        save_seconds=9.0,
+        **changes,
     )
 
 
@@ -163,7 +167,7 @@ def beginning():
         for seed in range(3)
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return Crowd(stacked, jnp.array([True, False, True]))
+    return Crowd(stacked, jnp.array([True, False, True]), jnp.zeros(3, jnp.int32))
 
 
 EACH = [state.keys(member.seed)[1] for member in MEMBERS]
@@ -176,13 +180,30 @@ def rates_of(members):
     )
 
 
+def poisoned(number):
+    """Two steps whose loss is not finite, for whoever computes it."""
+    batch = case.batch(number)
+    return {**batch, "y": batch["y"] * np.float32("inf")} if number in (7, 15) else batch
+
+
+def test_steps_that_are_not_finite_are_left_out_as_the_trainer_of_one_does(tmp_path):
+    done = fit(tmp_path / "run", MEMBERS[:1], batches=poisoned, skip_nonfinite=2)
+    wanted = alone(tmp_path / "alone", MEMBERS[0], batches=poisoned, skip_nonfinite=2)
+    assert_close(member_of(done, 0), wanted.params)
+    [outcome] = done.outcomes
+    assert (outcome.status, outcome.epochs, outcome.skipped) == ("ok", 4, 2)
+    assert outcome.best_value == pytest.approx(wanted.best_value, rel=1e-5)
+    [outcome] = fit(tmp_path / "few", MEMBERS[:1], batches=poisoned, skip_nonfinite=1).outcomes
+    assert (outcome.status, outcome.epochs, outcome.skipped) == ("diverged", 3, 2)
+
+
 def test_one_that_diverges_stays_where_it_was(three):
     crowd = beginning()._replace(active=jnp.array([True, True, True]))
     rates = rates_of((MEMBERS[0], WILD, MEMBERS[2]))
     for number in range(8):
         # The rate rises from 0, so that the first step changes nothing.
         crowd = advance(
-            case.TASK, OPTIMISER, rates, jnp.stack(EACH), crowd, case.batch(number), False
+            case.TASK, OPTIMISER, rates, jnp.stack(EACH), crowd, case.batch(number), 0, False
         )
     assert list(crowd.active) == [True, False, True]
     assert 0 < crowd.states.step[1] < 8
@@ -198,7 +219,7 @@ def test_side_by_side_gives_the_same_numbers():
         for number in range(3):
             crowd = advance(
                 case.TASK, OPTIMISER, rates_of(MEMBERS), jnp.stack(EACH), crowd, case.batch(number),
-                together,
+                0, together,
             )  # fmt: skip
         measured = measure(
             case.TASK, crowd.states.params, crowd.active, case.batch(9), (), together

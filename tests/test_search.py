@@ -219,6 +219,7 @@ def trial(**changes) -> Trial:
         "valid_nll": 8.5,
         "best_epoch": 3,
         "epochs": 5,
+        "skipped": 0,
         "seconds": 10.0,
         "budget": 3,
     }

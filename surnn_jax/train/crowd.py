@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from surnn_jax.train.optimisers import OptimiserConfig, make
 from surnn_jax.train.state import TrainState
-from surnn_jax.train.step import begin, evaluate, is_finite, update
+from surnn_jax.train.step import attempt, begin, evaluate
 from surnn_jax.train.task import Metrics, Task
 from surnn_jax.typing import Array, Params
 
@@ -29,14 +29,18 @@ class Crowd(NamedTuple):
     Attributes:
         states: of every member, ``[K, ...]`` a leaf; of one that is over, its last finite one.
         active: booleans ``[K]``, who takes part.
+        skipped: int32 ``[K]``, steps left out because a number was not finite.
     """
 
     states: TrainState
     active: Array
+    skipped: Array
 
 
 @functools.partial(
-    jax.jit, static_argnames=("task", "optimiser", "together"), donate_argnames=("crowd",)
+    jax.jit,
+    static_argnames=("task", "optimiser", "tolerated", "together"),
+    donate_argnames=("crowd",),
 )
 def advance(
     task: Task,
@@ -45,6 +49,7 @@ def advance(
     each: Array,
     crowd: Crowd,
     batch: Any,
+    tolerated: int,
     together: bool,
 ) -> Crowd:
     """One update of every active member.
@@ -56,21 +61,24 @@ def advance(
         each: the members' keys ``[K]``.
         crowd: is used up.
         batch: whatever `Task.loss` reads.
+        tolerated: steps that a member may leave out.
         together: compute the members side by side, and not one after another.
 
     Returns:
-        The next crowd; a member whose loss, gradient or next parameters are not finite is no
-        longer active and stays where it was.
+        The next crowd; a member whose loss, gradient or next state is not finite stays where it
+        was, and is no longer active once that has been so too often.
     """
 
-    def one(rate, decay, key, state, active):
+    def one(rate, decay, key, state, active, skipped):
         def go(state):
-            following, metrics = update(task, make(optimiser, rate, decay), key, state, batch)
-            good = is_finite((metrics["loss"][0], metrics["grad_norm"][0], following.params))
-            kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), following, state)
-            return kept, good
+            following, _, good = attempt(task, make(optimiser, rate, decay), key, state, batch)
+            missed = skipped + (~good).astype(skipped.dtype)
+            return following, missed <= tolerated, missed
 
-        return jax.lax.cond(active, go, lambda state: (state, jnp.array(False)), state)
+        def rest(state):
+            return state, jnp.array(False), skipped
+
+        return jax.lax.cond(active, go, rest, state)
 
     return Crowd(*_over_members(one, (*rates, each, *crowd), together))
 

@@ -49,11 +49,13 @@ class Outcome(NamedTuple):
 
     Attributes:
         status: ``ok``; ``behind`` where it was in the worse half and taken out; ``diverged`` where
-            a loss, gradient, parameter or metric was not finite; ``running`` before the end.
+            a metric was not finite, or a loss, gradient or parameter more often than the settings
+            let pass; ``running`` before the end.
         best_value: lowest value of the monitored metric, None before the first validation.
         best_epoch: the epoch of `best_value`, counted from 1; 0 before the first.
         stale: epochs since `best_epoch`.
         epochs: epochs begun.
+        skipped: steps left out, at which a loss, gradient or parameter was not finite.
         seconds: its share of the time of the epochs that it took part in.
     """
 
@@ -62,6 +64,7 @@ class Outcome(NamedTuple):
     best_epoch: int = 0
     stale: int = 0
     epochs: int = 0
+    skipped: int = 0
     seconds: float = 0.0
 
 
@@ -107,7 +110,8 @@ def fit_population(
         batches: step, counted from 0 -> batch: a pure function.
         steps_per_epoch: steps between two validations.
         evaluation: gives the batches of the validation set, the same every time.
-        settings: how long, and how to be safe; its seed is not looked at, members have their own.
+        settings: how long, and how to be safe; its seed is not looked at, members have their own,
+            and each may leave out `skip_nonfinite` steps.
         workdir: the population's folder; made where it is missing.
         config: JSON-like: all else that decides the numbers, see `fit`.
         halvings: epochs, rising, after each of which the half of the running members (if odd, the
@@ -189,6 +193,7 @@ class _Run:
         return Crowd(
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
             jnp.ones(len(states), bool),
+            jnp.zeros(len(states), jnp.int32),
         )
 
     def _restore(self, folder: Path):
@@ -218,7 +223,7 @@ class _Run:
         """Dispatches a step of all who run."""
         self.crowd = advance(
             self.task, self.optimiser, self.rates, self.keys, self.crowd,
-            self.batches(self.step), self.together,
+            self.batches(self.step), self.settings.skip_nonfinite, self.together,
         )  # fmt: skip
         self.step += 1
         # The device never waits for us, and no more than two steps wait for it.
@@ -254,11 +259,13 @@ class _Run:
         finite = np.logical_and.reduce([np.isfinite(value) for value in values.values()])
         passed = self.seconds - sum(outcome.seconds for outcome in self.outcomes)
         share = passed / int(self.running.sum())
-        better = np.zeros(len(self.outcomes), bool)
+        better, skipped = np.zeros(len(self.outcomes), bool), self.crowd.skipped.tolist()
         for number, outcome in enumerate(self.outcomes):
             if outcome.status != RUNNING:
                 continue
-            outcome = outcome._replace(epochs=self.epochs, seconds=outcome.seconds + share)
+            outcome = outcome._replace(
+                epochs=self.epochs, skipped=skipped[number], seconds=outcome.seconds + share
+            )
             if active[number] and finite[number]:
                 value = float(values[self.settings.monitor][number])
                 better[number] = value < (

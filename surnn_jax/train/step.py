@@ -71,6 +71,24 @@ def update(
     return TrainState(state.step + 1, params, opt_state, memory), metrics
 
 
+def attempt(
+    task: Task,
+    optimiser: optax.GradientTransformation,
+    key: Array,
+    state: TrainState,
+    batch: Any,
+) -> tuple[TrainState, Metrics, Array]:
+    """:func:`update`, but a step that goes wrong leaves all but the count of steps as it was.
+
+    Returns:
+        The next state, the metrics, and whether loss, gradient and next state are finite.
+    """
+    following, metrics = update(task, optimiser, key, state, batch)
+    good = is_finite((metrics["loss"][0], metrics["grad_norm"][0], following))
+    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), following, state)
+    return kept._replace(step=state.step + 1), metrics, good
+
+
 @functools.partial(
     jax.jit, static_argnames=("task", "optimiser", "tolerant"), donate_argnames=("state",)
 )
@@ -89,15 +107,12 @@ def train_step(
             count of steps as it was; of its metrics ``loss`` and ``grad_norm`` tell it, with
             weight 0, and the others are 0.
     """
-    following, metrics = update(task, optimiser, key, state, batch)
     if not tolerant:
-        return following, metrics
-    told = {name: metrics[name][0] for name in ("loss", "grad_norm")}
-    good = is_finite((told, following))
-    following = jax.tree.map(lambda new, old: jnp.where(good, new, old), following, state)
-    metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), metrics)
-    metrics |= {name: (value, metrics[name][1]) for name, value in told.items()}
-    return following._replace(step=state.step + 1), metrics
+        return update(task, optimiser, key, state, batch)
+    following, told, good = attempt(task, optimiser, key, state, batch)
+    metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), told)
+    metrics |= {name: (told[name][0], metrics[name][1]) for name in ("loss", "grad_norm")}
+    return following, metrics
 
 
 @functools.partial(jax.jit, static_argnames=("task",))
