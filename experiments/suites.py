@@ -272,8 +272,8 @@ Negative log-likelihood in nats, lower is better: music a frame, summed over the
 step of ten samples, in units of the training samples' deviation, by a mixture of 20 Gaussians. A
 search trains every draw of its protocol, and takes out the worse half again and again, after the
 same epochs for every unit, until one is left; the best on the validation split counts. Mean \u00b1
-standard deviation of n seeds. Diverged: trials of all those seeds in which a number was not
-finite; they never win. Parameters: of the recurrent layer, its switch included. Updated: the
+standard deviation of n seeds. Diverged: trials of all those seeds that ended in numbers that are
+not finite; they never win. Parameters: of the recurrent layer, its switch included. Updated: the
 share of neurons that update in a step of the test split. Seconds: of all draws together, a seed.
 Cut off: winners that were stopped by the most epochs a trial may have, the same for every unit,
 and not by patience: more epochs might have made them better. \u2013: not run.
