@@ -96,10 +96,17 @@ def test_help_is_there_at_once(name):
     assert not imported & {"jax", "flax", "torch", "matplotlib"}  # seconds each
 
 
-def test_help_of_the_feeds_is_there_at_once():
-    done = python("-X", "importtime", "-m", "benchmarks.data_feed", "--help")
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("data_feed", "--feeds: Of listops, images, stream, resident"),
+        ("lengths", "--models: Of sugru, gru, attention, s4d"),
+    ],
+)
+def test_help_of_what_races_no_scans_is_there_at_once(name, flag):
+    done = python("-X", "importtime", "-m", f"benchmarks.{name}", "--help")
     assert done.returncode == 0
-    assert "--feeds: Of listops, images, stream, resident" in done.stdout
+    assert flag in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "benchmarks.case" in imported
     assert not imported & {"jax", "flax", "matplotlib"}

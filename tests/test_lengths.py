@@ -1,25 +1,14 @@
 """The benchmark over lengths: a small run, and what it refuses."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from benchmark_case import python
 
 from benchmarks import lengths, plot, problem
 from benchmarks.case import Case
-
-ROOT = Path(lengths.__file__).parents[1]
-
-
-def python(*arguments):
-    """Runs Python at the root."""
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
 
 
 def test_a_small_run_measures_time_and_memory_of_each(tmp_path):
@@ -96,12 +85,3 @@ def test_bad_input_is_one_line_and_exit_code_2():
     assert done.stderr == (
         "error: --models must list some of sugru, gru, attention, s4d, got 'gru,rnn'\n"
     )
-
-
-def test_help_is_there_at_once():
-    done = python("-X", "importtime", "-m", "benchmarks.lengths", "--help")
-    assert done.returncode == 0
-    assert "--models: Of sugru, gru, attention, s4d" in done.stdout
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "benchmarks.case" in imported
-    assert not imported & {"jax", "flax", "matplotlib"}
