@@ -1,4 +1,4 @@
-"""The code that README and CONTRIBUTING show is code that runs."""
+"""The code that README and CONTRIBUTING show is code that runs, and links lead somewhere."""
 
 import dataclasses
 import re
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import pytest
 
 from data.locate import ROOT
 from surnn_jax import run, selective
@@ -53,6 +54,26 @@ def test_the_unit_and_the_switch_of_contributing_work():
     h = results[1].outputs
     assert (h[0] == h[1]).all()
     assert not (h[2] == h[3]).any()
+
+
+def anchors(text: str) -> set[str]:
+    """Those that a forge gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "data/README.md", "experiments/README.md"],
+)
+def test_links_lead_somewhere(document):
+    text = (ROOT / document).read_text()
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / name if name else ROOT / document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
 
 
 def test_every_promise_of_readme_has_tests_that_bear_its_number():
