@@ -223,6 +223,15 @@ def summary(done: Mapping[str, Record]) -> str:
     return "\n".join(lines)
 
 
+def forget_programs() -> None:
+    """Gives back what was compiled for a task that is over.
+
+    Each program takes about ten memory mappings, of which Linux allows a process 65,530: after
+    some twenty groups of a search they were used up, and the compiler crashed.
+    """
+    jax.clear_caches()
+
+
 def go(
     experiment: str,
     runs: Mapping[str, Any],
@@ -267,6 +276,8 @@ def go(
     for number, (part, config) in enumerate(runs.items(), 1):
         if part and peers.is_first():
             print(f"[{number}/{len(runs)}] {part}", flush=True)
+        if number > 1:
+            forget_programs()
         done[part] = run(config, home / part)
         peers.barrier("run")  # What comes next would wait for the first process, but not for ever.
     if not peers.is_first():

@@ -72,6 +72,8 @@ def go(
             # A task knows nothing of the seed: with the one before, nothing is compiled anew.
             if last is not None and last[0] == kind:
                 prepared = prepared._replace(task=last[1])
+            elif last is not None:
+                launch.forget_programs()
             last = kind, prepared.task
             print(_run(space, group, config, prepared, folder, book, command), flush=True)
     others = [group for group in others if not _done(book.trials(), space, group)]

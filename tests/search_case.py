@@ -11,6 +11,7 @@ import signal
 import sys
 
 import data_case
+import jax
 import numpy as np
 
 from data.sets import music
@@ -38,7 +39,10 @@ def main(program, folder, *flags):
     protocols.FIRST_HALVING["jsb"] = 1
     _kill_at(os.environ.get("DIE_AT", ""))
     sys.argv = [f"experiments.{program}", *flags, f"--data_dir={folder}"]
-    runpy.run_module(f"experiments.{program}", run_name="__main__")
+    try:
+        runpy.run_module(f"experiments.{program}", run_name="__main__")
+    finally:
+        print("programs:", len(jax.devices()[0].client.live_executables()), file=sys.stderr)
 
 
 def _kill_at(when):

@@ -110,6 +110,14 @@ def test_killed_anywhere_and_run_again_gives_the_same_numbers(whole, tmp_path):
     assert ours.metrics == theirs.metrics
 
 
+def test_programs_of_one_unit_are_given_back_before_the_next(whole, tmp_path):
+    folder, one = whole
+    several = search(folder, tmp_path, *SMALL, "--seeds=1", "--units=tanh,gru,lstm")
+    assert several.returncode == 0, several.stderr
+    kept = [int(done.stderr.rpartition("programs: ")[2]) for done in (one, several)]
+    assert 0 < kept[1] < 1.2 * kept[0]
+
+
 def test_another_space_is_refused_and_a_group_of_another_process_left_to_it(whole):
     folder, _ = whole
     before = (folder / "whole" / journal.FILE).read_bytes()
