@@ -41,7 +41,9 @@ def test_pure_choices():
 def test_the_compiled_kernel_comes_first(monkeypatch):
     monkeypatch.setattr(auto, "_native", lambda unit, dtype: True)
     switch = switches.fourier(1024, rate=0.05)
-    assert choose(switch).backend == "native"
+    assert choose(switch).backend == choose(None).backend == "native"
+    assert choose(switch, cell="tanh").backend == "native"
+    assert choose(None, cell="tanh").backend == "masked"
     unit = selective("gru", switch)
     assert auto.choose(unit, **SIZES, platform="gpu").backend == "masked"
 
