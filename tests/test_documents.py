@@ -16,6 +16,9 @@ from surnn_jax.switches import Switch
 from surnn_jax.typing import Array
 
 
+FOLDERS = ("", "benchmarks/", "data/", "experiments/")
+
+
 def blocks(document: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.M | re.S)
 
@@ -64,7 +67,7 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "data/README.md", "experiments/README.md"],
+    ["CONTRIBUTING.md", *(f"{folder}README.md" for folder in FOLDERS)],
 )
 def test_links_lead_somewhere(document):
     text = (ROOT / document).read_text()
