@@ -15,7 +15,6 @@ from surnn_jax.cells import Cell
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array
 
-
 FOLDERS = ("", "benchmarks/", "data/", "experiments/")
 
 
