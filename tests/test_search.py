@@ -45,7 +45,7 @@ def trials(workdir: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
-    done = search(folder, folder / "whole", *SMALL)
+    done = search(folder, folder / "whole", *SMALL, COUNT_PROGRAMS=folder / "programs")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -111,11 +111,11 @@ def test_killed_anywhere_and_run_again_gives_the_same_numbers(whole, tmp_path):
 
 
 def test_programs_of_one_unit_are_given_back_before_the_next(whole, tmp_path):
-    folder, one = whole
-    several = search(folder, tmp_path, *SMALL, "--seeds=1", "--units=tanh,gru,lstm")
-    assert several.returncode == 0, several.stderr
-    kept = [int(done.stderr.rpartition("programs: ")[2]) for done in (one, several)]
-    assert 0 < kept[1] < 1.2 * kept[0]
+    several, count = [*SMALL, "--seeds=1", "--units=tanh,gru,lstm"], tmp_path / "programs"
+    done = search(whole[0], tmp_path / "several", *several, COUNT_PROGRAMS=count)
+    assert done.returncode == 0, done.stderr
+    one = int((whole[0] / "programs").read_text())
+    assert 0 < int(count.read_text()) < 1.2 * one
 
 
 def test_another_space_is_refused_and_a_group_of_another_process_left_to_it(whole):
