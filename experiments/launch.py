@@ -226,8 +226,8 @@ def summary(done: Mapping[str, Record]) -> str:
 def forget_programs() -> None:
     """Gives back what was compiled for a task that is over.
 
-    Each program takes about ten memory mappings, of which Linux allows a process 65,530: after
-    some twenty groups of a search they were used up, and the compiler crashed.
+    Each program takes about ten memory mappings, of which Linux allows a process 65,530: a search
+    that kept all had used them up at its eighth unit and data set, and the compiler crashed.
     """
     jax.clear_caches()
 
