@@ -121,7 +121,7 @@ DATASETS: dict[str, dict[str, dict[str, Any]]] = {
     "speech": {
         # As Ubisoft A: 7,230 sequences of 500 samples.
         **{
-            name: {"dataset": name, "batch_size": 32, "max_epochs": 20, "patience": 4}
+            name: {"dataset": name, "batch_size": 8, "max_epochs": 40, "patience": 4}
             for name in ("fsdd", "asterisk_speech", "ljspeech", "timit")
         },
         # As Ubisoft B: 800 of 8,000.
@@ -145,8 +145,9 @@ FIRST_HALVING = {
     "musedata": 5,
     "piano_midi": 25,
     "bach_chorales": 20,
+    **dict.fromkeys(("fsdd", "asterisk_speech", "ljspeech", "timit"), 1),
 }
-"""Epochs before the first halving; 2 where it is not said. A few hundred updates."""
+"""Epochs before the first halving; 2 where it is not said. Some hundreds of updates."""
 
 SMALLER = ("batch_size", "max_epochs", "patience", "features", "windows", "evaluated")
 """Fields of the configuration that a search can be told to change for all of its data sets."""

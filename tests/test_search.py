@@ -212,7 +212,8 @@ def test_all_units_are_treated_alike(protocol, experiment):
 def test_draws_are_halved_until_one_is_left():
     assert space(budget=10).halvings("nottingham") == [6, 12, 24, 48]  # 10, 5, 3, 2, 1
     assert space(budget=1).halvings("jsb") == []
-    assert space(experiment="speech", budget=4).halvings("fsdd") == [2, 4]
+    assert space(experiment="speech", budget=4).halvings("fsdd") == [1, 2]
+    assert space(experiment="speech", budget=4).halvings("asterisk_speech-8000") == [2, 4]
 
 
 def trial(**changes) -> Trial:
