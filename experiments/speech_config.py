@@ -26,6 +26,6 @@ class Config(Single):
     floor: float = field(0.01, "Least deviation of a Gaussian; 1 is that of the training samples")
     horizon: int = field(48, "Longest period of a switch, in steps of 10 samples")
     learning_rate: float = field(0.002, "Of the weights")
-    batch_size: int = field(32, "Windows a step")
+    batch_size: int = field(8, "Windows a step")
     max_epochs: int = field(30, "The most epochs")
     patience: int = field(5, "Epochs without a better validation figure before it stops")
