@@ -2,6 +2,9 @@
 
     python -m experiments.evaluate --checkpoint=runs/music/jsb-gru-0 [--data_dir=FOLDER]
 
+With ``--show=FOLDER`` it also leaves there the pictures and sounds that a run makes of its best
+epoch: what a search found can be looked at and listened to, too.
+
 Exit code 0 if every figure agrees with ``result.json`` to a relative 1e-5, or nats to an absolute
 one (on the machine that wrote it they agree to the last bit), 1 if one does not, 2 for bad input.
 """
@@ -16,6 +19,7 @@ from data import cli
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a finished run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+_SHOW = flags.DEFINE_string("show", None, "Folder for pictures and sounds of it; made if missing.")
 
 TOLERANCE = 1e-5
 """Relative; other machines add in other orders."""
@@ -37,6 +41,11 @@ def main() -> None:
         verdict = "identical" if value == again[name] else "agrees" if same else "DIFFERS"
         print(f"{name:<20}recorded {value:.6f}  again {again[name]:.6f}  {verdict}")
         agree = agree and same
+    if _SHOW.value is not None:
+        folder = Path(_SHOW.value)
+        folder.mkdir(parents=True, exist_ok=True)
+        run.show(record, params, folder)
+        print(f"pictures and sounds: {folder}")
     if not agree:
         sys.exit(1)
 

@@ -178,7 +178,7 @@ def scores_of(prepared: Prepared, params: Any) -> dict[str, dict[str, float]]:
 
 
 class Again:
-    """A finished run of one recurrent layer, to be scored again or exported.
+    """A finished run of one recurrent layer, to be scored again, looked at or exported.
 
     Attributes:
         task: what was trained.
@@ -186,11 +186,13 @@ class Again:
         model: the model itself, for :attr:`task` hides it.
         inputs: of that batch, as the model takes them, ``[B, T, …]``.
         wants: how such inputs are made from the data, in words.
+        show: ``(record, params, folder)``: leaves pictures and sounds of it in a folder.
     """
 
     model: Any
     inputs: Any
     wants: str
+    show: Callable[[Record, Any, Path], None]
 
     def __init__(self, prepared: Prepared):
         self._prepared = prepared

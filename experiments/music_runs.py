@@ -13,7 +13,7 @@ from experiments.music_config import Config
 from experiments.music_task import carry_on, frames, look_inside, look_through, model_of, task_of
 from experiments.options import Asked
 from experiments.records import Record
-from surnn_jax import train
+from surnn_jax.typing import Params
 
 EXPERIMENT = "music"
 _PRIME, _MORE = 16, 64
@@ -75,34 +75,39 @@ def run(config: Config, workdir: Path, asked: Asked) -> Record | None:
     if done is None:
         return None
     fit, record = done
-    _show(config, fit, data.load(config.dataset, "test", asked.data_dir), workdir)
+    about = f"{config.unit}, {config.dataset}"
+    figures.learning_curves(fit.history, workdir / "curves.png", title=about)
+    _show(config, fit.params, asked.data_dir, workdir)
     return record
 
 
 class Again(launch.Again):
-    """A finished run, to be scored again or exported."""
+    """A finished run, to be scored again, looked at or exported."""
 
     wants = "piano rolls, 0 or 1"
 
     def __init__(self, config: Mapping[str, Any], data_dir: str | None):
-        config = Config(**config)
-        super().__init__(prepare(config, data_dir))
-        self.model, self.inputs = model_of(config), frames(self.first)[0]
+        self._config, self._data_dir = Config(**config), data_dir
+        super().__init__(prepare(self._config, data_dir))
+        self.model, self.inputs = model_of(self._config), frames(self.first)[0]
+
+    def show(self, record: Record, params: Params, folder: Path) -> None:
+        """Pictures and sound, as the run itself left them."""
+        _show(self._config, params, self._data_dir, folder)
 
 
-def _show(config: Config, fit: train.Fit, test: data.Split, workdir: Path) -> None:
+def _show(config: Config, params: Params, data_dir: str | None, workdir: Path) -> None:
     """Pictures and sound of the best epoch, on the test piece of median length."""
-    model = model_of(config)
+    model, test = model_of(config), data.load(config.dataset, "test", data_dir)
     which = np.argsort([len(x) for x in test["x"]], kind="stable")[len(test) // 2]
     piece, name = test["x"][which], test.ids[which]
     unit = config.unit
-    figures.learning_curves(fit.history, workdir / "curves.png", title=f"{unit}, {config.dataset}")
-    inside = look_inside(model, fit.params, piece)
+    inside = look_inside(model, params, piece)
     figures.piano_roll(piece, inside.probability, workdir / "roll.png", title=f"{name}, {unit}")
     if inside.table is not None:
         figures.raster(
             inside.table, workdir / "switches.png", title=f"{name}, {unit}", inputs=piece[:-1]
         )
-    more = carry_on(model, fit.params, piece[:_PRIME], _MORE, config.seed)
+    more = carry_on(model, params, piece[:_PRIME], _MORE, config.seed)
     sound.write_midi(more, workdir / "continuation.mid")
     sound.write_midi(piece, workdir / "original.mid")

@@ -110,10 +110,10 @@ def scores_of(task: train.Task, params: Any, prepared: Prepared) -> dict[str, di
 
 
 class Again:
-    """A finished run, to be scored again or exported; attributes as of :class:`.launch.Again`."""
+    """A finished run, to be scored again, looked at or exported: see :class:`.launch.Again`."""
 
     def __init__(self, config: Mapping[str, Any], data_dir: str | None):
-        config = Config(**config)
+        self._config = config = Config(**config)
         self._prepared = sequence_data.prepare(config, data_dir)
         self.task = task_of(config, self._prepared.problem)
         self.first = self._prepared.feeds["train"].batch(0)
@@ -126,6 +126,10 @@ class Again:
     def metrics(self, params: Any) -> dict[str, float]:
         """What the record holds."""
         return recorded(scores_of(self.task, params, self._prepared))
+
+    def show(self, record: records.Record, params: Any, folder: Path) -> None:
+        """Pictures and what they were drawn from, as the run itself left them."""
+        sequence_inside.look(self._config, self._prepared, params, folder)
 
 
 def recorded(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

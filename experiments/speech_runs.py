@@ -14,7 +14,7 @@ from experiments.records import Record
 from experiments.speech_config import Config
 from experiments.speech_data import NEXT, SEEN, Speech
 from experiments.speech_task import carry_on, frames, look_inside, model_of, task_of
-from surnn_jax import train
+from surnn_jax.typing import Params
 
 EXPERIMENT = "speech"
 _PRIME, _MORE = 1.0, 1.0
@@ -82,17 +82,19 @@ def run(config: Config, workdir: Path, asked: Asked) -> Record | None:
     if done is None:
         return None
     fit, record = done
-    _show(config, speech, fit, workdir)
+    about = f"{config.unit}, {config.dataset}"
+    figures.learning_curves(fit.history, workdir / "curves.png", title=about)
+    _show(config, speech, fit.params, _trained(prepared, record), workdir)
     return record
 
 
 class Again(launch.Again):
-    """A finished run, to be scored again or exported."""
+    """A finished run, to be scored again, looked at or exported."""
 
     def __init__(self, config: Mapping[str, Any], data_dir: str | None):
-        config = Config(**config)
+        self._config = config = Config(**config)
         refuse_bad(config)
-        speech = speech_data.read(config, data_dir)
+        self._speech = speech = speech_data.read(config, data_dir)
         super().__init__(_prepared(config, speech))
         level = speech.level
         self.model, self.inputs = model_of(config), frames(self.first["x"], level)[0]
@@ -101,21 +103,27 @@ class Again(launch.Again):
             f"over {level.deviation!r}"
         )
 
+    def show(self, record: Record, params: Params, folder: Path) -> None:
+        """Pictures and sound, as the run itself left them."""
+        _show(self._config, self._speech, params, _trained(self._prepared, record), folder)
 
-def _show(config: Config, speech: Speech, fit: train.Fit, workdir: Path) -> None:
+
+def _trained(prepared: launch.Prepared, record: Record) -> int:
+    """Steps up to the best epoch."""
+    return record.best_epoch * prepared.feeds["train"].steps_per_epoch
+
+
+def _show(config: Config, speech: Speech, params: Params, steps: int, workdir: Path) -> None:
     """Pictures and sound of the best epoch, on the test recording of median length."""
     model, level, rate = model_of(config), speech.level, speech.rate
-    about = f"{config.unit}, {config.dataset}"
-    figures.learning_curves(fit.history, workdir / "curves.png", title=about)
     lengths = speech.test["x"].lengths
     long = np.flatnonzero(lengths >= config.window)
     which = int(long[np.argsort(lengths[long], kind="stable")[len(long) // 2]])
     sound = speech.test["x"][which]
     # How much it was trained stands on every picture: little training sounds like noise.
-    steps = fit.history[fit.best_epoch - 1]["step"]
     title = f"{speech.test.ids[which]}, {config.unit} after {steps:,} training steps"
     window = sound[_loudest(sound, config.window)]
-    mean, deviation, nats, table = look_inside(model, level, fit.params, window)
+    mean, deviation, nats, table = look_inside(model, level, params, window)
     # Of long windows a stretch alone, or nothing could be made out.
     shown = min(_SHOWN, len(nats))
     part = _loudest(window[SEEN:].reshape(-1, NEXT), shown)
@@ -125,9 +133,7 @@ def _show(config: Config, speech: Speech, fit: train.Fit, workdir: Path) -> None
     if table is not None:
         figures.raster(table, workdir / "switches.png", title=title)
     prime = max(SEEN, min(len(sound) // 2, round(_PRIME * rate)) // NEXT * NEXT)
-    more = carry_on(
-        model, level, fit.params, sound[:prime], round(_MORE * rate / NEXT), config.seed
-    )
+    more = carry_on(model, level, params, sound[:prime], round(_MORE * rate / NEXT), config.seed)
     speech_figures.spectrograms(sound, more, prime, rate, workdir / "spectrogram.png", title)
     wavfile.write(workdir / "original.wav", rate, sound)
     wavfile.write(workdir / "continuation.wav", rate, more)

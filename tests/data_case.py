@@ -67,3 +67,11 @@ def run(*command: str | Path, **variables: str | Path) -> subprocess.CompletedPr
         check=False,
         timeout=600,  # seconds of work; but a busy machine can take minutes
     )
+
+
+def same_files(folder: Path, other: Path) -> set[str]:
+    """The names of all files in a folder, which are byte for byte those of another."""
+    names = {path.name for path in folder.iterdir()}
+    for name in names:
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    return names

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_case import run
+from data_case import run, same_files
 
 from data import locate
 from experiments import music, music_config, records
@@ -94,11 +94,15 @@ def test_learns(undisturbed):
     assert history[2]["valid/nll"] < 12
 
 
-def test_evaluate_finds_the_same_figures(undisturbed):
+def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(undisturbed, tmp_path):
     workdir, _ = undisturbed
-    done = run("-m", "experiments.evaluate", f"--checkpoint={workdir}")
+    shown = tmp_path / "shown"
+    flags = f"--checkpoint={workdir}", f"--show={shown}"
+    done = run("-m", "experiments.evaluate", *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("identical") == 3
+    names = {"roll.png", "switches.png", "continuation.mid", "original.mid"}
+    assert same_files(shown, workdir) == names
 
 
 def test_evaluate_finds_a_changed_record(undisturbed, tmp_path):

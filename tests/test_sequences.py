@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from data_case import run
+from data_case import run, same_files
 
 from data import locate
 from data.batches import Batches
@@ -70,11 +70,14 @@ def test_leaves_record_pictures_and_what_happened_inside(digits):
     assert "native" in done.stdout or "masked" in done.stdout or "rows" in done.stdout
 
 
-def test_evaluate_finds_the_same_figures_and_other_flags_are_refused(digits):
+def test_evaluate_finds_the_same_figures_and_other_flags_are_refused(digits, tmp_path):
     workdir, _ = digits
-    done = run("-m", "experiments.evaluate", f"--checkpoint={workdir}")
+    flags = f"--checkpoint={workdir}", f"--show={tmp_path}"
+    done = run("-m", "experiments.evaluate", *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("identical") == len(records.read(workdir / "result.json").metrics)
+    names = {"switches.png", "rates.png", "periods.png", "memory.png", "reach.png", "inside.json"}
+    assert same_files(tmp_path, workdir) == names
     done = experiment("pixels", workdir, *DIGITS, "--rate=0.4")
     assert done.returncode == 2
     assert "rate=0.3, not 0.4" in done.stderr

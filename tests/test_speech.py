@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data_case import run
+from data_case import run, same_files
 from original_case import riff, write
 from scipy.io import wavfile
 
@@ -331,12 +331,15 @@ def test_learns(finished):
     assert history[1]["valid/nll"] < history[0]["valid/nll"]
 
 
-def test_evaluate_finds_the_same_figures(finished, digits):
+def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(finished, digits, tmp_path):
     folder, cache = digits
-    flags = [f"--checkpoint={finished[0]}", f"--data_dir={folder}"]
+    shown = tmp_path / "shown"
+    flags = [f"--checkpoint={finished[0]}", f"--data_dir={folder}", f"--show={shown}"]
     done = run("-m", "experiments.evaluate", *flags, SURNN_CACHE=cache)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("identical") == 3
+    names = {"wave.png", "switches.png", "spectrogram.png", "original.wav", "continuation.wav"}
+    assert same_files(shown, finished[0]) == names
 
 
 @pytest.mark.parametrize(
