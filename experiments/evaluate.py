@@ -29,6 +29,9 @@ def main() -> None:
     """Prints a line a figure: recorded, again, and whether they agree."""
     if _CHECKPOINT.value is None:
         raise ValueError("--checkpoint is missing: name the workdir of a finished run")
+    shown = None if _SHOW.value is None else Path(_SHOW.value)
+    if shown is not None:  # Before all is scored, which can take minutes.
+        shown.mkdir(parents=True, exist_ok=True)
     from experiments import finished
 
     record, run, params = finished.opened(Path(_CHECKPOINT.value), _DATA_DIR.value)
@@ -41,11 +44,9 @@ def main() -> None:
         verdict = "identical" if value == again[name] else "agrees" if same else "DIFFERS"
         print(f"{name:<20}recorded {value:.6f}  again {again[name]:.6f}  {verdict}")
         agree = agree and same
-    if _SHOW.value is not None:
-        folder = Path(_SHOW.value)
-        folder.mkdir(parents=True, exist_ok=True)
-        run.show(record, params, folder)
-        print(f"pictures and sounds: {folder}")
+    if shown is not None:
+        run.show(record, params, shown)
+        print(f"pictures and sounds: {shown}")
     if not agree:
         sys.exit(1)
 

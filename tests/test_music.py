@@ -105,6 +105,16 @@ def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(undisturbed
     assert same_files(shown, workdir) == names
 
 
+def test_evaluate_refuses_to_draw_into_a_file_before_it_scores(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    (tmp_path / "shown").touch()
+    done = run("-m", "experiments.evaluate", f"--checkpoint={workdir}", f"--show={tmp_path}/shown")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "shown" in done.stderr
+    assert not done.stdout
+
+
 def test_evaluate_finds_a_changed_record(undisturbed, tmp_path):
     workdir, _ = undisturbed
     other = tmp_path / "other"
