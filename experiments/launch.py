@@ -111,7 +111,7 @@ def trained(
 def fit(
     experiment: str, config: Single, prepared: Prepared, workdir: Path, asked: Asked
 ) -> tuple[train.Fit, Record] | None:
-    """Trains one recurrent layer in `workdir`, or finishes it, and writes its record there.
+    """Trains one recurrent layer in `workdir`, or finishes it; leaves its record and curves there.
 
     None where another process writes it.
 
@@ -136,6 +136,8 @@ def fit(
         command=asked.command,
     )
     records.write(record, workdir)
+    about = f"{config.unit}, {config.dataset}"
+    figures.learning_curves(done.history, workdir / "curves.png", title=about)
     return done, record
 
 

@@ -75,8 +75,6 @@ def run(config: Config, workdir: Path, asked: Asked) -> Record | None:
     if done is None:
         return None
     fit, record = done
-    about = f"{config.unit}, {config.dataset}"
-    figures.learning_curves(fit.history, workdir / "curves.png", title=about)
     _show(config, fit.params, asked.data_dir, workdir)
     return record
 

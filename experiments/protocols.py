@@ -122,7 +122,7 @@ DATASETS: dict[str, dict[str, dict[str, Any]]] = {
         # As Ubisoft A: 7,230 sequences of 500 samples.
         **{
             name: {"dataset": name, "batch_size": 8, "max_epochs": 40, "patience": 4}
-            for name in ("fsdd", "asterisk_speech", "ljspeech", "timit")
+            for name in speech_config.DATASETS
         },
         # As Ubisoft B: 800 of 8,000.
         "asterisk_speech-8000": {
@@ -145,7 +145,7 @@ FIRST_HALVING = {
     "musedata": 5,
     "piano_midi": 25,
     "bach_chorales": 20,
-    **dict.fromkeys(("fsdd", "asterisk_speech", "ljspeech", "timit"), 1),
+    **dict.fromkeys(speech_config.DATASETS, 1),
 }
 """Epochs before the first halving; 2 where it is not said. Some hundreds of updates."""
 

@@ -4,6 +4,8 @@ import dataclasses
 
 from experiments.config import Single, field
 
+DATASETS = ("fsdd", "asterisk_speech", "ljspeech", "timit")
+
 FEATURES = {
     "tanh": 400,
     "gru": 227,
@@ -18,7 +20,7 @@ FEATURES = {
 class Config(Single):
     """All that decides the numbers of a run; every field is a flag."""
 
-    dataset: str = field("fsdd", "fsdd, asterisk_speech, ljspeech, timit")
+    dataset: str = field("fsdd", ", ".join(DATASETS))
     cell: str = field("gru", ", ".join(FEATURES))
     window: int = field(500, "Samples a sequence; a multiple of 10")
     windows: int = field(7230, "Training windows, a fixed draw; 0: all")

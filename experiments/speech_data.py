@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 import data
-from experiments.speech_config import Config
+from experiments.speech_config import DATASETS, Config
 
 SEEN, NEXT = 20, 10
-DATASETS = ("fsdd", "asterisk_speech", "ljspeech", "timit")
 
 _CHOICE = 0
 _BLOCK = 1 << 22

@@ -82,8 +82,6 @@ def run(config: Config, workdir: Path, asked: Asked) -> Record | None:
     if done is None:
         return None
     fit, record = done
-    about = f"{config.unit}, {config.dataset}"
-    figures.learning_curves(fit.history, workdir / "curves.png", title=about)
     _show(config, speech, fit.params, _trained(prepared, record), workdir)
     return record
 

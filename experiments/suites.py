@@ -260,7 +260,7 @@ CHUNG = Suite(
     published={
         **_TABLE_2,
         **_table_2(
-            **dict.fromkeys(("fsdd", "asterisk_speech", "ljspeech", "timit"), _UBISOFT_A),
+            **dict.fromkeys(speech_config.DATASETS, _UBISOFT_A),
             **{"asterisk_speech-8000": _UBISOFT_B},
         ),
     },
