@@ -44,6 +44,9 @@ def test_the_compiled_kernel_comes_first(monkeypatch):
     assert choose(switch).backend == choose(None).backend == "native"
     assert choose(switch, cell="tanh").backend == "native"
     assert choose(None, cell="tanh").backend == "masked"
+    assert choose(None, batch=1).backend == "masked"
+    assert choose(None, batch=1, features=64).backend == choose(None, batch=2).backend == "native"
+    assert choose(switch, batch=1).backend == "native"
     unit = selective("gru", switch)
     assert auto.choose(unit, **SIZES, platform="gpu").backend == "masked"
 

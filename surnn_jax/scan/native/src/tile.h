@@ -21,9 +21,8 @@ struct Partition {
     int64_t first(int part) const { return batch * part / parts; }
 };
 
-// The widths of tiles: those whose vectors are read without much shuffling, and single rows.
+// The widths of tiles: from as many rows as a vector has lanes down to single ones, by halves.
 template <class T> constexpr int kWidest = lanes<T>;
-template <class T> constexpr int narrower(int width) { return width >= lanes<T> ? width / 2 : 1; }
 
 // How many tiles go through time together: the rows of a step lie side by side in memory, those of
 // one example far apart.
@@ -175,7 +174,7 @@ template <int W> struct Width {
 };
 template <class T, int W = kWidest<T>, class F> void with_width(int width, F f) {
     if constexpr (W > 1) {
-        if (width < W) return with_width<T, narrower<T>(W)>(width, f);
+        if (width < W) return with_width<T, W / 2>(width, f);
     }
     f(Width<W>{});
 }
@@ -188,7 +187,7 @@ template <class T, class F> bool tiles(const Problem& p, int64_t first, int64_t 
         const int64_t many = (last - first) / width;
         if (many > 0 && !f.run(width, first, many)) return false;
         first += many * width;
-        width = narrower<T>(width);
+        width /= 2;
     }
     return true;
 }
