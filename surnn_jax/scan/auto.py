@@ -69,9 +69,10 @@ def choose(
         if costs["compact"] < 0.5:
             return Choice("compact", f"most steps are empty (not measured on {platform})", costs)
         return Choice("masked", f"few steps are empty (not measured on {platform})", costs)
-    # Measured forward and backward. tanh, H of 32 to 1024, B of 1 to 32, one core and two: the kernel
-    # had 0.46 to 1.03 of the speed of `masked`, and `compact` 0.53 to 1.02. GRU and LSTM, one
-    # sequence, H of 256 and 512, one core: the kernel had 0.75 to 0.93; forward alone 0.93 to 1.08.
+    # Measured forward and backward. tanh, H of 32 to 1024, B of 1 to 32, one core and two: the
+    # kernel had 0.46 to 1.03 of the speed of `masked`, and `compact` 0.53 to 1.02. GRU and LSTM,
+    # one sequence, H of 256 and 512, one core: the kernel had 0.75 to 0.93; forward alone 0.93 to
+    # 1.08.
     if unit.switch is None and (unit.cell.name == "tanh" or (batch == 1 and features >= 256)):
         return Choice("masked", "nothing to skip, and XLA's own loop is as fast or faster", costs)
     if _native(unit, dtype):
