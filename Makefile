@@ -39,14 +39,14 @@ test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
 
 test-pure: install
-	SURNN_NATIVE=0 $(BIN)/python -m pytest -n $(WORKERS) tests/test_auto.py tests/test_scan*.py \
-	  tests/test_chunked.py tests/test_native.py tests/test_layers.py
+	SURNN_NATIVE=0 $(BIN)/python -m pytest -n $(WORKERS) tests/scan \
+	  tests/layers/test_layers.py
 
 test-slow: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
 test-faults: install
-	$(BIN)/python -m pytest tests/test_faults.py tests/test_peers.py
+	$(BIN)/python -m pytest tests/train/test_faults.py tests/train/test_distributed.py
 
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build

@@ -9,6 +9,6 @@
 
 Each writes one JSON object a line, and a table for the reader on stderr. Those of data_feed have
 fields of their own and want a file of their own. `python -m
-benchmarks.plot` draws such lines, `python -m benchmarks.floors` holds them against what this
+benchmarks.plot` draws such lines, `python -m benchmarks.targets` holds them against what this
 project asks of itself.
 """

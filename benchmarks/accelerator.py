@@ -83,14 +83,14 @@ def _torch_device(platform: str) -> str:
 def busy(posed: Any) -> int:
     """Steps at which some neuron of some example opens."""
     from benchmarks import baselines
-    from surnn_jax.scan import plan
+    from surnn_jax.scan import indexing
 
     steps, _, features = posed.target.shape
     if posed.unit.switch is None:
         return steps
     a = baselines.logits(posed.unit, posed.params["switch"], posed.x, features)
-    wanted = plan.opened(posed.unit.switch.gate, a)
-    return int(plan.steps_with(wanted, None, None, steps).sum())
+    wanted = indexing.opened(posed.unit.switch.gate, a)
+    return int(indexing.steps_with(wanted, None, None, steps).sum())
 
 
 def ceilings(dtype: str, rounds: int = 5) -> tuple[float, float]:

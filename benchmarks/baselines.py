@@ -11,7 +11,7 @@ from jax import lax
 from jax.experimental import rnn
 
 from surnn_jax.scan import Unit
-from surnn_jax.switches import Seen, for_neurons
+from surnn_jax.switches import SwitchInputs, for_neurons
 
 Params = dict[str, Any]
 
@@ -22,7 +22,7 @@ def logits(unit: Unit, switch: Params, x: jax.Array, features: int) -> jax.Array
     if unit.switch.looks_back:
         previous = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
     t = jnp.arange(x.shape[0], dtype=jnp.int32)
-    return for_neurons(unit.switch.logits(switch, Seen(x, previous, t)), features)
+    return for_neurons(unit.switch.logits(switch, SwitchInputs(x, previous, t)), features)
 
 
 def masked_scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:

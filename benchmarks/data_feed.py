@@ -26,7 +26,7 @@ from absl import flags
 
 from benchmarks.case import Case
 from data import cli
-from data.locate import ROOT
+from data.paths import ROOT
 
 FEEDS = ("listops", "images", "stream", "resident")
 WIKITEXT_103 = 103_227_021
@@ -52,7 +52,7 @@ def written(folder: Path, feed: str, examples: int, seed: int):
     """The training split of random data of the shape of a feed, memory-mapped."""
     import numpy as np
 
-    from data import columns
+    from data import storage
     from data.source import SPLITS, Column, Reading
 
     random = np.random.default_rng(seed)
@@ -74,8 +74,8 @@ def written(folder: Path, feed: str, examples: int, seed: int):
             yield str(number), {"x": x, **label}
 
     splits = dict.fromkeys(SPLITS, ()) | {"train": made()}
-    columns.write(feed, kinds, Reading(feed, splits, {}, None), folder)
-    return columns.read(folder, "train")
+    storage.write(feed, kinds, Reading(feed, splits, {}, None), folder)
+    return storage.read(folder, "train")
 
 
 def batches(feed: str, split, batch: int, seed: int) -> tuple[Callable[[int], dict], int]:
@@ -173,10 +173,10 @@ def epoch_of(folder: str, batch: str) -> None:
     import jax
     import numpy as np
 
-    from data import columns
+    from data import storage
     from data.prefetch import prefetch
 
-    make, epoch = batches("stream", columns.read(Path(folder), "train"), int(batch), 0)
+    make, epoch = batches("stream", storage.read(Path(folder), "train"), int(batch), 0)
     start, total = time.perf_counter(), 0
     for one in prefetch(lambda step: jax.device_put(make(step)), range(epoch)):
         total += int(np.asarray(one["x"]).sum(dtype=np.int64))

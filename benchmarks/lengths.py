@@ -101,7 +101,7 @@ def measure(case: Case, posed: dict[str, Any], progress: options.Progress) -> li
     """The records of a case: a race, then the memory of each."""
     import jax
 
-    from benchmarks import problem, residuals
+    from benchmarks import problem, saved_memory
     from benchmarks.timing import Entrant
 
     bases = tuple(name for name in posed if name.startswith("GRU"))[:1]
@@ -112,7 +112,7 @@ def measure(case: Case, posed: dict[str, Any], progress: options.Progress) -> li
     lines = options.race("lengths", lambda _: entrants)(case, progress)
     for line in lines:
         forward, own = posed[line["backend"]]
-        found = residuals.measure(forward, own, "outputs")
+        found = saved_memory.measure(forward, own, "outputs")
         line |= {"kept_bytes": found.kept, "temporary_bytes": found.temporary}
         line["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(own.params))
     return lines

@@ -29,7 +29,7 @@ READS = ("outputs", "last")
 
 def measure(case: Case, progress: options.Progress) -> list[dict]:
     """The records of a case."""
-    from benchmarks import baselines, problem, residuals
+    from benchmarks import baselines, problem, saved_memory
     from benchmarks.records import sizes
 
     chunks = [None, *(options.numbers("chunks", int) if flags.FLAGS["chunks"].value else ())]
@@ -40,14 +40,14 @@ def measure(case: Case, progress: options.Progress) -> list[dict]:
         posed = problem.pose(case, switch)
         for reads in READS:
             plain = problem.theirs(baselines.masked_scan, posed.unit)
-            base = residuals.measure(plain, posed, reads)
+            base = saved_memory.measure(plain, posed, reads)
             found = {(BASE, None): base}
             progress.tick()
             for backend, chunk in variants:
                 if problem.serves(backend, posed.unit):
                     forward = problem.ours(posed.unit, backend, chunk)
-                    now = residuals.measure(forward, posed, reads)
-                    residuals.agree(f"{switch}/{backend}", now, base)
+                    now = saved_memory.measure(forward, posed, reads)
+                    saved_memory.agree(f"{switch}/{backend}", now, base)
                     found[backend, chunk] = now
                 progress.tick()
             for (backend, chunk), now in found.items():

@@ -72,7 +72,7 @@ def _panels(
     against: str,
 ) -> Any:
     # One style for all figures of the project.
-    from experiments import figures
+    from experiments.analysis import style as figures
 
     names = _names(timed)
     colours = _colours(names)
@@ -114,7 +114,7 @@ def _panels(
 
 def _lengths(timed: list[Record], path: str | os.PathLike) -> Any:
     """Time and memory of a training step against the length of the sequence."""
-    from experiments import figures
+    from experiments.analysis import style as figures
 
     sizes = {
         tuple((name, record[name]) for name in ("batch", "inputs", "features")) for record in timed
@@ -145,7 +145,7 @@ def _lengths(timed: list[Record], path: str | os.PathLike) -> Any:
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
-    from experiments import figures
+    from experiments.analysis import style as figures
 
     return {name: figures.COLOURS[n % len(figures.COLOURS)] for n, name in enumerate(names)}
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks import baselines
 from benchmarks.case import Case, groups
 from surnn_jax import scan, selective, switches
-from surnn_jax.scan import Unit, native, plan, rows
+from surnn_jax.scan import Unit, indexing, native, rows
 
 Params = dict[str, Any]
 Forward = Callable[[Params, jax.Array], jax.Array]
@@ -50,7 +50,7 @@ def unit(case: Case, switch: str) -> Unit:
         # A switch cannot be asked for 1; its biases are raised afterwards.
         "rate": 0.5 if case.asked == 1 else case.asked,
         "frozen": switch == "frozen",
-        "gate": switches.window(_WINDOW, share=_SHARE if switch == "share" else 1.0),
+        "gate": switches.triangular(_WINDOW, share=_SHARE if switch == "share" else 1.0),
     }
     if case.schedule == "event":
         return selective(case.cell, switches.event(case.steps, read="counts", **options))
@@ -71,9 +71,9 @@ def pose(case: Case, switch: str = "frozen") -> Problem:
     table = jax.jit(lambda switch: baselines.logits(made, switch, x, case.features))
     params["switch"] = (_open if case.asked == 1 else _apart)(params["switch"], table)
     a, gate = table(params["switch"]), made.switch.gate
-    rate = computed = float(plan.opened(gate, a).mean())
+    rate = computed = float(indexing.opened(gate, a).mean())
     if not made.switch.frozen:
-        near = float(plan.needed(gate, a, learned=True).mean()) - rate
+        near = float(indexing.needed(gate, a, learned=True).mean()) - rate
         computed += near * gate.teachers(case.batch) / case.batch
     facts = {"schedule": case.schedule, "switch": switch, "rate": rate, "computed": computed}
     # The rate has done its work; without it, all rates share what is compiled.

@@ -19,7 +19,7 @@ _ALWAYS = (
 
 def machine(memory_kept: bool) -> Record:
     """What the numbers depend on besides the case."""
-    from experiments import records
+    from experiments.runner import records
     from surnn_jax.scan.native import library
 
     return {

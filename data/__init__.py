@@ -10,9 +10,9 @@ import shlex
 import shutil
 from pathlib import Path
 
-from data import columns, locate, prepared
-from data.columns import Ragged, Split
+from data import cache, paths, storage
 from data.source import SPLITS, Folder, Reading, Source
+from data.storage import Ragged, Split
 
 __all__ = ["NAMES", "SPLITS", "Ragged", "Split", "ensure", "load", "source_of"]
 
@@ -41,11 +41,11 @@ def load(name: str, split: str, data_dir: Folder = None) -> Split:
         name: one of ``NAMES``.
         split: one of ``SPLITS``.
         data_dir: the folder of the originals, or of an export; else the usual places are searched
-            (see ``locate.folders``).
+            (see ``paths.folders``).
 
     Raises:
         ValueError: unknown name or split; an original that is damaged or not the published one;
-            prepared data that were changed (``prepared.DamagedData``).
+            prepared data that were changed (``cache.DamagedData``).
         OSError: a folder or file is missing or cannot be read or written.
     """
     source = source_of(name)
@@ -83,38 +83,38 @@ def source_of(name: str) -> Source:
 def load_from(source: Source, split: str, data_dir: Folder) -> Split:
     """``load`` for a source that need not be in ``NAMES``."""
     exported = _exported(source, data_dir)
-    folder = exported or prepared.folder(source.name, _original(source, data_dir)[0])
+    folder = exported or cache.folder(source.name, _original(source, data_dir)[0])
     if folder.exists():
-        prepared.verify(folder, _mend(source, data_dir, exported))
+        cache.verify(folder, _mend(source, data_dir, exported))
     else:
         prepare_from(source, data_dir)
-    return columns.read(folder, split)
+    return storage.read(folder, split)
 
 
 def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
     """``ensure`` for a source that need not be in ``NAMES``."""
     if exported := _exported(source, data_dir):
-        prepared.verify(exported, _mend(source, data_dir, exported))
+        cache.verify(exported, _mend(source, data_dir, exported))
         return exported, False
     digest, copy = _original(source, data_dir)
-    folder = prepared.folder(source.name, digest)
+    folder = cache.folder(source.name, digest)
     # Finished blocks of generated data; they outlive a preparation that is killed.
     unfinished = folder.parent / f"unfinished-{folder.name}"
 
     def fill(empty: Path) -> None:
         try:
             reading = _reading(source, data_dir, copy, unfinished)
-            columns.write(source.name, source.columns, reading, empty)
+            storage.write(source.name, source.columns, reading, empty)
         except OSError as error:
             if not _of_writing(error, folder.parent):
                 raise  # It says already what is wrong.
             raise OSError(
                 f"{source.name}: cannot write prepared data: {error}; make room, or name another "
-                f"folder by {locate.CACHE_VARIABLE}=FOLDER"
+                f"folder by {paths.CACHE_VARIABLE}=FOLDER"
             ) from error
         shutil.rmtree(unfinished, ignore_errors=True)
 
-    return folder, prepared.write(folder, fill)
+    return folder, cache.write(folder, fill)
 
 
 def _of_writing(error: OSError, folder: Path) -> bool:
@@ -125,7 +125,7 @@ def _of_writing(error: OSError, folder: Path) -> bool:
 
 
 def _exported(source: Source, data_dir: Folder) -> Path | None:
-    return locate.possible([f"{prepared.EXPORTS}/{source.name}"], data_dir)
+    return paths.find([f"{cache.EXPORTS}/{source.name}"], data_dir)
 
 
 def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
@@ -134,23 +134,23 @@ def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
     The copy is taken before anything is generated, and where there is no original.
     """
     # Looks into data_dir for a set that needs no file, too: a mistyped one must not go unseen.
-    copy = locate.possible([f"surnn_{source.name}"], data_dir)
+    copy = paths.find([f"surnn_{source.name}"], data_dir)
     if not (source.generated and copy):
         try:
             return source.digest(data_dir), None
         except FileNotFoundError:
             if copy is None:
                 raise
-    return locate.stamp(copy), copy
+    return paths.stamp(copy), copy
 
 
 def _reading(source: Source, data_dir: Folder, copy: Path | None, unfinished: Path) -> Reading:
     if copy is None:
         return source.read(data_dir, unfinished)
     # TFDS is slow to import, and --help must not wait for it.
-    from data import builders
+    from data import tfds
 
-    return builders.read(copy)
+    return tfds.read(copy)
 
 
 def _mend(source: Source, data_dir: Folder, exported: Path | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data.columns import Ragged
+from data.storage import Ragged
 
 Batch = dict[str, np.ndarray]
 """Every column by its name, in its own dtype: ``[B, T, ...]``, zero after a row's end, where it is

@@ -31,13 +31,13 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
         values = argv[1:]
         if len(values) != len(arguments):
             wanted = " ".join(arguments) or "no argument (flags start with --)"
-            _refuse(f"expected {wanted}, got {' '.join(values) or 'none'}")
+            _reject(f"expected {wanted}, got {' '.join(values) or 'none'}")
         try:
             main(*values)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             if flags.FLAGS.verbosity >= 1:
                 raise
-            _refuse(str(error))
+            _reject(str(error))
 
     app.run(checked, flags_parser=_parse)
 
@@ -46,12 +46,12 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        _refuse(f"{error} (--help lists the flags)")
+        _reject(f"{error} (--help lists the flags)")
     except SystemExit:
         # absl leaves with 1 after it has printed --help, which is no failure.
         raise SystemExit(0) from None
 
 
-def _refuse(message: str) -> NoReturn:
+def _reject(message: str) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr)
     raise SystemExit(BAD_INPUT)

@@ -8,7 +8,7 @@ from absl import flags
 
 import data
 from data import cli
-from data.columns import Ragged, count
+from data.storage import Ragged, count
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the originals; else the usual places")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 import data
-from data import cli, prepared
+from data import cache, cli
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the originals; else the usual places")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write into", required=True)
@@ -23,36 +23,36 @@ def main(name: str) -> None:
     output = Path(_OUTPUT.value)
     if _TFDS.value:
         target = output / f"surnn_{name}"
-        _refuse_existing(target)
+        _check_absent(target)
         splits = {split: data.load(name, split, _DATA_DIR.value) for split in data.SPLITS}
-        from data import builders
+        from data import tfds
 
-        builders.write(data.source_of(name), splits, output)
+        tfds.write(data.source_of(name), splits, output)
     else:
-        target = output / prepared.EXPORTS / name
-        _refuse_whole(target)
+        target = output / cache.EXPORTS / name
+        _check_whole(target)
         folder, _ = data.ensure(name, _DATA_DIR.value)
-        prepared.write(target, lambda empty: _copy(folder, empty))
+        cache.write(target, lambda empty: _copy(folder, empty))
     print(f"{name}: exported: {target}")
 
 
-def _refuse_existing(target: Path) -> None:
+def _check_absent(target: Path) -> None:
     if target.exists():
         raise FileExistsError(f"{target} is there already; delete it or name another --output")
 
 
-def _refuse_whole(target: Path) -> None:
+def _check_whole(target: Path) -> None:
     """Refuses all that is there but for an export of ours that is damaged."""
-    if (target / prepared.MANIFEST).exists():
+    if (target / cache.MANIFEST).exists():
         try:
-            prepared.verify(target, "")
-        except prepared.DamagedData:
+            cache.verify(target, "")
+        except cache.DamagedData:
             return
-    _refuse_existing(target)
+    _check_absent(target)
 
 
 def _copy(folder: Path, empty: Path) -> None:
-    leave = shutil.ignore_patterns(prepared.MANIFEST)
+    leave = shutil.ignore_patterns(cache.MANIFEST)
     shutil.copytree(folder, empty, dirs_exist_ok=True, ignore=leave)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 import data
-from data import cli, download, locate
+from data import cli, download, paths
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of the originals; else SURNN_DATA, ../shared/data, TFDS's folder"
@@ -47,12 +47,12 @@ def main(name: str) -> None:
 def _prepared(name: str) -> str:
     source = data.source_of(name)
     if _DOWNLOAD.value:
-        locate.folders(_DATA_DIR.value)  # A mistyped folder is not to be made.
+        paths.folders(_DATA_DIR.value)  # A mistyped folder is not to be made.
         try:
             source.digest(_DATA_DIR.value)
         except FileNotFoundError:
             # Into the folder that was named: no other one is searched then.
-            download.fetch(source, Path(_DATA_DIR.value or locate.downloads_folder()))
+            download.fetch(source, Path(_DATA_DIR.value or paths.downloads_folder()))
     folder, written = data.ensure(name, _DATA_DIR.value)
     return f"{name}: {'prepared' if written else 'already prepared and whole'}: {folder}"
 

@@ -32,9 +32,9 @@ def main() -> None:
     shown = None if _SHOW.value is None else Path(_SHOW.value)
     if shown is not None:  # Before all is scored, which can take minutes.
         shown.mkdir(parents=True, exist_ok=True)
-    from experiments import finished
+    from experiments.tasks import registry
 
-    record, run, params = finished.opened(Path(_CHECKPOINT.value), _DATA_DIR.value)
+    record, run, params = registry.restore(Path(_CHECKPOINT.value), _DATA_DIR.value)
     again = run.metrics(params)
     agree = True
     for name, value in record.metrics.items():

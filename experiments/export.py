@@ -24,10 +24,10 @@ def main(workdir: str) -> None:
     if output.exists():
         raise FileExistsError(f"{output} is there already; delete it or name another --output")
 
-    from experiments import finished
+    from experiments.tasks import registry
     from surnn_jax.layers import export
 
-    _, run, params = finished.opened(Path(workdir), _DATA_DIR.value)
+    _, run, params = registry.restore(Path(workdir), _DATA_DIR.value)
     platforms = _PLATFORMS.value or export.PLATFORMS
     given = (run.model, {"params": params}, run.inputs)
     programs = {"sequence": export.sequence(*given, platforms=platforms)}

@@ -10,9 +10,10 @@ left to right unless told otherwise. Table 2 of the suRNN paper. Presets: ``--li
 from absl import flags
 
 from data import cli
-from experiments import listing, options
-from experiments.presets import presets, units
-from experiments.sequence_config import Config
+from experiments.report import listing
+from experiments.runner import flags as options
+from experiments.tasks.sequence.config import Config
+from experiments.tasks.sequence.presets import presets, units
 
 _DENSE = {"learning_rate": 0.001}
 _OTHER = {"learning_rate": 0.001}
@@ -72,11 +73,11 @@ def main() -> None:
     if flags.FLAGS.list:
         print(listing.show("experiments.lra", "surnn", PRESETS))
         return
-    runs = options.chosen(Config, PRESETS)
+    runs = options.parse_flags(Config, PRESETS)
     # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments import sequence_runs
+    from experiments.tasks.sequence import experiment
 
-    sequence_runs.go("lra", runs, options.asked("experiments.lra", Config))
+    experiment.run_all("lra", runs, options.parse_options("experiments.lra", Config))
 
 
 if __name__ == "__main__":

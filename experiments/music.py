@@ -14,8 +14,9 @@ import dataclasses
 from absl import flags
 
 from data import cli
-from experiments import listing, options
-from experiments.music_config import Config
+from experiments.report import listing
+from experiments.runner import flags as options
+from experiments.tasks.music.config import Config
 
 
 def _units(base: Config) -> dict[str, Config]:
@@ -76,11 +77,11 @@ def main() -> None:
     if flags.FLAGS.list:
         print(listing.show("experiments.music", "music", PRESETS))
         return
-    runs = options.chosen(Config, PRESETS)
+    runs = options.parse_flags(Config, PRESETS)
     # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments import music_runs
+    from experiments.tasks.music import experiment
 
-    music_runs.go(runs, options.asked("experiments.music", Config))
+    experiment.run_all(runs, options.parse_options("experiments.music", Config))
 
 
 if __name__ == "__main__":

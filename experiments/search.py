@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from data import cli
-from experiments import protocols
+from experiments.tuning import protocols
 
 _EXPERIMENT = flags.DEFINE_string("experiment", "music", ", ".join(protocols.CONFIGS))
 _PROTOCOL = flags.DEFINE_string("protocol", "chung", ", ".join(protocols.PROTOCOLS))
@@ -41,7 +41,7 @@ def main() -> None:
     """Runs the search that the flags ask for, and ends in its table."""
     values = flags.FLAGS.flag_values_dict()
     changes = {n: values[n] for n in protocols.SMALLER if values[n] is not None}
-    space = protocols.Space(
+    space = protocols.SearchSpace(
         _EXPERIMENT.value, _PROTOCOL.value, _BUDGET.value, _SEARCH_SEED.value, changes
     )
     if _LIST.value:
@@ -58,12 +58,12 @@ def main() -> None:
     configs = {group: space.config(group) for group in groups}
     workdir = Path(_WORKDIR.value or f"runs/search/{space.experiment}-{space.protocol}")
     # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments import search_runs
+    from experiments.tuning import run as search_runs
 
-    search_runs.go(space, configs, workdir, _DATA_DIR.value, _command())
+    search_runs.run_search(space, configs, workdir, _DATA_DIR.value, _command())
 
 
-def listing(space: protocols.Space) -> str:
+def listing(space: protocols.SearchSpace) -> str:
     """What can be searched, and the draws of a protocol."""
     fixed = protocols.PROTOCOLS[space.protocol].fixed
     lines = [f"units: {', '.join(protocols.UNITS)}", f"{'data set':<24}settings, all units alike"]

@@ -18,8 +18,9 @@ import dataclasses
 from absl import flags
 
 from data import cli
-from experiments import listing, options
-from experiments.speech_config import Config
+from experiments.report import listing
+from experiments.runner import flags as options
+from experiments.tasks.speech.config import Config
 
 
 def _units(base: Config) -> dict[str, Config]:
@@ -65,11 +66,11 @@ def main() -> None:
         print(listing.show("experiments.speech", "chung", PRESETS))
         print("published: of Ubisoft A, other data in other units; compare the order alone")
         return
-    runs = options.chosen(Config, PRESETS)
+    runs = options.parse_flags(Config, PRESETS)
     # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments import speech_runs
+    from experiments.tasks.speech import experiment
 
-    speech_runs.go(runs, options.asked("experiments.speech", Config))
+    experiment.run_all(runs, options.parse_options("experiments.speech", Config))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import dataclasses
 from absl import flags
 
 from data import cli
-from experiments import listing, options
-from experiments.presets import presets, units
-from experiments.sequence_config import Config
+from experiments.report import listing
+from experiments.runner import flags as options
+from experiments.tasks.sequence.config import Config
+from experiments.tasks.sequence.presets import presets, units
 
 # One layer that reads the input as it is: what the switch sees is what happens.
 _BARE = {"bare": True, "batch_size": 64, "learning_rate": 0.01}
@@ -73,11 +74,11 @@ def main() -> None:
     if flags.FLAGS.list:
         print(listing.show("experiments.synthetic", "surnn", PRESETS))
         return
-    runs = options.chosen(Config, PRESETS)
+    runs = options.parse_flags(Config, PRESETS)
     # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments import sequence_runs
+    from experiments.tasks.sequence import experiment
 
-    sequence_runs.go("synthetic", runs, options.asked("experiments.synthetic", Config))
+    experiment.run_all("synthetic", runs, options.parse_options("experiments.synthetic", Config))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from typing import Any
 from absl import flags
 
 from data import cli
-from experiments import records
-from experiments.protocols import FOUND, SEARCH, split_off
-from experiments.records import Record, headline
-from experiments.suites import SUITES, Suite
+from experiments.report.suites import SUITES, PaperTable
+from experiments.runner import records
+from experiments.runner.records import Record, headline
+from experiments.tuning.protocols import FOUND, SEARCH, split_off
 
 RESULTS = Path(__file__).parent / "results"
 """The committed records, one folder a suite."""
@@ -37,9 +37,9 @@ def main() -> None:
     if name not in SUITES:
         raise ValueError(f"--suite should be one of: {', '.join(SUITES)}; got {name}")
     # It imports this module, which is the program here.
-    from experiments import search_tables
+    from experiments.report import searches
 
-    show = search_tables.markdown if name == "chung" else markdown
+    show = searches.markdown if name == "chung" else markdown
     print(show(SUITES[name], collect(name, results)))
 
 
@@ -60,7 +60,7 @@ def collect(suite: str, results: str | Path | None = None) -> list[Record]:
     return list(found.values())
 
 
-def markdown(suite: Suite, results: Iterable[Record]) -> str:
+def markdown(suite: PaperTable, results: Iterable[Record]) -> str:
     """The tables as Markdown: one for each data set, then the notes and the commands."""
     results = list(results)
     commands: list[str] = []
@@ -152,7 +152,7 @@ def _configuration(record: Record) -> str:
 
 
 def _table(
-    suite: Suite, dataset: str, whole: bool, ours: Sequence[Record], commands: list[str]
+    suite: PaperTable, dataset: str, whole: bool, ours: Sequence[Record], commands: list[str]
 ) -> str:
     """One data set's table; adds the commands of its runs to `commands`.
 
@@ -177,7 +177,7 @@ def _table(
     return "\n\n".join(filter(None, (text, left)))
 
 
-def published(suite: Suite, dataset: str, cell: str, switch: str) -> str:
+def published(suite: PaperTable, dataset: str, cell: str, switch: str) -> str:
     """The published figure and how far to trust it, or ``none``."""
     key = (dataset, cell, switch)
     if key not in suite.published:

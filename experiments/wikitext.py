@@ -16,9 +16,10 @@ import dataclasses
 from absl import flags
 
 from data import cli
-from experiments import listing, options
-from experiments.presets import presets, units
-from experiments.sequence_config import Config
+from experiments.report import listing
+from experiments.runner import flags as options
+from experiments.tasks.sequence.config import Config
+from experiments.tasks.sequence.presets import presets, units
 
 _CPU = Config(
     "wikitext2",
@@ -91,11 +92,11 @@ def main() -> None:
     if flags.FLAGS.list:
         print(listing.show("experiments.wikitext", "surnn", PRESETS))
         return
-    runs = options.chosen(Config, PRESETS)
+    runs = options.parse_flags(Config, PRESETS)
     # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments import sequence_runs
+    from experiments.tasks.sequence import experiment
 
-    sequence_runs.go("wikitext", runs, options.asked("experiments.wikitext", Config))
+    experiment.run_all("wikitext", runs, options.parse_options("experiments.wikitext", Config))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ neuron updates (:mod:`surnn_jax.switches`), a *scan* runs a sequence (:mod:`surn
 *layer* is the Flax face (:mod:`surnn_jax.layers`).
 """
 
-from surnn_jax.scan import Run, SelectiveCarry, Unit, run, selective, step
+from surnn_jax.scan import ScanOutput, SelectiveCarry, Unit, run, selective, step
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "SelectiveCarry", "Unit", "__version__", "run", "selective", "step"]
+__all__ = ["ScanOutput", "SelectiveCarry", "Unit", "__version__", "run", "selective", "step"]

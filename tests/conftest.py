@@ -7,7 +7,7 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is XLA's compiling, and what is compiled runs for milliseconds.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Workers and the programs that tests start compile much the same: they share what one has done.
 # The first process makes the folder, the others find its name in their environment.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -57,9 +57,9 @@ def compiled_back_ends():
 @pytest.fixture
 def small_chunks(monkeypatch):
     """`pallas` takes three steps of two examples a chunk: several, and a last that is not full."""
-    from surnn_jax.scan import pallas
+    from surnn_jax.scan.pallas import call
 
-    monkeypatch.setattr(pallas, "_ROWS", 6)
+    monkeypatch.setattr(call, "_ROWS", 6)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from data.locate import ROOT
+from data.paths import ROOT
 from surnn_jax import run, selective
 from surnn_jax.cells import Cell
 from surnn_jax.switches import Switch

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.locate import ROOT
+from data.paths import ROOT
 from data.sets.music import COLUMNS, roll, show
 from data.source import SPLITS, Count, Example, Folder, Reading, Source
 

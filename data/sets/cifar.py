@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data import files, locate
+from data import files
+from data import paths as locate
 from data.sets.pixels import (
     CLASSES,
     Labelled,
@@ -71,7 +72,7 @@ def cifar_source(
 
     def find(data_dir: Folder) -> tuple[Path, list[Path]]:
         """The folder or archive of batches; or a folder and in it the files of arrays."""
-        if colour or not (first := locate.possible(arrays, data_dir)):
+        if colour or not (first := locate.find(arrays, data_dir)):
             places = [prefix + stem for prefix in ("", "cifar10/") for stem in stems]
             named = places if colour else [arrays[0], *places]
             return locate.original(name, named, data_dir), []

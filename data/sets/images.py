@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from data import files, locate
+from data import files
+from data import paths as locate
 from data.sets import cifar
 from data.sets.pixels import CLASSES, beside, checked, columns, examples, in_splits, show
 from data.source import SPLITS, Count, Download, Folder, Reading, Source

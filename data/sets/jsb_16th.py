@@ -7,7 +7,7 @@ on quarter notes, and are not to be compared with these.
 import json
 from pathlib import Path
 
-from data import files, locate
+from data import files, paths
 from data.sets.music import COLUMNS, rolls_of, show
 from data.source import SPLITS, Count, Download, Folder, Reading, Source
 
@@ -26,10 +26,10 @@ def chorales_source(counts: dict[str, Count]) -> Source:
     def find(data_dir: Folder) -> Path:
         folders = ("", "jsb_chorales_midi/")
         places = [folder + file for folder in folders for file in files.either(FILE)]
-        return locate.original("jsb_16th", places, data_dir)
+        return paths.original("jsb_16th", places, data_dir)
 
     def digest(data_dir: Folder) -> str:
-        return locate.stamp(find(data_dir))
+        return paths.stamp(find(data_dir))
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from data import blocks, files, locate
+from data import files, generation, paths
 from data.source import SPLITS, Column, Count, Example, Folder, Reading, Source
 
 VOCABULARY = ("<pad>", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")
@@ -138,7 +138,7 @@ def written(levels: list[np.ndarray], bits: np.random.PCG64) -> list[np.ndarray]
     return np.split(tokens, ends[:-1])
 
 
-def block(number: int, seed: int, trees: int) -> blocks.Block:
+def block(number: int, seed: int, trees: int) -> generation.Block:
     """Trees of the recipe: their ids end to end, the length of each, the class of each."""
     bits = np.random.PCG64([seed, number])
     found: list[np.ndarray] = []
@@ -172,7 +172,7 @@ def listops_source(
     def digest(data_dir: Folder) -> str:
         if path := _original(data_dir):
             parts = [path / name for name in _FILES.values()] if path.is_dir() else [path]
-            return locate.stamp(*parts, version=_VERSION)
+            return paths.stamp(*parts, version=_VERSION)
         return hashlib.sha256(json.dumps([_VERSION, recipe, sizes]).encode()).hexdigest()
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
@@ -206,7 +206,9 @@ def _made(recipe: dict[str, int], count: int, unfinished: Path) -> Iterator[Exam
     """The distinct trees of so many blocks."""
     seen = set()
     function = f"{__name__}:block"
-    for trees in blocks.made(function, recipe, count, unfinished, "listops: making", "block"):
+    for trees in generation.generate(
+        function, recipe, count, unfinished, "listops: making", "block"
+    ):
         ends = np.cumsum(trees["lengths"])
         for tokens, label in zip(
             np.split(trees["tokens"], ends[:-1]), trees["classes"], strict=True
@@ -218,7 +220,7 @@ def _made(recipe: dict[str, int], count: int, unfinished: Path) -> Iterator[Exam
 
 
 def _original(data_dir: Folder) -> Path | None:
-    path = locate.possible(_PLACES, data_dir)
+    path = paths.find(_PLACES, data_dir)
     return path.parent if path and path.name == _FILES["train"] else path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import locate
+from data import paths
 from data.source import SPLITS, Column, Count, Download, Folder, Reading, Source
 
 KEYS = 88
@@ -174,10 +174,10 @@ def rolls_source(
 
     def find(data_dir: Folder) -> Path:
         places = [place for file in files for place in (file, f"poly_music/{file}")]
-        return locate.original(name, places, data_dir)
+        return paths.original(name, places, data_dir)
 
     def digest(data_dir: Folder) -> str:
-        return locate.stamp(find(data_dir))
+        return paths.stamp(find(data_dir))
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished

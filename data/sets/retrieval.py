@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data import files, locate
+from data import files
+from data import paths as locate
 from data.sets import wikitext
 from data.sets.reviews import TOKENS, byte_tokens, text_of
 from data.source import SPLITS, Column, Count, Example, Folder, Reading, Source

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from data import files, locate
+from data import files, paths
 from data.source import SPLITS, Column, Count, Download, Example, Folder, Reading, Source
 
 LONGEST = 4096
@@ -64,7 +64,7 @@ def reviews_source(each: int, held: int, counts: dict[str, Count] | None) -> Sou
         path = _find(data_dir)
         # Not all of the folder: it may hold 50,000 reviews without a label, too.
         parts = [path / part / label for part in ("train", "test") for label in _LABELS]
-        return locate.stamp(*(parts if path.is_dir() else [path]))
+        return paths.stamp(*(parts if path.is_dir() else [path]))
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished
@@ -108,7 +108,7 @@ def _find(data_dir: Folder) -> Path:
         for stem in stems
         for place in files.archived(f"{folder}{stem}")
     ]
-    path = locate.original("imdb_bytes", [*places, "train/pos"], data_dir)
+    path = paths.original("imdb_bytes", [*places, "train/pos"], data_dir)
     # That was the folder of the reviews itself.
     return path.parent.parent if path.name == "pos" else path
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data import files, locate
+from data import files, paths
 from data.sets import audio
 from data.source import Column, Count, Download, Example, Folder, Reading, Source
 
@@ -182,7 +182,7 @@ _TIMIT_PLACES = [
 
 
 def _find_timit(data_dir: Folder) -> Path:
-    path = locate.original("timit", _TIMIT_PLACES, data_dir)
+    path = paths.original("timit", _TIMIT_PLACES, data_dir)
     return path.parent.parent if path.name.lower() == "dr1" else path
 
 
@@ -229,7 +229,7 @@ def _whole_speakers(
 def _find_fsdd(data_dir: Folder) -> Path:
     stems = ("fsdd_recordings", "free-spoken-digit-dataset/recordings", "free-spoken-digit-dataset")
     places = _places(*stems, "recordings", *(f"fsdd/{stem}" for stem in (*stems, "recordings")))
-    return locate.original("fsdd", places, data_dir)
+    return paths.original("fsdd", places, data_dir)
 
 
 def _read_fsdd(path: Path) -> Reading:
@@ -247,7 +247,7 @@ def _read_fsdd(path: Path) -> Reading:
 def _find_asterisk(data_dir: Folder) -> Path:
     stems = ("asterisk_core_sounds_en_wav", "asterisk-core-sounds-en-wav-1.6.1", "en_US_f_Allison")
     places = _places(*stems, *(f"asterisk_speech/{stem}" for stem in stems))
-    return locate.original("asterisk_speech", places, data_dir)
+    return paths.original("asterisk_speech", places, data_dir)
 
 
 def _read_asterisk(path: Path) -> Reading:
@@ -278,7 +278,7 @@ def _find_ljspeech(data_dir: Folder) -> Path:
     places += _places("LJSpeech-sample", "ljspeech_sample/LJSpeech-sample")
     places += _places("ljspeech_sample/ljspeech_sample")
     places += [f"ljspeech_sample{ending}" for ending in files.ARCHIVES]
-    return locate.original("ljspeech", places, data_dir)
+    return paths.original("ljspeech", places, data_dir)
 
 
 def _read_ljspeech(path: Path) -> Reading:
@@ -308,7 +308,7 @@ def _source(
         licence=licence,
         origin=origin,
         columns={"x": Column("int16", (None,), "the waveform"), **labels},
-        digest=lambda data_dir: locate.stamp(find(data_dir)),
+        digest=lambda data_dir: paths.stamp(find(data_dir)),
         read=lambda data_dir, unfinished: read(find(data_dir)),
         show=show,
         downloads=downloads,

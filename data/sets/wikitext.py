@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data import files, locate
+from data import files
+from data import paths as locate
 from data.source import SPLITS, Column, Count, Download, Example, Folder, Reading, Source
 
 EOS = "<eos>"

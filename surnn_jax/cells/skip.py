@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from surnn_jax.cells.cell import Cell
 from surnn_jax.cells.gru import GRU, GRUCarry
-from surnn_jax.cells.straight import mix, rounded
+from surnn_jax.cells.straight_through import mix, rounded
 from surnn_jax.typing import Array
 
 

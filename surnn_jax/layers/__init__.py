@@ -1,20 +1,25 @@
 """The Flax face: linen cells, layers and models. NNX users wrap them in `nnx.bridge.ToNNX`."""
 
-from surnn_jax.layers.adaptive import AdaptiveSoftmax
+from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.attention import Attention
 from surnn_jax.layers.backbone import Backbone
 from surnn_jax.layers.block import Block, GatedFeedForward
-from surnn_jax.layers.cells import UnitCell
-from surnn_jax.layers.heads import Heads
+from surnn_jax.layers.gaussian_mixture import GaussianMixture
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
 from surnn_jax.layers.mixers import Options
-from surnn_jax.layers.mixture import GaussianMixture
-from surnn_jax.layers.models import FramePredictor, WaveformPredictor
+from surnn_jax.layers.multi_head import MultiHeadRecurrent
+from surnn_jax.layers.predictors import FramePredictor, WaveformPredictor
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.layers.s4d import S4D
-from surnn_jax.layers.sequence import Classifier, LanguageModel, Matcher, Tagger
+from surnn_jax.layers.sequence_models import (
+    Classifier,
+    LanguageModel,
+    PairClassifier,
+    SequenceTagger,
+)
+from surnn_jax.layers.unit_cell import UnitCell
 
 __all__ = [
     "LRU",
@@ -27,14 +32,14 @@ __all__ = [
     "FramePredictor",
     "GatedFeedForward",
     "GaussianMixture",
-    "Heads",
     "LanguageModel",
     "Mamba",
     "Mamba2",
-    "Matcher",
+    "MultiHeadRecurrent",
     "Options",
+    "PairClassifier",
     "Recurrent",
-    "Tagger",
+    "SequenceTagger",
     "UnitCell",
     "WaveformPredictor",
 ]

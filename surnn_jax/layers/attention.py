@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.contract import (
-    blank,
+from surnn_jax.layers.mixer_base import (
     check_carry,
     check_inputs,
     latest,
     lengths_within,
+    mask_padding,
     state_dtype,
 )
 from surnn_jax.typing import Array
@@ -98,7 +98,7 @@ class Attention(nn.Module):
         if initial_carry is not None:
             check_carry("attention", initial_carry, self.initial_carry(x.shape[:1]))
         lengths = lengths_within(x, seq_lengths)
-        x = blank(x.astype(compute), lengths)
+        x = mask_padding(x.astype(compute), lengths)
 
         steps, width = x.shape[1], self.features // self.heads
         project = nn.DenseGeneral(
@@ -139,7 +139,7 @@ class Attention(nn.Module):
             param_dtype=self.param_dtype,
             name="out",
         )
-        return carry, blank(out(seen), lengths)
+        return carry, mask_padding(out(seen), lengths)
 
     def _within_window(self, query, keys, values, count):
         """Blocks of queries, each with the keys that one of it can see: T·(W + block) scores."""

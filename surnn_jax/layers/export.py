@@ -28,16 +28,21 @@ from jax import export
 
 from surnn_jax import cells
 from surnn_jax.layers import mixers
-from surnn_jax.layers.models import FramePredictor, WaveformPredictor
+from surnn_jax.layers.predictors import FramePredictor, WaveformPredictor
 from surnn_jax.layers.recurrent import Recurrent
-from surnn_jax.layers.sequence import Classifier, LanguageModel, Matcher, Tagger
+from surnn_jax.layers.sequence_models import (
+    Classifier,
+    LanguageModel,
+    PairClassifier,
+    SequenceTagger,
+)
 from surnn_jax.typing import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What an export runs on unless told otherwise. Each can be lowered for from any other."""
 
 _KNOWN = {"cpu", "cuda", "rocm", "tpu"}
-_STACKS = (Classifier, LanguageModel, Matcher, Tagger)
+_STACKS = (Classifier, LanguageModel, PairClassifier, SequenceTagger)
 
 
 def sequence(
@@ -70,12 +75,12 @@ def sequence(
         ValueError: a model that has no export for sequences.
     """
     loops = _loops(model)
-    if loops and (model.backbone.bidirectional or isinstance(model, Matcher)):
+    if loops and (model.backbone.bidirectional or isinstance(model, PairClassifier)):
         raise ValueError(
             f"no export: {loops} needs the length of a sequence beforehand unless it goes step by "
             "step, which a bidirectional model or a Matcher cannot"
         )
-    symbols = "b, t, u" if isinstance(model, Matcher) else "b, t"
+    symbols = "b, t, u" if isinstance(model, PairClassifier) else "b, t"
     batch, *times = export.symbolic_shape(symbols, constraints=_limits(model, symbols))
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
     x, *x2 = (jax.ShapeDtypeStruct((batch, time, *x.shape[2:]), x.dtype) for time in times)
@@ -169,7 +174,7 @@ def _loops(model) -> str:
 
 def _frame(model, x) -> jax.ShapeDtypeStruct:
     """A frame of a stream, ``[b, …]``; refuses models that cannot stream."""
-    if isinstance(model, Matcher):
+    if isinstance(model, PairClassifier):
         raise ValueError("a Matcher compares whole sequences; it has no step")
     if isinstance(model, _STACKS) and model.backbone.bidirectional:
         raise ValueError("a bidirectional model reads whole sequences; it has no step")

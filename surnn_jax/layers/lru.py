@@ -7,13 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.contract import (
-    GatedOutput,
-    begin,
-    blank,
-    complex_dtype,
-)
-from surnn_jax.scan.linear import linear_scan
+from surnn_jax.layers.linear_scan import linear_scan
+from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
 from surnn_jax.typing import Array
 
 
@@ -83,11 +78,11 @@ class LRU(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = begin("LRU", self, x, initial_carry, seq_lengths)
+        start, lengths, wide, compute = init_memory("LRU", self, x, initial_carry, seq_lengths)
         inputs = x.shape[-1]
         if inputs != self.features:
             raise ValueError(f"LRU: inputs must be {self.features} wide, as outputs, got {inputs}")
-        x = blank(x.astype(wide), lengths)
+        x = mask_padding(x.astype(wide), lengths)
 
         size, dtype = (self.state,), self.param_dtype
         nu_log = self.param("nu_log", self._draw_nu, size, dtype).astype(wide)
@@ -116,7 +111,7 @@ class LRU(nn.Module):
         parts = jnp.concatenate([h.real, -h.imag], axis=-1)
         y = jnp.swapaxes(product(parts, jnp.concatenate(c)), 0, 1) + skip[None, None] * x
         y = GatedOutput(self.features, compute, dtype, name="out")(y)
-        return LRUCarry(_last(h, start.h, lengths)), blank(y.astype(compute), lengths)
+        return LRUCarry(_last(h, start.h, lengths)), mask_padding(y.astype(compute), lengths)
 
     def step(self, carry: LRUCarry, x: Array) -> tuple[LRUCarry, Array]:
         """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives."""

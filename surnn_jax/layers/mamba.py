@@ -7,12 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.contract import (
-    begin,
-    blank,
-    latest,
-    state_dtype,
-)
+from surnn_jax.layers.mixer_base import init_memory, latest, mask_padding, state_dtype
 from surnn_jax.typing import Array
 
 _SLOWEST, _FASTEST = 0.001, 0.1  # of dt at the beginning, as published
@@ -87,8 +82,8 @@ class Mamba(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = begin("Mamba", self, x, initial_carry, seq_lengths)
-        x = blank(x.astype(compute), lengths)
+        start, lengths, wide, compute = init_memory("Mamba", self, x, initial_carry, seq_lengths)
+        x = mask_padding(x.astype(compute), lengths)
 
         inner, ranks = self.expand * self.features, -(-self.features // 16)
 
@@ -111,13 +106,13 @@ class Mamba(nn.Module):
         )(rank)
         bias = self.param("dt_bias", draw_dt_bias, (inner,), self.param_dtype).astype(wide)
         # A step of no duration holds the state exactly: so does padding.
-        dt = blank(nn.softplus(dt.astype(wide) + bias[None, None]), lengths)
+        dt = mask_padding(nn.softplus(dt.astype(wide) + bias[None, None]), lengths)
         a_log = self.param("a_log", _draw_a_log, (self.state, inner), self.param_dtype)
         a = -jnp.exp(a_log.astype(wide))
         h, y = _selective_scan(a, u, dt, b.astype(wide), c.astype(wide), start.h, self.chunk)
         skip = self.param("d", nn.initializers.ones, (inner,), self.param_dtype).astype(wide)
         y = (y + skip[None, None] * u) * nn.silu(z)
-        return MambaCarry(tail, h), blank(dense(self.features, "out")(y), lengths)
+        return MambaCarry(tail, h), mask_padding(dense(self.features, "out")(y), lengths)
 
     def step(self, carry: MambaCarry, x: Array) -> tuple[MambaCarry, Array]:
         """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""

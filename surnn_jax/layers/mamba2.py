@@ -7,14 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.contract import (
-    begin,
-    blank,
-    latest,
-    state_dtype,
-)
+from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mamba import CausalConv, draw_dt_bias
-from surnn_jax.scan.linear import linear_scan
+from surnn_jax.layers.mixer_base import init_memory, latest, mask_padding, state_dtype
 from surnn_jax.typing import Array
 
 _WIDEST_HEAD = 64
@@ -97,8 +92,8 @@ class Mamba2(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = begin("Mamba-2", self, x, initial_carry, seq_lengths)
-        x = blank(x.astype(compute), lengths)
+        start, lengths, wide, compute = init_memory("Mamba-2", self, x, initial_carry, seq_lengths)
+        x = mask_padding(x.astype(compute), lengths)
         inner, heads, width = self._sizes()
 
         def dense(size, name):
@@ -121,7 +116,7 @@ class Mamba2(nn.Module):
 
         # A step of no duration holds the state exactly: so does padding.
         dt = nn.softplus(dt + vector("dt_bias", draw_dt_bias, heads)[None, None])
-        dt = blank(dt, lengths)
+        dt = mask_padding(dt, lengths)
         a = -jnp.exp(vector("a_log", _draw_a_log, heads))
         h, y = _chunked_scan(u, dt, a, b, c, start.h, self.chunk, compute)
         y = y + vector("d", nn.initializers.ones, heads)[None, None, :, None] * u
@@ -133,7 +128,7 @@ class Mamba2(nn.Module):
             force_float32_reductions=False,  # they are in `wide`, float32 at least
             name="norm",
         )
-        return Mamba2Carry(tail, h), blank(dense(self.features, "out")(norm(y)), lengths)
+        return Mamba2Carry(tail, h), mask_padding(dense(self.features, "out")(norm(y)), lengths)
 
     def step(self, carry: Mamba2Carry, x: Array) -> tuple[Mamba2Carry, Array]:
         """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""

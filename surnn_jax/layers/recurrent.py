@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax import cells, scan
-from surnn_jax.layers.cells import unit_params
+from surnn_jax.layers.unit_cell import unit_params
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry
 
@@ -72,7 +72,7 @@ class Recurrent(nn.Module):
         time_major: bool | None = None,
         reverse: bool | None = None,
         keep_order: bool | None = None,
-    ) -> Array | tuple[Carry, Array] | scan.Run:
+    ) -> Array | tuple[Carry, Array] | scan.ScanOutput:
         """Runs the unit; arguments given here win over those of the constructor.
 
         Args:
@@ -106,7 +106,7 @@ class Recurrent(nn.Module):
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
 
-        time_major = chosen(time_major, self.time_major)
+        time_major = check_backend(time_major, self.time_major)
         for what, rows in (("mask", mask), ("resets", resets)):
             if rows is not None and (rows.shape != inputs.shape[:-1] or rows.dtype != jnp.bool_):
                 raise ValueError(
@@ -129,8 +129,8 @@ class Recurrent(nn.Module):
             lengths=seq_lengths,
             mask=mask,
             resets=resets,
-            reverse=chosen(reverse, self.reverse),
-            keep_order=chosen(keep_order, self.keep_order),
+            reverse=check_backend(reverse, self.reverse),
+            keep_order=check_backend(keep_order, self.keep_order),
             carry=initial_carry,
             fresh=self._fresh(unit),
             backend=self.backend,
@@ -140,9 +140,9 @@ class Recurrent(nn.Module):
         )
         if not time_major:
             result = _batch_major(result)
-        if chosen(return_run, self.return_run and return_carry is None):
+        if check_backend(return_run, self.return_run and return_carry is None):
             return result
-        if chosen(return_carry, self.return_carry):
+        if check_backend(return_carry, self.return_carry):
             return result.carry, result.outputs
         return result.outputs
 
@@ -197,12 +197,12 @@ class Recurrent(nn.Module):
         return scan.selective(self.cell, self.switch), params
 
 
-def chosen(now: bool | None, otherwise: bool) -> bool:
+def check_backend(now: bool | None, otherwise: bool) -> bool:
     """An argument of the call, or what the constructor said where it is not given."""
     return otherwise if now is None else now
 
 
-def _batch_major(result: scan.Run) -> scan.Run:
+def _batch_major(result: scan.ScanOutput) -> scan.ScanOutput:
     def turn(leaf):
         return jnp.moveaxis(leaf, 0, -2)
 

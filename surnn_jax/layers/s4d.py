@@ -7,12 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.contract import (
-    GatedOutput,
-    begin,
-    blank,
-    complex_dtype,
-)
+from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
 from surnn_jax.typing import Array
 
 _SLOWEST, _FASTEST = 0.001, 0.1  # of dt, as published
@@ -79,11 +74,11 @@ class S4D(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = begin("S4D", self, x, initial_carry, seq_lengths)
+        start, lengths, wide, compute = init_memory("S4D", self, x, initial_carry, seq_lengths)
         steps, inputs = x.shape[1:]
         if inputs != self.features:
             raise ValueError(f"S4D: inputs must be {self.features} wide, as outputs, got {inputs}")
-        x = blank(x.astype(wide), lengths)
+        x = mask_padding(x.astype(wide), lengths)
 
         modes = (self.features, self.state // 2)
         draws = {
@@ -119,7 +114,7 @@ class S4D(nn.Module):
             h = _state(u, rate, hold, powers, start.h, lengths)
         y = jnp.swapaxes(y, 1, 2) + p["d"][None, None] * x
         y = GatedOutput(self.features, compute, self.param_dtype, name="out")(y)
-        return S4DCarry(h), blank(y.astype(compute), lengths)
+        return S4DCarry(h), mask_padding(y.astype(compute), lengths)
 
     def step(self, carry: S4DCarry, x: Array) -> tuple[S4DCarry, Array]:
         """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
-from surnn_jax.switches import Gate
+from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -21,7 +21,7 @@ def select(rows: Array, yes: Carry, no: Carry) -> Carry:
     return jax.tree.map(lambda a, b: jnp.where(rows[:, None], a, b), yes, no)
 
 
-def opening(gate: Gate | None, a: Array | None, keep: Array | None, like: Array):
+def opening(gate: Surrogate | None, a: Array | None, keep: Array | None, like: Array):
     """The switch ``[B, H]`` of one step; None where every neuron updates."""
     g = None
     if a is not None:
@@ -32,7 +32,7 @@ def opening(gate: Gate | None, a: Array | None, keep: Array | None, like: Array)
     return g
 
 
-def mix(gate: Gate | None, g: Array | None, candidate: Carry, old: Carry) -> Carry:
+def mix(gate: Surrogate | None, g: Array | None, candidate: Carry, old: Carry) -> Carry:
     """The new carry: candidate where the switch is open, old where it is closed."""
     if g is None:
         return candidate
@@ -46,7 +46,7 @@ def mix(gate: Gate | None, g: Array | None, candidate: Carry, old: Carry) -> Car
     )
 
 
-def _taught(gate: Gate, dg: Array) -> Array:
+def _taught(gate: Surrogate, dg: Array) -> Array:
     """What is owed to the switches ``[..., B, H]``, where few rows teach: theirs, scaled."""
     lesson = gate.lesson(dg.shape[-2], dg.dtype)
     if lesson is None:
@@ -64,7 +64,7 @@ def _map_once(function: Callable[[Array], Array], tree: Any) -> Any:
 
 def forward(
     cell: Cell,
-    gate: Gate | None,
+    gate: Surrogate | None,
     dtype: Any,
     params: Params,
     fresh: Carry,
@@ -79,7 +79,7 @@ def forward(
     return mix(gate, opening(gate, a, keep, carry.h), candidate, carry)
 
 
-class Owed(NamedTuple):
+class StepCotangents(NamedTuple):
     """What one step owes to its arguments.
 
     Attributes:
@@ -95,7 +95,7 @@ class Owed(NamedTuple):
     u: dict[str, Array]
 
 
-def pull_rule(
+def rule_vjp(
     cell: Cell,
     vectors: dict[str, Array],
     total: Carry,
@@ -103,7 +103,7 @@ def pull_rule(
     z: dict[str, Array],
     u: dict[str, Array],
     g: Array | None,
-) -> tuple[Carry, Owed]:
+) -> tuple[Carry, StepCotangents]:
     """The pointwise part of a step backward: all but what flows through products.
 
     Args:
@@ -120,17 +120,17 @@ def pull_rule(
     """
     candidate, pull = jax.vjp(cell.rule, vectors, old, z, u)
     if g is None:
-        return candidate, Owed(*pull(total))
+        return candidate, StepCotangents(*pull(total))
     toward = jax.tree.map(lambda d: g * d, total)
     # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
     dvec, dold, dz, du = _map_once(lambda d: jnp.where(g == 0, 0, d), pull(toward))
     past = jax.tree.map(lambda d, p: (1 - g) * d + p, total, dold)
-    return candidate, Owed(dvec, past, dz, du)
+    return candidate, StepCotangents(dvec, past, dz, du)
 
 
-def puller(
-    cell: Cell, gate: Gate | None, dtype: Any, params: Params, vectors: dict[str, Array]
-) -> Callable[..., tuple[Carry, Owed]]:
+def make_backward_step(
+    cell: Cell, gate: Surrogate | None, dtype: Any, params: Params, vectors: dict[str, Array]
+) -> Callable[..., tuple[Carry, StepCotangents]]:
     """Makes the step backward.
 
     Returns:
@@ -147,7 +147,7 @@ def puller(
         return sum(product(tree[k], turned[k], dtype, out) for k in gates)
 
     def step(total, old, z, u, inner, g):
-        candidate, owed = pull_rule(cell, vectors, total, old, z, {**u, **inner}, g)
+        candidate, owed = rule_vjp(cell, vectors, total, old, z, {**u, **inner}, g)
         dvec, past, dz, du = owed
         if inner:
             dv = back(cell.inner_recurrent, du)
@@ -158,13 +158,13 @@ def puller(
             du = {**du, **{k: du[k] + more[3][k] for k in cell.recurrent}}
         if cell.recurrent:
             past = past._replace(h=past.h + back(cell.recurrent, du))
-        return candidate, Owed(dvec, past, dz, du)
+        return candidate, StepCotangents(dvec, past, dz, du)
 
     return step
 
 
 def kernels(
-    cell: Cell, dtype: Any, out: Any, x: Array, h: Array, inner: Array | None, owed: Owed
+    cell: Cell, dtype: Any, out: Any, x: Array, h: Array, inner: Array | None, owed: StepCotangents
 ) -> Params:
     """Gradients of all kernels: ``Σ operand ⊗ cotangent``, one product for any number of steps."""
 
@@ -187,7 +187,7 @@ def inputs(cell: Cell, dtype: Any, out: Any, params: Params, dz: dict[str, Array
 
 
 def logits(
-    gate: Gate, a: Array, keep: Array | None, total: Carry, candidate: Carry, old: Carry
+    gate: Surrogate, a: Array, keep: Array | None, total: Carry, candidate: Carry, old: Carry
 ) -> Array:
     """What is owed to logits ``[..., H]`` or ``[..., B, H]``, from carries ``[..., B, H]``.
 
@@ -209,7 +209,7 @@ def values(primals: Any) -> Any:
     return jax.tree.map(lambda p: p.value, primals, is_leaf=lambda p: hasattr(p, "perturbed"))
 
 
-def remember(scan: Callable[..., Carry]) -> Callable[..., tuple[Carry, Any]]:
+def save_residuals(scan: Callable[..., Carry]) -> Callable[..., tuple[Carry, Any]]:
     """The forward rule of a back end that is told what nobody differentiates.
 
     It keeps the arguments, the carries, and whether a gradient is owed to the logits: a fact of

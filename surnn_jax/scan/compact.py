@@ -19,25 +19,25 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from surnn_jax.cells import Cell
-from surnn_jax.scan import adjoint, plan
+from surnn_jax.scan import adjoint, indexing
 from surnn_jax.scan.adjoint import opening, select
-from surnn_jax.switches import Gate
+from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 _ROWS = 128  # rows (steps · examples) of a block: enough for products to run at full speed
 
 
-def at(t: Array, tree: Any) -> Any:
+def index_step(t: Array, tree: Any) -> Any:
     """One step of every array ``[T, ...]``."""
     return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False), tree)
 
 
-def put(tree: Any, t: Array, now: Any) -> Any:
+def update_step(tree: Any, t: Array, now: Any) -> Any:
     """Every array ``[T, ...]`` with one step replaced."""
     return jax.tree.map(lambda a, v: lax.dynamic_update_index_in_dim(a, v, t, 0), tree, now)
 
 
-def materialise(cotangents: Any, like: Any) -> Any:
+def instantiate_zeros(cotangents: Any, like: Any) -> Any:
     """Cotangents as arrays, zeros written out."""
 
     def array(c, of):
@@ -49,7 +49,7 @@ def materialise(cotangents: Any, like: Any) -> Any:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def scan(
     cell: Cell,
-    gate: Gate | None,
+    gate: Surrogate | None,
     dtype: Any,
     params: Params,
     x: Array,
@@ -62,20 +62,20 @@ def scan(
     """All carries; arguments and result as in :func:`.reference.scan`."""
     if not x.shape[0]:
         return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), start)
-    wanted = None if a is None else plan.opened(gate, a.astype(start.h.dtype))
-    busy = plan.steps_with(wanted, keep, resets, x.shape[0])
-    todo = plan.listed(busy)
+    wanted = None if a is None else indexing.opened(gate, a.astype(start.h.dtype))
+    busy = indexing.steps_with(wanted, keep, resets, x.shape[0])
+    todo = indexing.listed(busy)
 
     def step(j, state):
         carry, carries = state
-        now = at(todo.index[j], (x, a, keep, resets))
+        now = index_step(todo.index[j], (x, a, keep, resets))
         carry = adjoint.forward(cell, gate, dtype, params, fresh, carry, now)
-        return carry, put(carries, j + 1, carry)
+        return carry, update_step(carries, j + 1, carry)
 
     carries = jax.tree.map(lambda s: lax.empty((x.shape[0] + 1, *s.shape), s.dtype), start)
-    carries = put(carries, 0, start)
+    carries = update_step(carries, 0, start)
     carries = lax.fori_loop(0, todo.count, step, (start, carries))[1]
-    return jax.tree.map(lambda c: c[plan.latest(busy)], carries)
+    return jax.tree.map(lambda c: c[indexing.latest(busy)], carries)
 
 
 def _backward(cell, gate, dtype, saved, cotangents):
@@ -85,18 +85,20 @@ def _backward(cell, gate, dtype, saved, cotangents):
         nothing = jax.tree.map(jnp.zeros_like, (params, x, a, start, fresh))
         return *nothing, None, None
     out = cell.carry_dtype(params)
-    cotangents = materialise(cotangents, carries)
+    cotangents = instantiate_zeros(cotangents, carries)
     vectors = cell.spread(params, start.h.shape)
-    pull = adjoint.puller(cell, gate, dtype, params, vectors)
-    wanted = None if a is None else plan.needed(gate, a.astype(start.h.dtype), learned is not None)
-    todo = plan.listed(plan.steps_with(wanted, keep, resets, x.shape[0]))
+    pull = adjoint.make_backward_step(cell, gate, dtype, params, vectors)
+    wanted = (
+        None if a is None else indexing.needed(gate, a.astype(start.h.dtype), learned is not None)
+    )
+    todo = indexing.listed(indexing.steps_with(wanted, keep, resets, x.shape[0]))
     block = max(1, min(steps, _ROWS // max(size, 1)))
 
     def through(ahead, first, last):
         """What flows back into the state at the end of step `first`."""
 
         def add(i, total):
-            return jax.tree.map(jnp.add, total, at(last - 1 - i, cotangents))
+            return jax.tree.map(jnp.add, total, index_step(last - 1 - i, cotangents))
 
         return lax.fori_loop(0, last - first, add, ahead)
 
@@ -124,14 +126,14 @@ def _backward(cell, gate, dtype, saved, cotangents):
             t = now[i]
             total = through(ahead, t, index[first + i + 1])
             reset_t = None if reset is None else reset[i]
-            a_t, keep_t = at(t, (a, keep))
+            a_t, keep_t = index_step(t, (a, keep))
             g = opening(gate, a_t, keep_t, start.h)
-            args = (total, *at(i, (old, z, u, inner)), g)
+            args = (total, *index_step(i, (old, z, u, inner)), g)
             if learned is None:
                 owed = pull(*args)[1]
             else:
-                nothing = jax.tree.map(jnp.zeros_like, (vectors, *at(0, (dz, du))))
-                closed = adjoint.Owed(nothing[0], total, *nothing[1:])
+                nothing = jax.tree.map(jnp.zeros_like, (vectors, *index_step(0, (dz, du))))
+                closed = adjoint.StepCotangents(nothing[0], total, *nothing[1:])
                 owed = lax.cond(
                     (g != 0).any(), lambda *args: pull(*args)[1], lambda *_: closed, *args
                 )
@@ -142,15 +144,22 @@ def _backward(cell, gate, dtype, saved, cotangents):
                 past = select(reset_t, nothing, past)
             dvectors = jax.tree.map(jnp.add, dvectors, owed.vectors)
             if totals is not None:
-                totals = put(totals, i, total)
-            return past, dvectors, dfresh, put(dz, i, owed.z), put(du, i, owed.u), totals
+                totals = update_step(totals, i, total)
+            return (
+                past,
+                dvectors,
+                dfresh,
+                update_step(dz, i, owed.z),
+                update_step(du, i, owed.u),
+                totals,
+            )
 
         zeros = jax.tree.map(jnp.zeros_like, (z, {**u, **inner}, old if learned == () else None))
         state = (ahead, dvectors, dfresh, *zeros)
         turns = jnp.minimum(block, todo.count - first)
         ahead, dvectors, dfresh, dz, du, totals = lax.fori_loop(0, turns, one, state)
 
-        owed = adjoint.Owed({}, ahead, dz, du)
+        owed = adjoint.StepCotangents({}, ahead, dz, du)
         more = adjoint.kernels(cell, dtype, out, x_b, old.h, v, owed)
         dweights = jax.tree.map(jnp.add, dweights, more)
         toward = adjoint.inputs(cell, dtype, out, params, dz)
@@ -178,4 +187,4 @@ def _backward(cell, gate, dtype, saved, cotangents):
     return dparams, dx, da, dstart, dfresh, None, None
 
 
-scan.defvjp(adjoint.remember(scan), _backward, symbolic_zeros=True)
+scan.defvjp(adjoint.save_residuals(scan), _backward, symbolic_zeros=True)

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from surnn_jax.cells import Cell
 from surnn_jax.scan import adjoint
 from surnn_jax.scan.adjoint import opening, select
-from surnn_jax.switches import Gate
+from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def scan(
     cell: Cell,
-    gate: Gate | None,
+    gate: Surrogate | None,
     dtype: Any,
     params: Params,
     x: Array,
@@ -57,7 +57,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
     v, inner = None, {}
     if not cell.pointwise:
         v, inner = cell.recur_inner(params, old, z, u, dtype)
-    pull = adjoint.puller(cell, gate, dtype, params, cell.spread(params, start.h.shape))
+    pull = adjoint.make_backward_step(cell, gate, dtype, params, cell.spread(params, start.h.shape))
 
     def step(state, now):
         ahead, dvectors, dfresh = state
@@ -80,7 +80,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
     (dstart, dvectors, dfresh), (dz, du, da) = jax.lax.scan(
         step, zeros, (cotangents, old, z, u, inner, a, keep, resets), reverse=True
     )
-    owed = adjoint.Owed(dvectors, dstart, dz, {**dz, **du})
+    owed = adjoint.StepCotangents(dvectors, dstart, dz, {**dz, **du})
     dparams = adjoint.kernels(cell, dtype, out, x, old.h, v, owed)
     dparams["vector"] = {k: d.sum(0) for k, d in dvectors.items()}
     dx = adjoint.inputs(cell, dtype, out, params, dz)

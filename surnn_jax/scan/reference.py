@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
-from surnn_jax.cells.straight import mix
-from surnn_jax.switches import Gate
+from surnn_jax.cells.straight_through import mix
+from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -27,7 +27,7 @@ def _weighed_jvp(primals, tangents):
 
 def scan(
     cell: Cell,
-    gate: Gate | None,
+    gate: Surrogate | None,
     dtype: Any,
     params: Params,
     x: Array,

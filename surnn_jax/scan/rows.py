@@ -19,10 +19,10 @@ from jax import lax
 
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
-from surnn_jax.scan import adjoint, compact, plan
+from surnn_jax.scan import adjoint, compact, indexing
 from surnn_jax.scan.adjoint import mix, select
-from surnn_jax.scan.compact import at, materialise, put
-from surnn_jax.switches import Gate
+from surnn_jax.scan.compact import index_step, instantiate_zeros, update_step
+from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -31,7 +31,7 @@ def width(features: int) -> int:
     return min(features, 8 * max(1, round(features / 80)))
 
 
-def serves(cell: Cell, gate: Gate | None, shared: bool) -> bool:
+def serves(cell: Cell, gate: Surrogate | None, shared: bool) -> bool:
     """Whether rows can be taken alone; else the back end `compact` does the work.
 
     Args:
@@ -68,7 +68,7 @@ def _spread(vectors: Params, stack: Array, rows: Array, like: Array) -> dict[str
     return {k: jnp.broadcast_to(v[None], like.shape) for k, v in zip(vectors, picked, strict=True)}
 
 
-def _opening(gate: Gate, a_t: Array, keep_t: Array | None, rows: Array, like: Array) -> Array:
+def _opening(gate: Surrogate, a_t: Array, keep_t: Array | None, rows: Array, like: Array) -> Array:
     """The switches ``[B, C]`` of a portion; 0 in its unused places."""
     g = gate.value(_pick(a_t.astype(like.dtype), rows))
     g = jnp.where(rows < a_t.shape[0], g, 0)
@@ -79,7 +79,7 @@ def _opening(gate: Gate, a_t: Array, keep_t: Array | None, rows: Array, like: Ar
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def scan(
     cell: Cell,
-    gate: Gate | None,
+    gate: Surrogate | None,
     dtype: Any,
     params: Params,
     x: Array,
@@ -93,20 +93,22 @@ def scan(
     if not serves(cell, gate, a is not None and a.ndim == 2) or not x.shape[0]:
         return compact.scan(cell, gate, dtype, params, x, a, start, fresh, keep, resets)
     out, size = cell.carry_dtype(params), width(a.shape[1])
-    wanted = plan.opened(gate, a.astype(start.h.dtype))
-    busy = plan.steps_with(wanted, keep, resets, x.shape[0])
-    todo = plan.chunks(wanted, busy, size)
-    slots = plan.latest(busy)
+    wanted = indexing.opened(gate, a.astype(start.h.dtype))
+    busy = indexing.steps_with(wanted, keep, resets, x.shape[0])
+    todo = indexing.chunks(wanted, busy, size)
+    slots = indexing.latest(busy)
     kernels, feeds = _turned(params, "recurrent", cell), _turned(params, "input", cell)
     stack = _stack(params, a.shape[1], out)
 
     def one(n, state):
         carry, carries = state
         t, part = todo.step[n], todo.part[n]
-        x_t, a_t, keep_t, reset_t, rows, slot = at(t, (x, a, keep, resets, todo.rows, slots))
+        x_t, a_t, keep_t, reset_t, rows, slot = index_step(
+            t, (x, a, keep, resets, todo.rows, slots)
+        )
         rows = lax.dynamic_slice_in_dim(rows, part * size, size)
         # All portions of a step read the state before it.
-        before = at(slot - 1, carries.h)
+        before = index_step(slot - 1, carries.h)
         if reset_t is not None:
             before = jnp.where(reset_t[:, None], fresh.h, before)
             carry = select(reset_t & (part == 0), fresh, carry)
@@ -116,10 +118,10 @@ def scan(
         candidate = cell.rule(_spread(params["vector"], stack, rows, old.h), old, z, u)
         new = mix(gate, _opening(gate, a_t, keep_t, rows, old.h), candidate, old)
         carry = jax.tree.map(lambda c, v: c.at[:, rows].set(v, mode="drop"), carry, new)
-        return carry, put(carries, slot, carry)
+        return carry, update_step(carries, slot, carry)
 
     carries = jax.tree.map(lambda s: lax.empty((x.shape[0] + 1, *s.shape), s.dtype), start)
-    carries = lax.fori_loop(0, todo.count, one, (start, put(carries, 0, start)))[1]
+    carries = lax.fori_loop(0, todo.count, one, (start, update_step(carries, 0, start)))[1]
     return jax.tree.map(lambda c: c[slots], carries)
 
 
@@ -129,18 +131,18 @@ def _backward(cell, gate, dtype, saved, cotangents):
     everywhere = learned is not None and math.isinf(gate.support)
     if not serves(cell, gate, a is not None and a.ndim == 2) or not x.shape[0] or everywhere:
         return compact._backward(cell, gate, dtype, saved, cotangents)
-    cotangents = materialise(cotangents, carries)
+    cotangents = instantiate_zeros(cotangents, carries)
     out, size = cell.carry_dtype(params), width(a.shape[1])
-    wanted = plan.needed(gate, a.astype(start.h.dtype), learned is not None)
-    busy = plan.steps_with(wanted, keep, resets, x.shape[0])
-    todo = plan.chunks(wanted, busy, size)
-    following = plan.following(busy)
+    wanted = indexing.needed(gate, a.astype(start.h.dtype), learned is not None)
+    busy = indexing.steps_with(wanted, keep, resets, x.shape[0])
+    todo = indexing.chunks(wanted, busy, size)
+    following = indexing.following(busy)
     kernels, feeds = _turned(params, "recurrent", cell), _turned(params, "input", cell)
     stack = _stack(params, a.shape[1], out)
 
     def through(ahead, first, last):
         def add(i, total):
-            return jax.tree.map(jnp.add, total, at(last - 1 - i, cotangents))
+            return jax.tree.map(jnp.add, total, index_step(last - 1 - i, cotangents))
 
         return lax.fori_loop(0, last - first, add, ahead)
 
@@ -148,14 +150,16 @@ def _backward(cell, gate, dtype, saved, cotangents):
         n = todo.count - 1 - n
         total, past, dkernels, dfeeds, dvectors, dfresh, dx, da = state
         t, part = todo.step[n], todo.part[n]
-        x_t, a_t, keep_t, reset_t, rows, parts = at(t, (x, a, keep, resets, todo.rows, todo.parts))
+        x_t, a_t, keep_t, reset_t, rows, parts = index_step(
+            t, (x, a, keep, resets, todo.rows, todo.parts)
+        )
         rows = lax.dynamic_slice_in_dim(rows, part * size, size)
 
         last = part == parts - 1
         past = through(past, t, jnp.where(last, following[t + 1], t))
         total = jax.tree.map(lambda p, q: jnp.where(last, p, q), past, total)
 
-        passed = at(jnp.maximum(t - 1, 0), carries)
+        passed = index_step(jnp.maximum(t - 1, 0), carries)
         before = jax.tree.map(lambda s, c: jnp.where(t == 0, s, c), start, passed)
         if reset_t is not None:
             before = select(reset_t, fresh, before)
@@ -188,7 +192,7 @@ def _backward(cell, gate, dtype, saved, cotangents):
             dvec = jnp.stack([dvec[k].sum(0) for k in params["vector"]])
             dvectors = dvectors.at[:, rows].add(dvec, mode="drop")
         dx_t = sum(product(dz[k], fed[k], dtype, out) for k in fed)
-        dx = put(dx, t, at(t, dx) + dx_t)
+        dx = update_step(dx, t, index_step(t, dx) + dx_t)
         if da is not None:
             near = _pick(a_t, rows)
             owing = adjoint.logits(gate, near, keep_t, owed, candidate, old)
@@ -216,4 +220,4 @@ def _backward(cell, gate, dtype, saved, cotangents):
     return dparams, dx.astype(x.dtype), da, dstart, dfresh, None, None
 
 
-scan.defvjp(adjoint.remember(scan), _backward, symbolic_zeros=True)
+scan.defvjp(adjoint.save_residuals(scan), _backward, symbolic_zeros=True)

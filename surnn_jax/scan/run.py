@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.scan import auto, compact, devices, masked, native, pallas, reference, rows
+from surnn_jax.scan import auto, compact, masked, native, pallas, reference, rows, sharding
 from surnn_jax.scan.chunked import chunked
 from surnn_jax.scan.unit import SelectiveCarry, Unit, before
-from surnn_jax.switches import Seen, for_neurons
+from surnn_jax.switches import SwitchInputs, for_neurons
 from surnn_jax.typing import Array, Carry, Params
 
 BACKENDS = {
@@ -23,7 +23,7 @@ BACKENDS = {
 """Every back end by its name: one contract (:func:`surnn_jax.scan.reference.scan`), one answer."""
 
 
-class Run(NamedTuple):
+class ScanOutput(NamedTuple):
     """What :func:`run` returns.
 
     Attributes:
@@ -60,7 +60,7 @@ def run(
     chunk: int | None = None,
     dtype: Any = None,
     key: Array | None = None,
-) -> Run:
+) -> ScanOutput:
     """Runs a unit over a batch of sequences.
 
     Inside ``jax.set_mesh(mesh)``, of a mesh with an axis ``data`` that divides the batch, every
@@ -110,7 +110,7 @@ def run(
     if backend == "auto":
         features = unit.cell.features(params["cell"])
         operands = unit.cell.carry_dtype(params["cell"]) if dtype is None else dtype
-        local = size // devices.shards(size)
+        local = size // sharding.shards(size)
         backend = auto.choose(unit, features, steps, local, dtype=operands).backend
 
     x = x.reshape(steps, size, x.shape[-1])
@@ -161,14 +161,14 @@ def run(
             if resets is not None:
                 past = jnp.where(resets[..., None], 0, past)
         features = state.cell.h.shape[-1]
-        seen = Seen(x, past, position, keep, key if unit.switch.random else None, features)
+        seen = SwitchInputs(x, past, position, keep, key if unit.switch.random else None, features)
         logits = for_neurons(unit.switch.logits(params["switch"], seen), features)
         if unit.switch.frozen:
             logits = jax.lax.stop_gradient(logits)
 
     compute = jnp.dtype(dtype) if dtype is not None else unit.cell.carry_dtype(params["cell"])
     scan = BACKENDS[backend] if chunk is None else chunked(BACKENDS[backend], chunk)
-    carries = devices.spread(
+    carries = sharding.shard_scan(
         scan,
         (unit.cell, gate, compute),
         (unit.cell.expanded(params["cell"]), x, logits, start, rest, keep, resets),
@@ -205,7 +205,7 @@ def run(
         table = flat.unfold(table, 1)
     if dtype is not None:
         outputs = outputs.astype(compute)
-    return Run(flat.unfold(outputs, 1), end, flat.unfold(carries, 1), rate, table)
+    return ScanOutput(flat.unfold(outputs, 1), end, flat.unfold(carries, 1), rate, table)
 
 
 def step(

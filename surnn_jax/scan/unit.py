@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax import cells
-from surnn_jax.switches import Seen, Switch
+from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -84,7 +84,7 @@ class Unit:
             valid = inside if valid is None else valid & inside
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        seen = Seen(x, before(x, jnp.zeros_like(x[0])), t, valid, features=features)
+        seen = SwitchInputs(x, before(x, jnp.zeros_like(x[0])), t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:

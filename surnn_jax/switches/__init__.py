@@ -2,7 +2,15 @@
 
 from surnn_jax.switches.event import READERS, Event, event, threshold
 from surnn_jax.switches.fourier import Fourier, fourier
-from surnn_jax.switches.gates import GATES, Gate, given, identity, sigmoid, soft, window
+from surnn_jax.switches.gates import (
+    GATES,
+    Surrogate,
+    given,
+    sigmoid,
+    soft,
+    straight_through,
+    triangular,
+)
 from surnn_jax.switches.gates import get as get_gate
 from surnn_jax.switches.rhythm import Rhythm
 from surnn_jax.switches.schedules import (
@@ -15,7 +23,7 @@ from surnn_jax.switches.schedules import (
     phased,
     zoneout,
 )
-from surnn_jax.switches.switch import Seen, Switch, for_neurons, rate_penalty
+from surnn_jax.switches.switch import Switch, SwitchInputs, for_neurons, rate_penalty
 
 SWITCHES = {
     "fourier": fourier,
@@ -37,11 +45,11 @@ __all__ = [
     "Event",
     "Every",
     "Fourier",
-    "Gate",
     "Phased",
     "Rhythm",
-    "Seen",
+    "Surrogate",
     "Switch",
+    "SwitchInputs",
     "Zoneout",
     "clockwork",
     "event",
@@ -50,12 +58,12 @@ __all__ = [
     "fourier",
     "get_gate",
     "given",
-    "identity",
     "phased",
     "rate_penalty",
     "sigmoid",
     "soft",
+    "straight_through",
     "threshold",
-    "window",
+    "triangular",
     "zoneout",
 ]

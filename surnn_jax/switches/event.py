@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.switches.rhythm import Rhythm, quantile_bias, weigh
-from surnn_jax.switches.switch import Seen, check_options, configure
+from surnn_jax.switches.switch import SwitchInputs, check_options, configure
 from surnn_jax.typing import Array, Params
 
 
-def _present(seen: Seen) -> Array:
+def _present(seen: SwitchInputs) -> Array:
     return seen.x
 
 
-def _pair(seen: Seen) -> Array:
+def _pair(seen: SwitchInputs) -> Array:
     return jnp.concatenate([seen.x, seen.previous], axis=-1)
 
 
-def _counts(seen: Seen) -> Array:
+def _counts(seen: SwitchInputs) -> Array:
     change = seen.x - seen.previous
     parts = (seen.x, jnp.maximum(change, 0), jnp.maximum(-change, 0))
     return jnp.stack([part.sum(-1) for part in parts], axis=-1)
@@ -71,7 +71,9 @@ class Event(Rhythm):
     def per_example(self) -> bool:
         return True
 
-    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+    def init(
+        self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
+    ) -> Params:
         draw, wave = jax.random.split(key)
         features = self.schedules(features)
         # Not arrays of size 0, which a checkpoint cannot hold.
@@ -81,7 +83,7 @@ class Event(Rhythm):
         raw = self._raw(params, seen, jnp.zeros((features,), dtype))
         return {**params, "b": quantile_bias(raw, self.rate, seen.valid)}
 
-    def logits(self, params: Params, seen: Seen) -> Array:
+    def logits(self, params: Params, seen: SwitchInputs) -> Array:
         raw = self._raw(params, seen, params["b"])
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
@@ -93,7 +95,7 @@ class Event(Rhythm):
         usable = (scale > 0) & jnp.isfinite(scale)
         return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
 
-    def _raw(self, params: Params, seen: Seen, bias: Array) -> Array:
+    def _raw(self, params: Params, seen: SwitchInputs, bias: Array) -> Array:
         # One product for all there is: its gradient is two products, where sums over the table
         # [T, B, H] take several times as long.
         e = READERS[self.read](seen).astype(params["v"].dtype)

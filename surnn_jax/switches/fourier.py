@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.switches.rhythm import Rhythm, quantile_bias
-from surnn_jax.switches.switch import Seen, configure
+from surnn_jax.switches.switch import SwitchInputs, configure
 from surnn_jax.typing import Array, Params
 
 _MOST_STEPS = 4096
@@ -33,7 +33,9 @@ class Fourier(Rhythm):
         if self.harmonics < 1:
             raise ValueError("fourier: harmonics must be at least 1, or nothing ever changes")
 
-    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+    def init(
+        self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
+    ) -> Params:
         pick, draw = jax.random.split(key)
         params = self.init_rhythm(draw, self.schedules(features), dtype)
         t = jnp.arange(min(self.horizon, _MOST_STEPS))
@@ -41,7 +43,7 @@ class Fourier(Rhythm):
             t = jax.random.randint(pick, (_MOST_STEPS,), 0, self.horizon)
         return {**params, "b": quantile_bias(self.rhythm(params, t), self.rate, None)}
 
-    def logits(self, params: Params, seen: Seen) -> Array:
+    def logits(self, params: Params, seen: SwitchInputs) -> Array:
         raw = self.rhythm(params, seen.t)
         lead = (1,) * (raw.ndim - 1)
         power = jnp.sqrt(jnp.sum(jnp.square(params["alpha"]), axis=0))

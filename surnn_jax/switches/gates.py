@@ -12,7 +12,7 @@ from surnn_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Gate:
+class Surrogate:
     """Forward value and backward slope of a switch, as functions of the logit a.
 
     Made by :func:`window`, :func:`sigmoid`, :func:`identity` (all three open exactly where
@@ -91,14 +91,14 @@ def _positive(name: str, what: str, value: float) -> float:
     return float(value)
 
 
-def _hard(name: str, what: str, value: float, share: float) -> Gate:
+def _hard(name: str, what: str, value: float, share: float) -> Surrogate:
     value = _positive(name, what, value)
     if not 0 < share <= 1:
         raise ValueError(f"{name}: share must lie above 0 and not above 1, got {share}")
-    return Gate(name, value, float(share))
+    return Surrogate(name, value, float(share))
 
 
-def window(width: float = 0.25, share: float = 1.0) -> Gate:
+def triangular(width: float = 0.25, share: float = 1.0) -> Surrogate:
     """Step with a triangular surrogate of compact support: ``max(0, 1 - |a|/width) / width``.
 
     Outside the window nothing is owed to the switch, so a kernel computes candidates for open
@@ -115,43 +115,43 @@ def window(width: float = 0.25, share: float = 1.0) -> Gate:
     return _hard("window", "width", width, share)
 
 
-def sigmoid(steepness: float = 4.0, share: float = 1.0) -> Gate:
+def sigmoid(steepness: float = 4.0, share: float = 1.0) -> Surrogate:
     """Step with the derivative of ``sigmoid(steepness * a)`` as surrogate; share as there."""
     return _hard("sigmoid", "steepness", steepness, share)
 
 
-def identity(share: float = 1.0) -> Gate:
+def straight_through(share: float = 1.0) -> Surrogate:
     """Step whose gradient passes straight through. Wants a tenth of the learning rate."""
     return _hard("identity", "slope", 1.0, share)
 
 
-def soft(steepness: float = 8.0) -> Gate:
+def soft(steepness: float = 8.0) -> Surrogate:
     """No step: ``sigmoid(steepness * a)`` mixes old state and candidate. A control; skips nothing.
 
     With steepness 1 nothing is ever held and training suffers; 8 is nearly binary.
     """
-    return Gate("soft", _positive("soft", "steepness", steepness))
+    return Surrogate("soft", _positive("soft", "steepness", steepness))
 
 
-def given() -> Gate:
+def given() -> Surrogate:
     """No step: the logit itself, in [0, 1], says how far the switch is open.
 
     For switches that make an openness of their own (phased, zoneout); not among :data:`GATES`.
     """
-    return Gate("given")
+    return Surrogate("given")
 
 
-GATES = {"window": window, "sigmoid": sigmoid, "identity": identity, "soft": soft}
+GATES = {"window": triangular, "sigmoid": sigmoid, "identity": straight_through, "soft": soft}
 """Makers of gates by name."""
 
 
-def get(gate: str | Gate) -> Gate:
+def get(gate: str | Surrogate) -> Surrogate:
     """The gate of that name with its default shape (a gate passes through).
 
     Raises:
         ValueError: if there is no such gate.
     """
-    if isinstance(gate, Gate):
+    if isinstance(gate, Surrogate):
         return gate
     if gate not in GATES:
         raise ValueError(f"unknown gate {gate!r}; one of: {', '.join(GATES)}")

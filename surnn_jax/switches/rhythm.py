@@ -11,7 +11,7 @@ from surnn_jax.switches import gates
 from surnn_jax.switches.switch import Switch
 from surnn_jax.typing import Array, Params
 
-_WINDOW = gates.window()
+_WINDOW = gates.triangular()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Rhythm(Switch):
     longest: float | None = None
     per_neuron: bool = False
     groups: int | None = None
-    gate: gates.Gate = _WINDOW
+    gate: gates.Surrogate = _WINDOW
     frozen: bool = False
 
     def __post_init__(self):

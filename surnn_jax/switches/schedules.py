@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.switches import gates
-from surnn_jax.switches.switch import Seen, Switch, configure
+from surnn_jax.switches.switch import Switch, SwitchInputs, configure
 from surnn_jax.typing import Array, Params
 
 _GIVEN = gates.given()
@@ -20,11 +20,13 @@ class _Fixed(Switch):
 
     frozen = True
 
-    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+    def init(
+        self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
+    ) -> Params:
         return {}
 
 
-def _dtype(seen: Seen) -> Any:
+def _dtype(seen: SwitchInputs) -> Any:
     wide = jnp.dtype(jnp.float64)
     return wide if seen.x.dtype == wide else jnp.dtype(jnp.float32)
 
@@ -33,7 +35,7 @@ def _whole(number: Any) -> bool:
     return isinstance(number, int) and number >= 1
 
 
-def _at(seen: Seen, period: Array, phase: Array) -> Array:
+def _at(seen: SwitchInputs, period: Array, phase: Array) -> Array:
     """Logits ``[*t.shape, H]``: 1 where ``t mod period = phase``, neuron by neuron, else -1."""
     period, phase = (
         v.astype(seen.t.dtype).reshape(*(1,) * seen.t.ndim, -1) for v in (period, phase)
@@ -66,7 +68,7 @@ class Every(_Fixed):
     def groups(self) -> int:
         return self.n if self.staggered else 1
 
-    def logits(self, params: Params, seen: Seen) -> Array:
+    def logits(self, params: Params, seen: SwitchInputs) -> Array:
         phase = jnp.arange(seen.features if self.staggered else 1) % self.n
         return _at(seen, jnp.full((1,), self.n), phase if self.staggered else 0 * phase)
 
@@ -102,7 +104,7 @@ class Clockwork(_Fixed):
     def groups(self) -> int:
         return len(self.periods)
 
-    def logits(self, params: Params, seen: Seen) -> Array:
+    def logits(self, params: Params, seen: SwitchInputs) -> Array:
         modules = jnp.arange(seen.features) * self.groups // seen.features
         return _at(seen, jnp.asarray(self.periods)[modules], jnp.zeros((1,), int))
 
@@ -155,13 +157,15 @@ class Phased(Switch):
         """The mean openness over a period."""
         return self.ratio / 2 + self.leak * (1 - self.ratio**2) / 2
 
-    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+    def init(
+        self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
+    ) -> Params:
         length, place = jax.random.split(key)
         low, high = (math.log(min(p, self.horizon)) for p in (self.shortest, self.longest))
         tau = jnp.exp(low + (high - low) * jax.random.uniform(length, (features,), dtype))
         return {"tau": tau, "s": tau * jax.random.uniform(place, (features,), dtype)}
 
-    def logits(self, params: Params, seen: Seen) -> Array:
+    def logits(self, params: Params, seen: SwitchInputs) -> Array:
         lead = (1,) * seen.t.ndim
         tau, s = params["tau"].reshape(*lead, -1), params["s"].reshape(*lead, -1)
         turns = (seen.t.astype(tau.dtype)[..., None] - s) / tau
@@ -205,7 +209,7 @@ class Zoneout(_Fixed):
     def random(self) -> bool:
         return True
 
-    def logits(self, params: Params, seen: Seen) -> Array:
+    def logits(self, params: Params, seen: SwitchInputs) -> Array:
         if seen.key is None:
             return jnp.full((seen.t.shape[0], 1), self.rate, _dtype(seen))
         shape = (*seen.x.shape[:2], seen.features)

@@ -9,7 +9,7 @@ from surnn_jax.switches import gates
 from surnn_jax.typing import Array, Params
 
 
-class Seen(NamedTuple):
+class SwitchInputs(NamedTuple):
     """All that a switch may read: the input and the clock, never the state.
 
     Attributes:
@@ -43,7 +43,7 @@ class Switch:
         groups: G, how many schedules the layer has; None for one a neuron.
     """
 
-    gate: gates.Gate = gates.window()
+    gate: gates.Surrogate = gates.triangular()
     frozen: bool = False
     rate: float
     groups: int | None = None
@@ -63,7 +63,9 @@ class Switch:
         """Whether the switch wants a random key in training (:attr:`Seen.key`)."""
         return False
 
-    def init(self, key: Array, seen: Seen, features: int, dtype: Any = jnp.float32) -> Params:
+    def init(
+        self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
+    ) -> Params:
         """Draws parameters, an empty dict where there are none.
 
         A switch with thresholds sets them so that `seen` opens every neuron at `rate`.
@@ -73,7 +75,7 @@ class Switch:
         """
         raise NotImplementedError
 
-    def logits(self, params: Params, seen: Seen) -> Array:
+    def logits(self, params: Params, seen: SwitchInputs) -> Array:
         """Logits a, ``[T, H]`` or ``[T, B, H]``, which :attr:`gate` turns into switches.
 
         With groups ``[T, G]`` or ``[T, B, G]``: :func:`for_neurons` repeats them.

@@ -4,31 +4,31 @@
 `fit_population` trains several at once that differ in rates and seeds.
 """
 
-from surnn_jax.train.checkpoint import DamagedError
-from surnn_jax.train.interrupt import Interrupted
-from surnn_jax.train.loop import Fit, fit
+from surnn_jax.train.checkpoint import CorruptCheckpointError
+from surnn_jax.train.distributed import initialize_distributed
+from surnn_jax.train.evaluation import score
+from surnn_jax.train.fitting import FitResult, fit
 from surnn_jax.train.optimisers import OptimiserConfig
 from surnn_jax.train.optimisers import make as make_optimiser
-from surnn_jax.train.parallel import make_mesh
-from surnn_jax.train.peers import join
-from surnn_jax.train.population import Member, Outcome, Population, fit_population
-from surnn_jax.train.score import score
+from surnn_jax.train.population import HyperParameters, Population, TrialResult, fit_population
 from surnn_jax.train.settings import Settings
+from surnn_jax.train.sharding import make_mesh
+from surnn_jax.train.signals import Interrupted
 from surnn_jax.train.task import Task
 
 __all__ = [
-    "DamagedError",
-    "Fit",
+    "CorruptCheckpointError",
+    "FitResult",
+    "HyperParameters",
     "Interrupted",
-    "Member",
     "OptimiserConfig",
-    "Outcome",
     "Population",
     "Settings",
     "Task",
+    "TrialResult",
     "fit",
     "fit_population",
-    "join",
+    "initialize_distributed",
     "make_mesh",
     "make_optimiser",
     "score",

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from surnn_jax.train.peers import is_first
+from surnn_jax.train.distributed import is_first
 
 
 @contextlib.contextmanager
-def alone(workdir: Path) -> Iterator[None]:
+def lock_directory(workdir: Path) -> Iterator[None]:
     """Holds a folder that is there; the system lets go of it however the process ends.
 
     Of several processes of one run the first holds it.

@@ -7,7 +7,7 @@ TENSORBOARD = "tensorboard"
 """Folder of the events; ``tensorboard --logdir`` takes it, or any folder above it."""
 
 
-def refuse_missing() -> None:
+def check_installed() -> None:
     """Refuses to begin without the package that writes events.
 
     Raises:
@@ -22,7 +22,7 @@ def refuse_missing() -> None:
         ) from None
 
 
-class Board:
+class TensorBoardWriter:
     """Writes scalars.
 
     Args:

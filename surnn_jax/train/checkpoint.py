@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from surnn_jax.train.metrics import write_text
-from surnn_jax.train.peers import barrier, is_first
+from surnn_jax.train.distributed import barrier, is_first
+from surnn_jax.train.files import write_text
 from surnn_jax.typing import Params
 
 MANIFEST = "MANIFEST.sha256"
@@ -29,7 +29,7 @@ _FORMAT = 1
 _KEPT = 2
 
 
-class DamagedError(ValueError):
+class CorruptCheckpointError(ValueError):
     """A file of a checkpoint is not what was saved."""
 
 
@@ -47,17 +47,21 @@ def verify(folder: Path) -> None:
     """
     head, _, body = (folder / MANIFEST).read_bytes().partition(b"\n")
     if head != b"# " + hashlib.sha256(body).hexdigest().encode():
-        raise DamagedError(f"{folder / MANIFEST} is damaged: its first line is not its own SHA-256")
+        raise CorruptCheckpointError(
+            f"{folder / MANIFEST} is damaged: its first line is not its own SHA-256"
+        )
     lines = (line.split("  ") for line in body.decode().split("\n") if line)
     sums = {name: digest for digest, name in lines}
     present = set(_files(folder))
     for name in sorted(sums.keys() | present):
         if name not in present:
-            raise DamagedError(f"{folder / name} is missing")
+            raise CorruptCheckpointError(f"{folder / name} is missing")
         if name not in sums:
-            raise DamagedError(f"{folder / name} is not in {MANIFEST}")
+            raise CorruptCheckpointError(f"{folder / name} is not in {MANIFEST}")
         if _sum(folder / name) != sums[name]:
-            raise DamagedError(f"{folder / name} is damaged: its SHA-256 is not that of {MANIFEST}")
+            raise CorruptCheckpointError(
+                f"{folder / name} is damaged: its SHA-256 is not that of {MANIFEST}"
+            )
 
 
 def find(workdir: str | os.PathLike, restore: str = "latest") -> Path | None:
@@ -79,9 +83,11 @@ def find(workdir: str | os.PathLike, restore: str = "latest") -> Path | None:
     for _, folder in reversed(_steps(home, sealed=True)):
         try:
             verify(folder)
-        except DamagedError as error:
+        except CorruptCheckpointError as error:
             if restore == "latest":
-                raise DamagedError(f"{error} (restore=latest_good skips a damaged one)") from None
+                raise CorruptCheckpointError(
+                    f"{error} (restore=latest_good skips a damaged one)"
+                ) from None
             damage = error
             logging.getLogger(__name__).warning("skipped a checkpoint: %s", error)
         else:
@@ -89,9 +95,9 @@ def find(workdir: str | os.PathLike, restore: str = "latest") -> Path | None:
     for step, folder in _steps(home, sealed=False):
         # A run seals step 0 before all else, so no kill can leave a later one alone.
         if step > 0 and _files(folder):
-            damage = damage or DamagedError(f"{folder / MANIFEST} is missing")
+            damage = damage or CorruptCheckpointError(f"{folder / MANIFEST} is missing")
     if damage is not None:
-        raise DamagedError(f"{damage}; no good checkpoint is left in {home}")
+        raise CorruptCheckpointError(f"{damage}; no good checkpoint is left in {home}")
     return None
 
 

@@ -15,22 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from surnn_jax.train import checkpoint
-from surnn_jax.train.alone import alone
-from surnn_jax.train.crowd import Crowd, advance, begin_all, kept, measure
-from surnn_jax.train.drive import drive
-from surnn_jax.train.interrupt import Signals
+from surnn_jax.train.alone import lock_directory
+from surnn_jax.train.distributed import HostAllReduce
 from surnn_jax.train.optimisers import OptimiserConfig, make
-from surnn_jax.train.peers import Agreement
-from surnn_jax.train.settings import Settings, identity, refuse_other
+from surnn_jax.train.population_step import (
+    PopulationState,
+    advance,
+    begin_all,
+    measure,
+    update_best,
+)
+from surnn_jax.train.settings import Settings, check_same, identity
+from surnn_jax.train.signals import Signals
 from surnn_jax.train.state import keys
 from surnn_jax.train.step import copy, init_state
 from surnn_jax.train.task import Task
+from surnn_jax.train.train_loop import run_epochs
 from surnn_jax.typing import Params
 
 RUNNING, OK, BEHIND, DIVERGED = "running", "ok", "behind", "diverged"
 
 
-class Member(NamedTuple):
+class HyperParameters(NamedTuple):
     """What sets a member apart.
 
     Attributes:
@@ -44,7 +50,7 @@ class Member(NamedTuple):
     seed: int
 
 
-class Outcome(NamedTuple):
+class TrialResult(NamedTuple):
     """What a member comes to, in plain Python numbers that JSON keeps exactly.
 
     Attributes:
@@ -78,14 +84,14 @@ class Population(NamedTuple):
     """
 
     params: Params
-    outcomes: list[Outcome]
+    outcomes: list[TrialResult]
     seconds: float
 
 
 def fit_population(
     task: Task,
     optimiser: OptimiserConfig,
-    members: Sequence[Member],
+    members: Sequence[HyperParameters],
     *,
     batches: Callable[[int], Any],
     steps_per_epoch: int,
@@ -139,12 +145,12 @@ def fit_population(
     ours = identity(
         settings, steps_per_epoch, {**config, "members": apart, "halvings": [*halvings]}
     )
-    with alone(workdir), Signals() as signals:
+    with lock_directory(workdir), Signals() as signals:
         run = _Run(
             task, optimiser, members, batches, steps_per_epoch, evaluation, settings, halvings
         )
         with contextlib.closing(run.open(workdir, ours)):
-            drive(run, signals)
+            run_epochs(run, signals)
     return Population(run.best, run.outcomes, run.taken)
 
 
@@ -159,7 +165,7 @@ class _Run:
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch = steps_per_epoch
         self.started = time.perf_counter()
-        self.agreement, self.before = Agreement(), None
+        self.agreement, self.before = HostAllReduce(), None
         self.together = jax.default_backend() != "cpu"
         self.init_keys, run_keys = zip(*(keys(member.seed) for member in members), strict=True)
         self.keys = jnp.stack(run_keys)
@@ -175,7 +181,7 @@ class _Run:
         if folder is None:
             self.crowd = self._first()
             self.best = copy(self.crowd.states.params)
-            self.outcomes = [Outcome() for _ in self.init_keys]
+            self.outcomes = [TrialResult() for _ in self.init_keys]
             self.step, self.epochs, self.taken, self.saved = 0, 0, 0.0, None
         else:
             self._restore(folder)
@@ -186,11 +192,11 @@ class _Run:
             self.writer.wait()
         return self
 
-    def _first(self) -> Crowd:
+    def _first(self) -> PopulationState:
         # Compiled once for all, and the same bits as `fit` begins with.
         optimiser, batch = make(self.optimiser), self.batches(0)
         states = [init_state(self.task, optimiser, key, batch) for key in self.init_keys]
-        return Crowd(
+        return PopulationState(
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
             jnp.ones(len(states), bool),
             jnp.zeros(len(states), jnp.int32),
@@ -198,12 +204,12 @@ class _Run:
 
     def _restore(self, folder: Path):
         record = checkpoint.read_record(folder)
-        refuse_other(record, self.identity, self.workdir)
+        check_same(record, self.identity, self.workdir)
         shapes = jax.eval_shape(self._first)
         self.crowd = checkpoint.read(folder, "state", shapes)
         self.best = checkpoint.read(folder, "best", shapes.states.params)
         progress = record["progress"]
-        self.outcomes = [Outcome(**outcome) for outcome in progress["outcomes"]]
+        self.outcomes = [TrialResult(**outcome) for outcome in progress["outcomes"]]
         self.step, self.epochs = progress["step"], progress["epochs"]
         self.taken = progress["seconds"]
         self.saved = (self.step, self.epochs)
@@ -277,7 +283,7 @@ class _Run:
             self.outcomes[number] = outcome
         if self.epochs in self.halvings:
             self._halve()
-        self.best = kept(self.best, self.crowd.states.params, jnp.asarray(better))
+        self.best = update_best(self.best, self.crowd.states.params, jnp.asarray(better))
         self.crowd = self.crowd._replace(active=jnp.asarray(self.running))
 
     def _halve(self):
@@ -287,7 +293,7 @@ class _Run:
         for number in running[math.ceil(len(running) / 2) :]:
             self.outcomes[number] = self.outcomes[number]._replace(status=BEHIND)
 
-    def _judged(self, outcome: Outcome, value: float, better: bool) -> Outcome:
+    def _judged(self, outcome: TrialResult, value: float, better: bool) -> TrialResult:
         outcome = outcome._replace(stale=0 if better else outcome.stale + 1)
         if better:
             outcome = outcome._replace(best_value=value, best_epoch=self.epochs)

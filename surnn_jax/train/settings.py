@@ -62,7 +62,7 @@ def identity(settings: Settings, steps_per_epoch: int, config: dict[str, Any]) -
     return json.loads(json.dumps(whole, allow_nan=False))
 
 
-def refuse_other(stored: dict[str, Any], given: dict[str, Any], workdir: str | os.PathLike) -> None:
+def check_same(stored: dict[str, Any], given: dict[str, Any], workdir: str | os.PathLike) -> None:
     """Compares two identities.
 
     Raises:

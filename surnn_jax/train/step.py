@@ -71,7 +71,7 @@ def update(
     return TrainState(state.step + 1, params, opt_state, memory), metrics
 
 
-def attempt(
+def update_if_finite(
     task: Task,
     optimiser: optax.GradientTransformation,
     key: Array,
@@ -109,7 +109,7 @@ def train_step(
     """
     if not tolerant:
         return update(task, optimiser, key, state, batch)
-    following, told, good = attempt(task, optimiser, key, state, batch)
+    following, told, good = update_if_finite(task, optimiser, key, state, batch)
     metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), told)
     metrics |= {name: (told[name][0], metrics[name][1]) for name in ("loss", "grad_norm")}
     return following, metrics

@@ -48,7 +48,7 @@ class Profile:
             self._open = False
 
 
-class Watch:
+class StallWatchdog:
     """While entered, says when a step takes far longer than those before, and where it is.
 
     Args:

@@ -10,7 +10,7 @@ from jax.export import is_symbolic_dim
 from surnn_jax.cells import GRU, LSTM, LSTM_PEEPHOLE, TANH, Cell
 from surnn_jax.scan import adjoint, masked
 from surnn_jax.scan.native import library
-from surnn_jax.switches import Gate
+from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 # By their rule, which cells of several names share.
@@ -19,7 +19,7 @@ _TABLES = {None: 0, 2: 1, 3: 2}
 _SLOPES = {"window": 0, "sigmoid": 1, "identity": 2}
 
 
-def supports(cell: Cell, gate: Gate | None, dtype: Any) -> bool:
+def supports(cell: Cell, gate: Surrogate | None, dtype: Any) -> bool:
     """Whether the kernel computes this itself: else :func:`scan` falls back to `masked`.
 
     Args:
@@ -33,7 +33,7 @@ def supports(cell: Cell, gate: Gate | None, dtype: Any) -> bool:
 
 def scan(
     cell: Cell,
-    gate: Gate | None,
+    gate: Surrogate | None,
     dtype: Any,
     params: Params,
     x: Array,
@@ -49,7 +49,7 @@ def scan(
     cell or the gate (:func:`supports`), :func:`.masked.scan` answers instead; and where a size is
     a symbol of `jax.export`, since nobody else has the kernel. `vmap` runs one example after
     another. An array sharded over devices is gathered on each of them, unless
-    :mod:`surnn_jax.scan.devices` cuts the batch up first.
+    :mod:`surnn_jax.scan.sharding` cuts the batch up first.
     """
     out = cell.carry_dtype(params)
     fits = supports(cell, gate, dtype) and jnp.dtype(dtype) == out
@@ -167,7 +167,7 @@ def _backward(cell, gate, saved, cotangents):
     )
 
 
-def _rows(gate: Gate | None, batch: int) -> int:
+def _rows(gate: Surrogate | None, batch: int) -> int:
     """How many rows of the batch teach the switch."""
     return batch if gate is None else gate.teachers(batch)
 

@@ -1,0 +1,108 @@
+"""Where original data are looked for, and where prepared and fetched data are kept."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from data.source import Folder
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The root of the repository."""
+
+DATA_VARIABLE = "SURNN_DATA"
+CACHE_VARIABLE = "SURNN_CACHE"
+TFDS_VARIABLE = "TFDS_DATA_DIR"
+
+
+def folders(data_dir: Folder = None) -> list[Path]:
+    """The folders that are searched for originals, in order.
+
+    Args:
+        data_dir: if given, the only one: a mistyped folder must not end in the data of another.
+
+    Returns:
+        Else those that exist of: ``SURNN_DATA``, ``../shared/data`` beside the checkout, TFDS's
+        folder, and what ``data.prepare --download`` has fetched.
+
+    Raises:
+        FileNotFoundError: a folder that was named does not exist.
+        NotADirectoryError: it is not a folder.
+    """
+    if data_dir is not None:
+        return [_existing(Path(data_dir), f"--data_dir={data_dir}")]
+    found = []
+    if variable := os.environ.get(DATA_VARIABLE):
+        found.append(_existing(Path(variable), f"{DATA_VARIABLE}={variable}"))
+    tfds = os.environ.get(TFDS_VARIABLE) or Path.home() / "tensorflow_datasets"
+    usual = [ROOT.parent / "shared" / "data", Path(tfds), downloads_folder()]
+    return found + [folder for folder in usual if folder.is_dir()]
+
+
+def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
+    """The path of an original, a file or a folder; see ``folders`` for where it is looked for.
+
+    Args:
+        name: the data set, for the error.
+        places: where it may lie in such a folder; the first that is there is taken.
+        data_dir: see ``folders``.
+
+    Raises:
+        FileNotFoundError: there is none; or a folder that was named does not exist.
+        NotADirectoryError: what was named is not a folder.
+    """
+    found = find(places, data_dir)
+    if found is None:
+        wanted = " or ".join(places[:4]) + (" or the like" if places[4:] else "")
+        searched = ", ".join(str(folder) for folder in folders(data_dir)) or "no folder"
+        raise FileNotFoundError(
+            f"{name} needs {wanted}, which is not in {searched}; give the folder that holds it by "
+            f"--data_dir=FOLDER or {DATA_VARIABLE}=FOLDER to python -m data.prepare {name}; see "
+            "data/README.md"
+        )
+    return found
+
+
+def find(places: list[str], data_dir: Folder = None) -> Path | None:
+    """``original``, or None where there is none."""
+    for folder in folders(data_dir):
+        for place in places:
+            if (folder / place).exists():
+                return folder / place
+    return None
+
+
+def stamp(*paths: Path, version: int = 1) -> str:
+    """What tells one state of some files from another, without reading them all.
+
+    Path, size and time of change of every file; of a folder, of all files in it.
+
+    Args:
+        *paths: files and folders; at least one exists.
+        version: to be raised when the same original is read in another way.
+    """
+    hashed = hashlib.sha256(str(version).encode())
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                state = file.stat()
+                hashed.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return hashed.hexdigest()
+
+
+def cache_folder() -> Path:
+    """The folder of prepared data: ``SURNN_CACHE``, else ``~/.cache/surnn_jax``; may not exist."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "surnn_jax")
+
+
+def downloads_folder() -> Path:
+    """The folder of what ``data.prepare --download`` has fetched; may not exist."""
+    return cache_folder() / "downloads"
+
+
+def _existing(folder: Path, given_by: str) -> Path:
+    if not folder.exists():
+        raise FileNotFoundError(f"{given_by}: no such folder; name the folder of the originals")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{given_by}: not a folder; name the folder of the originals")
+    return folder

@@ -1,0 +1,263 @@
+"""Pathfinder32 and Pathfinder128 (Path-X) of the Long Range Arena (LRA): are two discs connected?
+
+Two dashed curves of 14 dashes, and shorter ones that only distract; a disc lies on an end of one
+long curve, and another on the other end of the same (label 1) or of the other (label 0). An image
+is its pixels row by row, 1,024 or 16,384 steps. LRA's name for this difficulty, at which results
+are published, is *hard* (``curv_contour_length_14``).
+
+Either the user's own copy of LRA's files, or made here by the recipe of the authors' generator
+(Linsley et al., 2018; Tay et al., 2021) with LRA's parameters; see ``snakes``. In LRA's files the
+first 80 % are for training, then 10 % for validation and 10 % for the test, in the order of the
+numbered metadata files and of their lines. What is made here depends on the seed alone.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from data import files, generation
+from data import paths as locate
+from data.sets.pathfinder import paths as snakes
+from data.sets.pathfinder import raster
+from data.sets.pathfinder.lookup import SCALE, Recipe, Tables, tables
+from data.source import SPLITS, Column, Count, Example, Folder, Reading, Source
+
+PATHFINDER32 = Recipe(
+    side=32,
+    length=2,
+    thickness=0.5,
+    margins=(1,),
+    dashes=14,
+    apart=7,
+    continuity=1.0,
+    distractor_dashes=4,
+    distractors=5,
+    contrast=2.0,
+    dash_contrast=0.75,
+    disc=1.5,
+)
+
+PATHFINDER128 = Recipe(
+    side=128,
+    length=5,
+    thickness=1.5,
+    margins=(2, 3),
+    dashes=14,
+    apart=20,
+    continuity=1.8,
+    distractor_dashes=4,
+    distractors=8,
+    contrast=0.9,
+    dash_contrast=1.0,
+    disc=3.0,
+)
+
+SIZES = {"train": 160_000, "valid": 20_000, "test": 20_000}
+
+_VERSION = 1
+_HARD = "curv_contour_length_14"
+_SHADES = " .:-=+*#%@"
+
+
+def block(number: int, seed: int, images: int, recipe: dict[str, Any]) -> generation.Block:
+    """Images of the recipe.
+
+    Args:
+        number: which block.
+        seed: of the set.
+        images: n, of the block.
+        recipe: the fields of a ``Recipe``.
+
+    Returns:
+        ``x`` uint8 ``[n, side * side]`` and ``y`` uint8 ``[n]``.
+    """
+    chosen = Recipe(**(recipe | {"margins": tuple(recipe["margins"])}))
+    random = np.random.Generator(np.random.PCG64([seed, number]))
+    labels = random.integers(2, size=images).astype(np.uint8)
+    margins = random.integers(len(chosen.margins), size=images)
+    pixels = np.empty((images, chosen.side, chosen.side), np.uint8)
+    for which, margin in enumerate(chosen.margins):
+        rows = np.flatnonzero(margins == which)
+        if len(rows):
+            pixels[rows] = draw(tables(chosen, margin), labels[rows], random)
+    return {"x": pixels.reshape(images, -1), "y": labels}
+
+
+def draw(t: Tables, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Makes an image uint8 ``[side, side]`` for each of the labels ``[n]``."""
+    rows = np.arange(len(labels))
+    maps, pairs = snakes.targets(t, len(labels), random)
+    canvas = np.zeros((len(labels), t.size), np.float32)
+    _draw_dashes(t, canvas, pairs, t.recipe.contrast * t.recipe.dash_contrast)
+    for others in snakes.distractors(t, maps, random):
+        _draw_dashes(t, canvas, others, t.recipe.contrast)
+    one = random.integers(2, size=len(labels))
+    other = np.where(labels == 1, one, 1 - one)
+    pixels = t.image(canvas)
+    for places in (pairs.places[rows, one, 0], pairs.places[rows, other, -1]):
+        for image, pixel in zip(pixels, t.pixel(places), strict=True):
+            disc = raster.disc(pixel, t.recipe.disc, t.recipe.side, SCALE)
+            np.maximum(image, disc / np.float32(255), out=image)
+    low, high = (limit((1, 2), keepdims=True) for limit in (pixels.min, pixels.max))
+    return ((pixels - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+def _draw_dashes(t: Tables, canvas: np.ndarray, grown: snakes.Snakes, contrast: float) -> None:
+    lines = t.lines * np.float32(contrast / 255)
+    around = np.arange(lines.shape[1]) - lines.shape[1] // 2
+    around = around[:, None] * t.row + around
+    rows = grown.map[:, None, None]
+    _, count, length = grown.ways.shape
+    for snake in range(count):
+        for dash in range(length):
+            places = grown.places[:, snake, dash, None, None] + around
+            drawn = np.maximum(canvas[rows, places], lines[grown.ways[:, snake, dash]])
+            canvas[rows, places] = drawn
+
+
+def pathfinder_source(
+    name: str, recipe: Recipe, sizes: dict[str, int], images: int, seed: int = 0
+) -> Source:
+    """``pathfinder32``, ``pathfinder128``, or a smaller set of the same form.
+
+    Args:
+        name: of the data set; LRA's name of the folder, too.
+        recipe: of the images.
+        sizes: the examples of each split.
+        images: of a block; what is made depends on it.
+        seed: of what is made.
+    """
+    pixels = recipe.side**2
+    arguments = {"seed": seed, "images": images, "recipe": dataclasses.asdict(recipe)}
+    counts = {split: Count(size, pixels, pixels, size * pixels) for split, size in sizes.items()}
+
+    def digest(data_dir: Folder) -> str:
+        if folder := _original(name, data_dir):
+            # The metadata stand for the images, which are too many to look at each time.
+            return locate.stamp(folder / "metadata", version=_VERSION)
+        return hashlib.sha256(json.dumps([_VERSION, arguments, sizes]).encode()).hexdigest()
+
+    def read(data_dir: Folder, unfinished: Path) -> Reading:
+        facts = {"classes": 2, "side": recipe.side}
+        if folder := _original(name, data_dir):
+            listed = iter(_listed(folder, sum(sizes.values())))
+            splits = {
+                split: _read(folder, islice(listed, size), recipe.side)
+                for split, size in sizes.items()
+            }
+            return Reading(str(folder), splits, facts | {"made": "by others"}, counts)
+        stream = _made(name, arguments, -(-sum(sizes.values()) // images), unfinished)
+        # The splits take from one stream: they are read in this order.
+        splits = {split: islice(stream, sizes[split]) for split in SPLITS}
+        return Reading(f"{name} made here", splits, facts | {"made": f"here, seed {seed}"}, counts)
+
+    return Source(
+        name=name,
+        title=f"LRA Pathfinder, hard: {sum(sizes.values()):,} images of {recipe.side} x "
+        f"{recipe.side}; do two discs lie on one dashed curve?",
+        licence="none needed where made here; the authors' generator: MIT; LRA's files: Apache 2.0",
+        origin=f"made here; or the folder {name} of LRA's lra_release, unpacked",
+        columns={
+            "x": Column("uint8", (pixels,), "pixels, row by row"),
+            "y": Column("uint8", (), "1 where the discs lie on one curve"),
+        },
+        digest=digest,
+        read=read,
+        show=_show,
+        generated=True,
+    )
+
+
+def _made(name: str, arguments: dict[str, Any], count: int, unfinished: Path) -> Iterator[Example]:
+    number = 0
+    function = f"{__name__}:block"
+    for made in generation.generate(
+        function, arguments, count, unfinished, f"{name}: making", "block"
+    ):
+        for x, y in zip(made["x"], made["y"], strict=True):
+            yield f"{number:06d}", {"x": x, "y": y}
+            number += 1
+
+
+def _original(name: str, data_dir: Folder) -> Path | None:
+    """The folder of the hard images in the user's copy."""
+    roots = (f"{name}/", f"lra_release/{name}/", f"lra_release/lra_release/{name}/", "")
+    found = locate.find([f"{root}{_HARD}/metadata" for root in roots], data_dir)
+    return found and found.parent
+
+
+def _listed(folder: Path, count: int) -> list[tuple[str, int]]:
+    """All images of a copy in order: the path within, and the label."""
+    listed = []
+    paths = (folder / "metadata").glob("*.npy")
+    for path in sorted(paths, key=lambda path: (len(path.stem), path.stem)):
+        for number, line in enumerate(files.text(path).splitlines(), 1):
+            where = f"{path}, line {number}"
+            fields = line.split()
+            if len(fields) < 4 or fields[3] not in ("0", "1"):
+                raise ValueError(
+                    f"{where}: {line[:80]!r}; it should be folder, file, number, label (0 or 1) ..."
+                )
+            image = PurePosixPath(*fields[:2])
+            if image.is_absolute() or ".." in image.parts:
+                raise ValueError(f"{where}: {image} would lie outside; not to trust")
+            listed.append((str(image), int(fields[3])))
+    if len(listed) != count:
+        raise ValueError(
+            f"{folder / 'metadata'}: lists {len(listed)} images; the published has {count}"
+        )
+    return listed
+
+
+def _read(folder: Path, listed: Iterable[tuple[str, int]], side: int) -> Iterator[Example]:
+    for name, label in listed:
+        yield name, {"x": _pixels(folder / name, side).ravel(), "y": np.uint8(label)}
+
+
+def _pixels(path: Path, side: int) -> np.ndarray:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: reading PNG needs the package pillow; pip install pillow"
+        ) from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, but the metadata list it; fetch it again")
+    content = path.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()  # Its checksums; it cannot be read after that.
+        with Image.open(io.BytesIO(content)) as image:
+            mode, pixels = image.mode, np.asarray(image)
+    except Exception as error:  # What Pillow raises on foreign bytes is not to be listed.
+        raise ValueError(
+            f"{path}: no whole image ({error}; {len(content)} bytes); fetch it again"
+        ) from error
+    if mode != "L" or pixels.shape != (side, side):
+        raise ValueError(
+            f"{path}: {pixels.shape} pixels of mode {mode}; it should be {(side, side)} of mode L"
+        )
+    return pixels
+
+
+def _show(example: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    side = facts["side"]
+    rows = min(side, 32)
+    step = side // rows
+    tiles = example["x"].reshape(rows, step, rows, step).max((1, 3))
+    shades = tiles.astype(int) * len(_SHADES) // 256
+    picture = ["".join(2 * _SHADES[shade] for shade in row).rstrip() for row in shades]
+    return [*picture, f"label {int(example['y'])}: {('two curves', 'one curve')[example['y']]}"]
+
+
+SOURCES = [
+    pathfinder_source("pathfinder32", PATHFINDER32, SIZES, images=500),
+    pathfinder_source("pathfinder128", PATHFINDER128, SIZES, images=100),
+]

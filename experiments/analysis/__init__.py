@@ -1,0 +1,1 @@
+"""Looks into trained models: switches, gradients, learning curves."""

@@ -1,0 +1,196 @@
+"""Figures of :mod:`experiments.analysis.gates`: rates over time, periods, memory, reach of the gradient.
+
+Each takes one entry a layer or run, by its label, writes one PNG and returns the figure, in the
+style of :mod:`experiments.analysis.style`, where the raster of a table is.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.analysis.gates import Memory, UpdateRate
+from experiments.analysis.gradients import Reach
+from experiments.analysis.style import BLACK, BLUE, COLOURS, sheet
+
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+_BINS_A_DECADE = 10
+_FAINT = 1e-12
+_SMOOTH_FROM = 200
+"""Steps from which on a moving mean is drawn over the single steps."""
+
+
+def rate_over_time(
+    rates: Mapping[str, UpdateRate], path: str | os.PathLike, title: str = ""
+) -> Any:
+    """The share of open neurons at each step, a panel a layer, all on the same axes.
+
+    Args:
+        rates: label -> what :func:`.inside.update_rate` says of a layer.
+        path: the PNG.
+        title: what was trained.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    _some(rates)
+    shown = {label: rate.by_step[~np.isnan(rate.by_step)] for label, rate in rates.items()}
+    with sheet(9, 0.9 + 1.6 * len(shown), title, path) as figure:
+        axes = figure.subplots(len(shown), sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axis, (label, share) in zip(axes, shown.items(), strict=True):
+            steps = len(share)
+            width = steps // 50 if steps >= _SMOOTH_FROM else 0
+            axis.stairs(
+                100 * share, np.arange(steps + 1), fill=True, color=BLUE,
+                alpha=0.35 if width else 0.8,
+            )  # fmt: skip
+            name = f"{label}: {100 * rates[label].mean:.1f} % of its neurons update in a step"
+            if width:
+                mean = np.convolve(share, np.full(width, 1 / width), mode="valid")
+                at = np.arange(len(mean)) + width / 2
+                axis.plot(at, 100 * mean, color=BLACK, linewidth=1.2)
+                name += f"; line: mean of {width} steps"
+            axis.set_title(name)
+            axis.set_ylabel("open [%]")
+            axis.grid(axis="y")
+        axes[0].set_ylim(0, None)
+        axes[0].margins(x=0)
+        axes[-1].set_xlabel("time [steps]")
+        axes[-1].locator_params(axis="x", integer=True)
+    return figure
+
+
+def periods(measured: Mapping[str, np.ndarray], path: str | os.PathLike, title: str = "") -> Any:
+    """Histograms of the neurons' periods, a panel a layer; who has none is counted in its title.
+
+    Args:
+        measured: label -> periods in steps ``[H]``, NaN for none, as :func:`.inside.periods`
+            gives them in `between` or `dominant`.
+        path: the PNG.
+        title: what was trained, and which of the two it is.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    _some(measured)
+    known = {label: own[~np.isnan(own)] for label, own in measured.items()}
+    every = np.concatenate(list(known.values()))
+    if not every.size:
+        raise ValueError("no period to draw: every one is NaN")
+    low, high = np.log10(every.min()) - 0.05, np.log10(every.max()) + 0.05
+    edges = np.logspace(low, high, max(2, round(_BINS_A_DECADE * (high - low)) + 1))
+    with sheet(8, 1.2 + 1.5 * len(known), title, path) as figure:
+        axes = figure.subplots(len(known), sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axis, (label, own) in zip(axes, known.items(), strict=True):
+            whole = len(measured[label])
+            without = (
+                f", {whole - len(own)} without a measurable period" if len(own) < whole else ""
+            )
+            axis.stairs(np.histogram(own, edges)[0], edges, fill=True, color=BLUE, alpha=0.8)
+            axis.set_title(f"{label}: {whole} neurons{without}")
+            axis.set_ylabel("neurons")
+            axis.grid(axis="y")
+        axes[0].set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0, None))
+        axes[0].locator_params(axis="y", integer=True)
+        axes[-1].set_xlabel("period [steps]")
+        _plain(axes[-1].xaxis)
+    return figure
+
+
+def memory_survival(
+    memories: Mapping[str, Memory], path: str | os.PathLike, title: str = ""
+) -> Any:
+    """How long values stay, bit for bit: by stretches, and by the share of all memory in them.
+
+    Args:
+        memories: label -> what :func:`.inside.memory` says of a layer.
+        path: the PNG.
+        title: what was trained.
+
+    Raises:
+        ValueError: nothing to draw, or a layer that never updated.
+    """
+    _some(memories)
+    for label, own in memories.items():
+        if not own.longest:
+            raise ValueError(f"{label}: nothing was ever written, so nothing was kept")
+    with sheet(10, 4.4, title, path) as figure:
+        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+        for number, (label, own) in enumerate(memories.items()):
+            colour, dashes = _look(number)
+            steps = np.arange(1, own.longest + 1)
+            for axis, share in ((left, own.survival), (right, own.held)):
+                axis.plot(
+                    steps, 100 * share[1 : own.longest + 1], color=colour, linestyle=dashes,
+                    label=label, marker="o", markevery=[-1], markersize=4,
+                )  # fmt: skip
+        left.set_title("Stretches: values kept for n steps or more")
+        right.set_title("Memory (neurons × steps) in such stretches")
+        for axis in (left, right):
+            axis.set(xscale="log", yscale="log", xlabel="kept unchanged for n steps or more")
+            axis.grid()
+            _plain(axis.xaxis)
+            _plain(axis.yaxis)
+        left.set_ylabel("share [%]")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def gradient_reach(
+    reaches: Mapping[str, Reach], path: str | os.PathLike, title: str = "", *, steps: int
+) -> Any:
+    """The gradient that reaches earlier steps, on a logarithmic axis; a gradient of 0 is a gap.
+
+    What lies below 1e-12, where a sum in float32 no longer notices it, is off the picture.
+
+    Args:
+        reaches: label -> what :func:`.reach.gradient_reach` says of a run.
+        path: the PNG.
+        title: what was trained.
+        steps: T, the length of the sequences; the last step has 1.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    _some(reaches)
+    with sheet(9, 4.4, title, path) as figure:
+        axis = figure.subplots()
+        for number, (label, reach) in enumerate(reaches.items()):
+            colour, dashes = _look(number)
+            share = np.append(reach.relative, 1.0)
+            axis.plot(
+                np.append(reach.times, steps - 1), np.where(share > 0, share, np.nan),
+                color=colour, linestyle=dashes, label=label, marker="o", markersize=3.5,
+            )  # fmt: skip
+        axis.set(yscale="log", xlabel="time t [steps]")
+        axis.set_ylabel(r"$|\partial L/\partial h_t|\ /\ |\partial L/\partial h_{\mathrm{last}}|$")
+        axis.locator_params(axis="x", integer=True)
+        axis.set_xlim(0, steps)
+        if axis.get_ylim()[0] < _FAINT:
+            axis.set_ylim(bottom=_FAINT)
+            axis.set_title(f"What is below {_FAINT:g} is off the picture")
+        axis.grid(axis="y")
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def _some(entries: Mapping[str, Any]) -> None:
+    if not entries:
+        raise ValueError("nothing to draw")
+
+
+def _look(number: int) -> tuple[str, Any]:
+    """Colour and dashes, so that neighbours differ in both."""
+    return COLOURS[number % len(COLOURS)], _DASHES[number % len(_DASHES)]
+
+
+def _plain(axis: Any) -> None:
+    """Numbers as one writes them, at decades and, where there are few, between."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    few = np.log10(high / low) < 2.5
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(lambda value, _: f"{value:g}")

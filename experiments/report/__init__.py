@@ -1,0 +1,1 @@
+"""Tables of committed records: published figures beside ours."""

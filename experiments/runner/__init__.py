@@ -1,0 +1,1 @@
+"""What every experiment shares: the contract, flags, launching, records."""

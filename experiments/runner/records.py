@@ -1,0 +1,176 @@
+"""``result.json``: what a run came to, and all that is needed to run it again."""
+
+import json
+import math
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FILE = "result.json"
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Record(NamedTuple):
+    """The outcome of one run.
+
+    Attributes:
+        experiment: such as ``"music"``.
+        dataset: the data set's name.
+        cell: the cell's name; of a stack of layers, the names of its layers.
+        switch: ``"none"`` or the switch's name, with ``"-frozen"`` after it where the switch keeps
+            its random start.
+        seed: of the initial parameters and of everything random.
+        parameters: numbers in the whole model.
+        recurrent_parameters: of these, numbers in the recurrent layer, its switch included; of a
+            stack, in all its blocks.
+        update_rate: share of neurons that updated in a step of the test split, 0 to 1.
+        metrics: name -> value, such as ``train_nll``, ``valid_nll``, ``test_nll`` in nats a step.
+        best_epoch: the epoch of the scored parameters, counted from 1.
+        steps: training steps done.
+        seconds: wall time of the training, compilation and validation included.
+        config: all that decides the numbers. Runs that differ in its ``seed`` alone are
+            repetitions of one another.
+        versions: as `versions` gives them.
+        command: the command line of the run.
+    """
+
+    experiment: str
+    dataset: str
+    cell: str
+    switch: str
+    seed: int
+    parameters: int
+    recurrent_parameters: int
+    update_rate: float
+    metrics: dict[str, float]
+    best_epoch: int
+    steps: int
+    seconds: float
+    config: dict[str, Any]
+    versions: dict[str, str]
+    command: str
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of what a run computes with, and of surnn_jax."""
+    import surnn_jax
+
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **packages, "surnn_jax": surnn_jax.__version__}
+
+
+def write(record: Record, workdir: str | os.PathLike) -> Path:
+    """Writes ``result.json`` into `workdir`, in place of any old one.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ValueError: a field that `read` would refuse.
+    """
+    # Here and not above: it brings JAX along, and whoever reads tables should not wait for that.
+    from surnn_jax.train import files
+
+    path = Path(workdir) / FILE
+    _check(record._asdict(), path)
+    files.write_json(path, record._asdict())
+    return path
+
+
+def read(path: str | os.PathLike) -> Record:
+    """Reads what `write` wrote.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: it is damaged, or is no result of a run; the message names file and field.
+    """
+    path = Path(path)
+    try:
+        fields = json.loads(path.read_bytes(), parse_constant=_no_number)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; a run writes it at its end") from None
+    except ValueError as error:  # Also what is not UTF-8.
+        raise ValueError(f"{path}: damaged, not whole JSON ({error}); run it again") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: holds a {type(fields).__name__}, not the result of a run")
+    _check(fields, path)
+    return Record(**fields)
+
+
+def headline(record: Record, split: str = "test") -> tuple[str, float]:
+    """The figure that people compare: what it is, and its value.
+
+    ``nats a frame`` for music; ``nats a step`` of ten samples for speech, negative where the
+    density exceeds 1; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
+    error`` or, for Mackey-Glass, ``relative error``, the root of its share of the mean square of
+    the targets.
+
+    Raises:
+        KeyError: with the name of the metric that the record lacks.
+    """
+    metrics = record.metrics
+    if record.experiment == "music":
+        return "nats a frame", metrics[f"{split}_nll"]
+    if record.experiment == "speech":
+        return "nats a step", metrics[f"{split}_nll"]
+    if f"{split}_error" in metrics:
+        return "accuracy, %", 100 * (1 - metrics[f"{split}_error"])
+    if record.dataset == "mackey_glass":
+        return "relative error", math.sqrt(metrics[f"{split}_mse"] / metrics[f"{split}_power"])
+    if f"{split}_mse" in metrics:
+        return "mean squared error", metrics[f"{split}_mse"]
+    return "perplexity", math.exp(metrics[f"{split}_nll"])
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _check(fields: dict[str, Any], path: Path) -> None:
+    """Refuses other fields than those of a `Record`, and values that they cannot have."""
+    missing = [name for name in Record._fields if name not in fields]
+    unknown = [name for name in fields if name not in Record._fields]
+    if missing or unknown:
+        lacks = f"lacks {', '.join(missing)}" if missing else ""
+        has = f"has the unknown {', '.join(unknown)}" if unknown else ""
+        raise ValueError(
+            f"{path}: {' and '.join(filter(None, (lacks, has)))}; the result of a run has exactly "
+            f"the fields {', '.join(Record._fields)}"
+        )
+    for name, kind in Record.__annotations__.items():
+        said = _WORDS[kind]
+        if not _is(fields[name], kind):
+            raise ValueError(f"{path}: {name} should be {said}, but is {fields[name]!r}")
+    if fields["update_rate"] > 1:
+        raise ValueError(f"{path}: update_rate should lie in 0..1, but is {fields['update_rate']}")
+
+
+_WORDS = {
+    str: "a string",
+    int: "a whole number that is not negative",
+    float: "a finite number that is not negative",
+    dict[str, float]: "finite numbers by name",
+    dict[str, str]: "strings by name",
+    dict[str, Any]: "values by name",
+}
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind is int:
+        return type(value) is int and value >= 0
+    if kind is float:
+        return _finite(value) and value >= 0
+    if kind is str:
+        return isinstance(value, str)
+    if not isinstance(value, dict):
+        return False
+    if kind == dict[str, float]:
+        return all(_finite(item) for item in value.values())
+    return kind != dict[str, str] or all(isinstance(item, str) for item in value.values())
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

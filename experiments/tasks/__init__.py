@@ -1,0 +1,1 @@
+"""The experiments: what each trains and on which data."""

@@ -1,0 +1,1 @@
+"""Next-frame prediction on polyphonic music."""

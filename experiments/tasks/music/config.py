@@ -1,0 +1,25 @@
+"""What a music run is: its configuration."""
+
+import dataclasses
+
+from experiments.runner.config import RecurrentConfig, field
+
+FEATURES = {
+    "tanh": 100,
+    "gru": 46,
+    "gru_before": 46,
+    "lstm": 36,
+    "lstm_peephole": 36,
+    "min_gru": 105,
+    "min_lstm": 70,
+}
+"""Layer sizes of equal parameter count: Chung et al. 2014, table 1; the minimal ones are ours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RecurrentConfig):
+    """All that decides the numbers of a run; every field is a flag."""
+
+    dataset: str = field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
+    cell: str = field("gru", ", ".join(FEATURES))
+    growth: float = field(2.0, "Factor between padded lengths: less pads less and compiles more")

@@ -1,0 +1,1 @@
+"""Classification, recall, regression and language models: lra, pixels, synthetic, wikitext."""

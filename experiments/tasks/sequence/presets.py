@@ -1,0 +1,101 @@
+"""Presets of the sequence experiments: every model of the suRNN paper's tables on every task."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.tasks.sequence.config import Config
+
+Units = Mapping[str, Mapping[str, Any]]
+"""Name of a model -> what it changes in a task's configuration."""
+
+SELECTIVE: Units = {
+    "sugru": {"switch": "fourier"},
+    "sugru-frozen": {"switch": "fourier", "frozen": True},
+    "sugru-soft": {"switch": "fourier", "gate": "soft"},
+    "sugru-event": {"switch": "event"},
+    "sugru-event-frozen": {"switch": "event", "frozen": True},
+    "sugru-threshold": {"switch": "threshold"},
+    "sugru-every3": {"switch": "every", "rate": 1 / 3},
+    "sulstm": {"layers": "sulstm", "switch": "fourier"},
+    "sutanh": {"layers": "sutanh", "switch": "fourier"},
+}
+"""suRNNs: the paper's, the cells of its ablation, and the event switch with its control."""
+
+NEIGHBOURS: Units = {
+    "gru": {"layers": "gru"},
+    "gru-carry": {"layers": "gru_carry"},
+    "lstm": {"layers": "lstm"},
+    "tanh": {"layers": "tanh"},
+    "clockwork": {"layers": "suclockwork", "switch": "clockwork"},
+    "phased-lstm": {"layers": "sulstm_peephole", "switch": "phased"},
+    "zoneout": {"layers": "sugru", "switch": "zoneout", "rate": 0.9},
+    "skip-gru": {"layers": "skip_gru"},
+    "sa-gru": {"layers": "sa_gru"},
+    "min-gru": {"layers": "min_gru"},
+    "min-lstm": {"layers": "min_lstm"},
+}
+"""Units that one step at a time: dense, and those that skip in another way."""
+
+OTHERS: Units = {
+    "transformer": {"layers": "attention", "positions": "learned"},
+    "transformer-rotary": {"layers": "attention", "positions": "rotary"},
+    "s4d": {"layers": "s4d"},
+    "lru": {"layers": "lru"},
+    "mamba": {"layers": "mamba"},
+    "mamba2": {"layers": "mamba2"},
+    "hybrid": {"layers": "sugru,s4d", "switch": "fourier"},
+}
+"""What is not a recurrent unit with a switch; and suGRU mixed with a state space."""
+
+HELD = {"hold": 1.0, "switch_scale": 3.0}
+"""What the event switch wants beside its rate: see the recipe in `surnn_jax.switches.event`."""
+
+EVERYTHING: Units = {**SELECTIVE, **NEIGHBOURS, **OTHERS}
+
+
+def units(
+    task: Config,
+    depth: int = 1,
+    *,
+    dense: Mapping[str, Any] | None = None,
+    other: Mapping[str, Any] | None = None,
+    event: Mapping[str, Any] | None = None,
+) -> dict[str, Config]:
+    """A task's configuration for every model.
+
+    Args:
+        task: the selective units' own.
+        depth: layers; a mixed stack repeats its pattern that often, halved.
+        dense: what the neighbours change beside their layer, such as the learning rate.
+        other: what attention and state spaces change.
+        event: what the event switch changes.
+    """
+    runs = {}
+    for group, own in ((SELECTIVE, {}), (NEIGHBOURS, dense or {}), (OTHERS, other or {})):
+        for name, changes in group.items():
+            more = {**own, **changes}
+            if changes.get("switch") in ("event", "threshold"):
+                more = {**HELD, **(event or {}), **more}
+            if name == "sugru-threshold":  # nothing in it is learned
+                more |= {"hold": 0.0}
+            pattern = str(more.get("layers", task.layers)).split(",")
+            times = max(1, depth // len(pattern))
+            more["layers"] = ",".join(pattern * times)
+            if not more["layers"].startswith(("su", "attention")) and task.bare and group is OTHERS:
+                more |= {"bare": False, "encoder": ""}
+            runs[name] = dataclasses.replace(task, **more)
+    for name in ("transformer", "transformer-rotary", "hybrid"):
+        runs[name] = dataclasses.replace(runs[name], bare=False, encoder="")
+    return runs
+
+
+def presets(tasks: Mapping[str, Mapping[str, Config]]) -> dict[str, dict[str, Config]]:
+    """Preset -> runs: ``TASK`` runs every model, ``TASK-MODEL`` one; ``TASK-cpu`` likewise."""
+    found: dict[str, dict[str, Config]] = {}
+    for task, runs in tasks.items():
+        found[task] = dict(runs)
+        base, cpu, _ = task.partition("-cpu")
+        for name, config in runs.items():
+            found[f"{base}-{name}{cpu}"] = {"": config}
+    return found

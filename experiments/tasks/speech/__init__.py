@@ -1,0 +1,1 @@
+"""Prediction of raw speech samples."""

@@ -1,0 +1,144 @@
+"""Recordings cut into windows, as the speech experiment reads them.
+
+Step k of a window sees samples 10k to 10k + 19 and predicts the ten after them, so that every
+sample but the first twenty is predicted once.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+import data
+from experiments.tasks.speech.config import DATASETS, Config
+
+SEEN, NEXT = 20, 10
+
+_CHOICE = 0
+_BLOCK = 1 << 22
+
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation of all samples of the training split, as 16-bit integers."""
+
+    mean: float
+    deviation: float
+
+
+class WindowedSplit(NamedTuple):
+    """A split in windows.
+
+    Attributes:
+        x: int16 ``[N, window]``.
+        there: how many windows there are, of which N were drawn.
+        short: how many recordings are shorter than a window and are left out.
+        recordings: how many there are.
+    """
+
+    x: np.ndarray
+    there: int
+    short: int
+    recordings: int
+
+
+class Speech(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        splits: windows by split.
+        level: of the training samples, left out or not.
+        rate: samples a second.
+        test: the test recordings, whole.
+    """
+
+    splits: dict[str, WindowedSplit]
+    level: Normalization
+    rate: int
+    test: data.Split
+
+    def about(self) -> str:
+        """One line: how many windows, and what was left out."""
+        said = []
+        for name, cut in self.splits.items():
+            said.append(f"{name} {len(cut.x):,} of {cut.there:,} windows")
+            if cut.short:
+                said[-1] += f" ({cut.short:,} of {cut.recordings:,} recordings are shorter)"
+        return f"{self.test.name}, {self.rate:,} samples a second: {'; '.join(said)}"
+
+
+def check(config: Config) -> None:
+    """Refuses what cannot be, before anything is read.
+
+    Raises:
+        ValueError: a data set without speech, or a number out of range.
+    """
+    if config.dataset not in DATASETS:
+        raise ValueError(f"speech: no data {config.dataset!r}; one of: {', '.join(DATASETS)}")
+    if config.window < SEEN + NEXT or config.window % NEXT:
+        raise ValueError(
+            f"window must be a multiple of {NEXT}, at least {SEEN + NEXT}, got {config.window}"
+        )
+    for name, least in (("windows", 0), ("evaluated", 0), ("batch_size", 1), ("seed", 0)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+
+
+def read(config: Config, data_dir: str | None) -> Speech:
+    """Loads the recordings and cuts them.
+
+    What is wrong with a single sound file (its rate, stereo, silence, damage) is refused, by name,
+    when the data set is prepared.
+
+    Raises:
+        ValueError: no recording of a split is as long as a window, or data that are damaged.
+        OSError: data that are missing; the message names the command that prepares them.
+    """
+    splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+    cuts = {
+        name: cut(split, config.window, config.windows if name == "train" else config.evaluated)
+        for name, split in splits.items()
+    }
+    rate = splits["train"].facts["sample_rate"]
+    return Speech(cuts, normalization(splits["train"]["x"].values), rate, splits["test"])
+
+
+def cut(split: data.Split, window: int, wanted: int) -> WindowedSplit:
+    """Windows that follow one another in each recording; what is left at its end is left out.
+
+    Args:
+        split: recordings in the column ``x``.
+        window: samples.
+        wanted: how many to draw; 0 for all. The draw depends on nothing else, so that every unit
+            and seed reads the same windows.
+
+    Raises:
+        ValueError: no recording is as long as a window.
+    """
+    column = split["x"]
+    counts = column.lengths // window
+    ends = np.cumsum(counts)
+    there = int(ends[-1])
+    if not there:
+        longest = int(np.argmax(column.lengths))
+        raise ValueError(
+            f"{split.name}: no {split.split} recording is as long as a window of {window} samples; "
+            f"the longest, {split.ids[longest]}, has {column.lengths[longest]}"
+        )
+    which = np.arange(there)
+    if wanted and wanted < there:
+        random = np.random.Generator(np.random.PCG64(_CHOICE))
+        which = np.sort(random.permutation(there)[:wanted])
+    place = np.searchsorted(ends, which, side="right")
+    starts = column.offsets[place] + window * (which - (ends - counts)[place])
+    x = np.stack([column.values[start : start + window] for start in starts])
+    return WindowedSplit(x, there, int((counts == 0).sum()), len(column))
+
+
+def normalization(samples: np.ndarray) -> Normalization:
+    """Mean and deviation of int16 ``[N]``, out of exact sums."""
+    total = squares = 0
+    for start in range(0, len(samples), _BLOCK):
+        block = samples[start : start + _BLOCK].astype(np.int64)
+        total += int(block.sum())
+        squares += int(np.dot(block, block))
+    mean = total / len(samples)
+    return Normalization(mean, (squares / len(samples) - mean**2) ** 0.5)

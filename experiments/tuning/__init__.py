@@ -1,0 +1,1 @@
+"""Hyper-parameter search: protocols, the trial log, the run."""

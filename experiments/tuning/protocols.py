@@ -1,0 +1,261 @@
+"""The two protocols of a search: what is drawn, and what is the same for every unit and trial.
+
+`chung` is that of Chung et al. 2014, sections 4.1 and 4.2. `controlled` asks their referees'
+question: the same space, the same budget, the same draws, seeds and initial values for every unit.
+A draw is a function of the protocol, the seed of the search and its own number alone: all units,
+data sets and seeds get the same ones.
+
+Draws are halved (successive halving: Jamieson & Talwalkar 2016, arXiv 1502.07943): after a few
+epochs the worse half is taken out, after twice as many the worse half of the rest, and so on; the
+one that is left goes on until it gets no better. Of ten rates in e^-12..e^-6 most are so low that
+they learn next to nothing: in the time in which all ten get 50 epochs on Nottingham, the last one
+gets 250 this way. After 50 the winners of all units were still learning, and what was ranked was
+early speed.
+
+A step whose gradient is not finite is left out, up to a hundred of them: those of the tanh unit
+on Nottingham, at two rates of 0.0006, exceeded what float32 can hold in 1 and in 4 of 4,176 steps,
+while the loss was an ordinary number.
+
+What the paper leaves open is ours: sequences a step, the most epochs and patience; the constants
+of RMSProp are of code that its authors released later. Eight sequences a step, because an epoch of
+more a step took as long or longer (GRU on Nottingham, one core: 1.7 s of 8, 2.0 of 16, 3.3 of 32),
+with fewer updates. Hundreds of epochs of one program pay for more padded lengths: of what is
+computed of Nottingham, 34 % is padding at a growth of 2, and 20 % at 1.41.
+"""
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.runner.config import RecurrentConfig
+from experiments.tasks.music import config as music_config
+from experiments.tasks.speech import config as speech_config
+
+CONFIGS: dict[str, type[RecurrentConfig]] = {
+    "music": music_config.Config,
+    "speech": speech_config.Config,
+}
+"""Experiments that can be searched, and what a run of each is."""
+
+SEARCH = "search"
+"""Where the configuration in a winner's record says how it was found, beside what it is."""
+
+FOUND = ("protocol", "budget", "seed", "dataset", "unit")
+"""What is said there and was known before: the search, its seed, and the group."""
+
+
+class Protocol(NamedTuple):
+    """How hyper-parameters are chosen.
+
+    Attributes:
+        name: its name.
+        fixed: fields of the configuration that are the same for all trials.
+        drawn: field -> (least, most), drawn log-uniformly.
+    """
+
+    name: str
+    fixed: dict[str, Any]
+    drawn: dict[str, tuple[float, float]]
+
+    def draw(self, number: int, seed: int) -> dict[str, float]:
+        """The hyper-parameters of draw `number` of a search with this seed."""
+        entropy = [zlib.crc32(self.name.encode()), seed, number]
+        random = np.random.Generator(np.random.PCG64(entropy))
+        return {
+            name: math.exp(random.uniform(math.log(least), math.log(most)))
+            for name, (least, most) in sorted(self.drawn.items())
+        }
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "chung",
+            fixed={
+                "optimiser": "rmsprop",
+                "schedule": "constant",
+                "clip": 1.0,
+                "weight_noise": 0.075,
+                "skip_nonfinite": 100,
+            },
+            drawn={"learning_rate": (math.exp(-12), math.exp(-6))},
+        ),
+        Protocol(
+            "controlled",
+            fixed={
+                "optimiser": "adam",
+                "schedule": "constant",
+                "clip": 1.0,
+                "weight_noise": 0.0,
+                "skip_nonfinite": 100,
+            },
+            drawn={"learning_rate": (3e-4, 3e-2), "weight_decay": (1e-3, 1.0)},
+        ),
+    )
+}
+
+UNITS: dict[str, dict[str, Any]] = {
+    "tanh": {"cell": "tanh"},
+    # As in the paper: reset before the matrix product.
+    "gru": {"cell": "gru_before"},
+    "lstm": {"cell": "lstm_peephole"},
+    "sugru": {"cell": "gru_before", "switch": "fourier", "rate": 0.8},
+}
+"""Unit -> fields of the configuration. The sizes are the paper's, of equal parameter count."""
+
+DATASETS: dict[str, dict[str, dict[str, Any]]] = {
+    "music": {
+        name: {"dataset": name, "batch_size": 8, "growth": 1.41, **plan}
+        for name, plan in {
+            "jsb": {"max_epochs": 400, "patience": 20, "horizon": 160},
+            "nottingham": {"max_epochs": 250, "patience": 15, "horizon": 512},
+            "musedata": {"max_epochs": 120, "patience": 10, "horizon": 512},
+            "piano_midi": {"max_epochs": 350, "patience": 20, "horizon": 512},
+            "bach_chorales": {"max_epochs": 400, "patience": 20, "horizon": 160},
+        }.items()
+    },
+    "speech": {
+        # As Ubisoft A: 7,230 sequences of 500 samples.
+        **{
+            name: {"dataset": name, "batch_size": 8, "max_epochs": 40, "patience": 4}
+            for name in speech_config.DATASETS
+        },
+        # As Ubisoft B: 800 of 8,000.
+        "asterisk_speech-8000": {
+            "dataset": "asterisk_speech",
+            "window": 8000,
+            "windows": 800,
+            "evaluated": 125,
+            "horizon": 798,
+            "batch_size": 8,
+            "max_epochs": 20,
+            "patience": 4,
+        },
+    },
+}
+"""Experiment -> data set -> fields of the configuration, the same for every unit."""
+
+FIRST_HALVING = {
+    "jsb": 20,
+    "nottingham": 6,
+    "musedata": 5,
+    "piano_midi": 25,
+    "bach_chorales": 20,
+    **dict.fromkeys(speech_config.DATASETS, 1),
+}
+"""Epochs before the first halving; 2 where it is not said. Some hundreds of updates."""
+
+SMALLER = ("batch_size", "max_epochs", "patience", "features", "windows", "evaluated")
+"""Fields of the configuration that a search can be told to change for all of its data sets."""
+
+
+class Group(NamedTuple):
+    """The trials among which one winner is chosen: one a draw."""
+
+    dataset: str
+    unit: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.dataset}-{self.unit}-{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """The whole search space.
+
+    Attributes:
+        experiment: one of :data:`CONFIGS`.
+        protocol: one of :data:`PROTOCOLS`.
+        budget: draws a group.
+        seed: of the draws.
+        changes: fields of the configuration that are not as in :data:`DATASETS`.
+
+    Raises:
+        ValueError: a name that does not exist, or a number out of range.
+    """
+
+    experiment: str
+    protocol: str
+    budget: int
+    seed: int
+    changes: Mapping[str, Any]
+
+    def __post_init__(self):
+        check_known("experiment", self.experiment, CONFIGS)
+        check_known("protocol", self.protocol, PROTOCOLS)
+        for name, value, least in (("budget", self.budget, 1), ("search_seed", self.seed, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        fields = {field.name for field in dataclasses.fields(CONFIGS[self.experiment])}
+        if strange := sorted(self.changes.keys() - fields):
+            raise ValueError(f"{', '.join(strange)}: {self.experiment} has no such setting")
+
+    @property
+    def draws(self) -> list[dict[str, float]]:
+        """The hyper-parameters of every trial of a group."""
+        protocol = PROTOCOLS[self.protocol]
+        return [protocol.draw(number, self.seed) for number in range(self.budget)]
+
+    def halvings(self, dataset: str) -> list[int]:
+        """Epochs after which the worse half of the draws is taken out, until one is left."""
+        first = FIRST_HALVING.get(dataset, 2)
+        return [first * 2**number for number in range(math.ceil(math.log2(self.budget)))]
+
+    def config(self, group: Group) -> RecurrentConfig:
+        """What the trials of a group have in common.
+
+        Raises:
+            ValueError: a name that does not exist.
+        """
+        check_known("dataset", group.dataset, DATASETS[self.experiment])
+        check_known("unit", group.unit, UNITS)
+        return CONFIGS[self.experiment](
+            **{
+                **DATASETS[self.experiment][group.dataset],
+                **UNITS[group.unit],
+                **PROTOCOLS[self.protocol].fixed,
+                **self.changes,
+                "seed": group.seed,
+            }
+        )
+
+    def header(self) -> dict[str, Any]:
+        """All that decides what a trial is, as JSON can hold it."""
+        return {
+            "experiment": self.experiment,
+            "protocol": self.protocol,
+            "budget": self.budget,
+            "search_seed": self.seed,
+            "draws": {str(number): draw for number, draw in enumerate(self.draws)},
+            "units": UNITS,
+            "datasets": DATASETS[self.experiment],
+            "changes": dict(self.changes),
+            "fixed": PROTOCOLS[self.protocol].fixed,
+            "drawn": PROTOCOLS[self.protocol].drawn,
+            "halvings": {name: self.halvings(name) for name in DATASETS[self.experiment]},
+        }
+
+
+def check_known(what: str, name: str, there: Mapping[str, Any]) -> None:
+    """Refuses a name that is not there.
+
+    Raises:
+        ValueError: naming those that are.
+    """
+    if name not in there:
+        raise ValueError(f"unknown {what} {name!r}; one of: {', '.join(there)}")
+
+
+def split_off(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The configuration in a record, as its run takes it, and how a search found it, or None."""
+    plain = dict(config)
+    found = plain.pop(SEARCH, None)
+    return plain, found

@@ -1,0 +1,138 @@
+"""What mixers have in common: their border, the tail of a stream, the gated output."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.typing import Array, Carry
+
+
+def state_dtype(param_dtype: Any) -> Any:
+    """Dtype of the state: that of the parameters, float32 at least."""
+    wide = jnp.dtype(jnp.float64)
+    return wide if param_dtype == wide else jnp.dtype(jnp.float32)
+
+
+def complex_dtype(param_dtype: Any) -> Any:
+    """Dtype of a complex state, whose parts have the dtype of a real one."""
+    double = state_dtype(param_dtype) == jnp.float64
+    return jnp.dtype(jnp.complex128 if double else jnp.complex64)
+
+
+def check_inputs(name: str, x: Array, seq_lengths: Array | None) -> None:
+    """Refuses inputs that no mixer takes.
+
+    Raises:
+        ValueError: unless x is floating ``[B, T, D]`` and the lengths, if any, integers ``[B]``.
+    """
+    if x.ndim != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"{name}: inputs must be floating point [B, T, D], got {x.dtype} of shape {x.shape}"
+        )
+    if seq_lengths is None:
+        return
+    shape, dtype = jnp.shape(seq_lengths), jnp.result_type(seq_lengths)
+    if shape != x.shape[:1] or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(
+            f"{name}: seq_lengths must be integers of shape {x.shape[:1]}, got {dtype} of {shape}"
+        )
+
+
+def check_carry(name: str, carry: Carry, rest: Carry) -> None:
+    """Refuses a carry that differs from the one of rest in structure, shapes or dtypes."""
+
+    def described(tree):
+        return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+
+    if jax.tree.structure(carry) != jax.tree.structure(rest) or described(carry) != described(rest):
+        raise ValueError(
+            f"{name}: the carry must be as initial_carry makes it, {jax.eval_shape(lambda: rest)}, "
+            f"got {jax.eval_shape(lambda: carry)}"
+        )
+
+
+class CheckedInputs(NamedTuple):
+    """What a mixer works with once its arguments are checked.
+
+    Attributes:
+        start: the carry to begin with.
+        lengths: ``[B]``, none beyond the end of the input; None for all of it.
+        wide: dtype of the state.
+        compute: dtype of the operands of products.
+    """
+
+    start: Carry
+    lengths: Array | None
+    wide: Any
+    compute: Any
+
+
+def init_memory(
+    name: str, mixer: Any, x: Array, initial_carry: Carry | None, seq_lengths: Array | None
+) -> CheckedInputs:
+    """Checks the arguments of a causal mixer's call.
+
+    Raises:
+        ValueError: as :func:`check_inputs` and :func:`check_carry`.
+    """
+    check_inputs(name, x, seq_lengths)
+    start = mixer.initial_carry(x.shape[:1])
+    if initial_carry is not None:
+        check_carry(name, initial_carry, start)
+        start = initial_carry
+    wide = state_dtype(mixer.param_dtype)
+    return CheckedInputs(start, lengths_within(x, seq_lengths), wide, mixer.dtype or wide)
+
+
+def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:
+    """The lengths as int32, none beyond the end of x."""
+    if seq_lengths is None:
+        return None
+    return jnp.minimum(jnp.asarray(seq_lengths), x.shape[1]).astype(jnp.int32)
+
+
+def mask_padding(x: Array, lengths: Array | None) -> Array:
+    """``[B, T, D]`` with zeros beyond the lengths, whatever stood there, NaN included."""
+    if lengths is None:
+        return x
+    inside = jnp.arange(x.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
+    return jnp.where(inside[..., None], x, 0)
+
+
+def latest(joined: Array, size: int, lengths: Array | None) -> Array:
+    """The last `size` steps of a stream.
+
+    Args:
+        joined: ``[B, size + T, ...]``: the last steps before a call, then those of the call.
+        size: how many to keep.
+        lengths: ``[B]``, how many of the T count; None for all.
+    """
+    if lengths is None:
+        return joined[:, joined.shape[1] - size :]
+    return jax.vmap(lambda row, n: jax.lax.dynamic_slice_in_dim(row, n, size))(joined, lengths)
+
+
+class GatedOutput(nn.Module):
+    """``v ∘ σ(g)`` with ``[v, g] = W gelu(y) + b``: GELU, then GLU, around which S4D and LRU agree.
+
+    Attributes:
+        features: M, width of the output.
+        dtype: operands of the product are rounded to it.
+        param_dtype: of the parameters.
+    """
+
+    features: int
+    dtype: Any
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, y: Array) -> Array:
+        """``[..., M]`` to ``[..., M]``, in the dtype of y."""
+        dense = nn.Dense(
+            2 * self.features, dtype=self.dtype, param_dtype=self.param_dtype, name="dense"
+        )
+        both = dense(jax.nn.gelu(y, approximate=False)).astype(y.dtype)
+        value, gate = jnp.split(both, 2, axis=-1)
+        return value * jax.nn.sigmoid(gate)

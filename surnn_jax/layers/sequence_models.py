@@ -1,0 +1,286 @@
+"""Models for whole sequences: a backbone and a head.
+
+All return :class:`Result`, stream by ``step``, and begin a stream by ``initial_carry``.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
+from surnn_jax.layers.backbone import Backbone, BackboneCarry
+from surnn_jax.layers.block import Trace
+from surnn_jax.typing import Array, Carry
+
+POOLINGS = ("last", "mean")
+
+
+class Result(NamedTuple):
+    """What a model makes of a batch.
+
+    Attributes:
+        outputs: float32 at least; each model says which.
+        carry: to go on from; None where the model cannot.
+        traces: of every selective layer, see :class:`.Trace`.
+    """
+
+    outputs: Array
+    carry: Carry | None
+    traces: tuple[Trace, ...]
+
+
+class ClassifierCarry(NamedTuple):
+    """What a classifier carries.
+
+    Attributes:
+        backbone: of the backbone.
+        total: ``[B, M]``, sum of the outputs so far, or the last output.
+        count: int32 ``[B]``, steps so far.
+    """
+
+    backbone: BackboneCarry
+    total: Array
+    count: Array
+
+
+class Classifier(nn.Module):
+    """One answer for a whole sequence: pooled outputs and a linear map.
+
+    Attributes:
+        backbone: what reads the sequence.
+        outputs: classes, or numbers to predict.
+        pooling: ``last``, the output at the last step; or ``mean``, over the steps that count.
+    """
+
+    backbone: Backbone
+    outputs: int
+    pooling: str = "last"
+
+    def setup(self):
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {self.pooling!r}; one of: {', '.join(POOLINGS)}")
+        self.head = nn.Dense(self.outputs)
+
+    def __call__(
+        self,
+        x: Array,
+        lengths: Array | None = None,
+        *,
+        carry: ClassifierCarry | None = None,
+        train: bool = False,
+    ) -> Result:
+        """Logits ``[B, outputs]``; arguments as :meth:`.Backbone.__call__`."""
+        encoded = self.backbone(x, lengths, None if carry is None else carry.backbone, train)
+        y = _wide(encoded.outputs)
+        size, steps = y.shape[:2]
+        count = jnp.full((size,), steps, jnp.int32) if lengths is None else lengths
+        count = jnp.minimum(count.astype(jnp.int32), steps)
+        if self.pooling == "mean":
+            inside = jnp.arange(steps)[None] < count[:, None]
+            total = jnp.where(inside[..., None], y, 0).sum(1)
+            if carry is not None:
+                total = total + carry.total
+        else:
+            total = jnp.take_along_axis(y, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
+            before = jnp.zeros_like(total) if carry is None else carry.total
+            total = jnp.where((count > 0)[:, None], total, before)
+        if carry is not None:
+            count = count + carry.count
+        after = None
+        if encoded.carry is not None:
+            after = ClassifierCarry(encoded.carry, total, count)
+        return Result(self._read(total, count), after, encoded.traces)
+
+    def step(self, carry: ClassifierCarry, x: Array) -> tuple[ClassifierCarry, Array]:
+        """The answer ``[B, outputs]`` for all that was heard so far."""
+        backbone, y = self.backbone.step(carry.backbone, x)
+        y = _wide(y)
+        total = carry.total + y if self.pooling == "mean" else y
+        carry = ClassifierCarry(backbone, total, carry.count + 1)
+        return carry, self._read(total, carry.count)
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> ClassifierCarry:
+        """The carry from which a stream begins."""
+        backbone = self.backbone
+        width = backbone.features
+        if backbone.bare and backbone.options.hidden:
+            width = backbone.options.hidden
+        return ClassifierCarry(
+            backbone.initial_carry(batch_shape),
+            jnp.zeros((*batch_shape, width)),
+            jnp.zeros(batch_shape, jnp.int32),
+        )
+
+    def _read(self, total, count):
+        if self.pooling == "mean":
+            total = total / jnp.maximum(count, 1).astype(total.dtype)[:, None]
+        return self.head(total)
+
+
+class PairClassifier(nn.Module):
+    """Whether two sequences belong together: one backbone reads both (two towers).
+
+    The pooled outputs u and v are compared by a hidden layer on ``[u, v, u ∘ v, u - v]``.
+
+    Attributes:
+        backbone: what reads each of them.
+        outputs: classes.
+        pooling: as for :class:`Classifier`.
+    """
+
+    backbone: Backbone
+    outputs: int = 2
+    pooling: str = "mean"
+
+    def setup(self):
+        self.tower = Classifier(self.backbone, self.backbone.features, self.pooling)
+        self.hidden = nn.Dense(self.backbone.features)
+        self.head = nn.Dense(self.outputs)
+
+    def __call__(
+        self,
+        x: Array,
+        lengths: Array | None,
+        x2: Array,
+        lengths2: Array | None,
+        *,
+        train: bool = False,
+    ) -> Result:
+        """Logits ``[B, outputs]`` for pairs of sequences ``[B, T]`` and ``[B, T']``."""
+        u = self.tower(x, lengths, train=train)
+        v = self.tower(x2, lengths2, train=train)
+        a, b = u.outputs, v.outputs
+        y = nn.gelu(self.hidden(jnp.concatenate([a, b, a * b, a - b], axis=-1)))
+        traces = tuple(
+            Trace((one.rate + two.rate) / 2, one.table)
+            for one, two in zip(u.traces, v.traces, strict=True)
+        )
+        return Result(self.head(y), None, traces)
+
+
+class SequenceTagger(nn.Module):
+    """An answer at every step.
+
+    Attributes:
+        backbone: what reads the sequence.
+        outputs: classes, or numbers to predict.
+    """
+
+    backbone: Backbone
+    outputs: int
+
+    def setup(self):
+        self.head = nn.Dense(self.outputs)
+
+    def __call__(
+        self,
+        x: Array,
+        lengths: Array | None = None,
+        *,
+        carry: BackboneCarry | None = None,
+        train: bool = False,
+        last: int | None = None,
+    ) -> Result:
+        """Logits ``[B, T, outputs]``, or ``[B, last, outputs]`` of the last steps only."""
+        encoded = self.backbone(x, lengths, carry, train)
+        y = encoded.outputs if last is None else encoded.outputs[:, -last:]
+        return Result(self.head(_wide(y)), encoded.carry, encoded.traces)
+
+    def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
+        """The answer ``[B, outputs]`` at the present step."""
+        carry, y = self.backbone.step(carry, x)
+        return carry, self.head(_wide(y))
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
+        """The carry from which a stream begins."""
+        return self.backbone.initial_carry(batch_shape)
+
+
+class LanguageModel(nn.Module):
+    """The next token, from those before it.
+
+    Attributes:
+        backbone: with encoder ``embed``, over the vocabulary.
+        cutoffs: where the tails of an adaptive softmax begin (:class:`.AdaptiveSoftmax`; tokens
+            must be numbered by frequency); empty for a full softmax.
+        tied: whether the weights of the softmax are those of the embedding. The outputs then
+            pass a square matrix first: the residual path brings the word itself to the softmax,
+            which by its own vector would score itself highest.
+        dropout: share of the last outputs that is dropped.
+    """
+
+    backbone: Backbone
+    cutoffs: tuple[int, ...] = ()
+    tied: bool = True
+    dropout: float = 0.0
+
+    def setup(self):
+        if self.backbone.encoder != "embed":
+            raise ValueError("a language model takes the encoder 'embed'")
+        self.drop = nn.Dropout(self.dropout)
+        if self.tied:
+            self.square = nn.Dense(self.backbone.features, use_bias=False)
+        if self.cutoffs:
+            self.softmax = AdaptiveSoftmax(self.backbone.vocabulary, self.cutoffs)
+        elif not self.tied:
+            self.head = nn.Dense(self.backbone.vocabulary)
+        else:
+            self.bias = self.param(
+                "bias", nn.initializers.zeros, (self.backbone.vocabulary,), jnp.float32
+            )
+
+    def __call__(
+        self,
+        x: Array,
+        y: Array,
+        lengths: Array | None = None,
+        *,
+        carry: BackboneCarry | None = None,
+        train: bool = False,
+    ) -> Result:
+        """Log-probabilities ``[B, T]`` of the targets `y`, nats.
+
+        Args:
+            x: tokens ``[B, T]``.
+            y: the token after each.
+            lengths: integers ``[B]`` or None.
+            carry: to go on from; None to begin.
+            train: whether to drop.
+        """
+        encoded = self.backbone(x, lengths, carry, train)
+        h = self._read(self.drop(encoded.outputs, deterministic=not train))
+        if self.cutoffs:
+            found = self.softmax(h, y, self._vectors())
+        else:
+            table = nn.log_softmax(self._logits(h))
+            found = jnp.take_along_axis(table, y[..., None], axis=-1)[..., 0]
+        return Result(found, encoded.carry, encoded.traces)
+
+    def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
+        """Log-probabilities ``[B, V]`` of the token after ``x [B]``."""
+        carry, h = self.backbone.step(carry, x)
+        h = self._read(h)
+        if self.cutoffs:
+            return carry, self.softmax.log_probs(h, self._vectors())
+        return carry, nn.log_softmax(self._logits(h))
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
+        """The carry from which a stream begins."""
+        return self.backbone.initial_carry(batch_shape)
+
+    def _read(self, h):
+        return self.square(_wide(h)) if self.tied else _wide(h)
+
+    def _vectors(self):
+        return self.backbone.vectors() if self.tied else None
+
+    def _logits(self, h):
+        if not self.tied:
+            return self.head(h)
+        logits = _wide(self.backbone.attend(h))
+        return logits + self.bias.reshape((1,) * (logits.ndim - 1) + (-1,))
+
+
+def _wide(x: Any) -> Array:
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

@@ -1,0 +1,182 @@
+"""What the Pallas kernels are made for, and how arrays are cut into the tiles of their programs.
+
+Batches and layers are filled up to whole tiles; a program has a tile of the batch, and within it
+goes through the layer block by block of neurons.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from surnn_jax.cells import Cell
+from surnn_jax.typing import Array
+
+
+def triton() -> Any:
+    """What Pallas has for Triton; None where JAX has it no longer: it is deprecated since 0.11."""
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError:
+        return None
+    return triton
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a kernel is made for.
+
+    Attributes:
+        platform: ``gpu``, ``tpu`` or ``cpu``.
+        rows: examples of a batch tile; batches are filled up to a multiple.
+        neurons: of a block, all of which are computed where one is open; layers are filled up.
+        interpret: whether JAX itself runs the kernel operation by operation, on any platform.
+    """
+
+    platform: str
+    rows: int
+    neurons: int
+    interpret: bool = False
+
+
+# Tensor cores want 16 rows; a TPU's registers are 8 rows of 128 lanes.
+TARGETS = {
+    "cpu": Target("cpu", 2, 4, interpret=True),
+    "gpu": Target("gpu", 16, 64),
+    "tpu": Target("tpu", 8, 128),
+}
+"""By platform; small where only tests run, so that there are several tiles and blocks."""
+
+
+# Of the 16 MiB of VMEM that a kernel gets on a TPU unasked.
+_VMEM = 12 * 2**20
+
+
+def max_chunk(target: Target, cell: Cell, features: int, dtype: Any) -> int | None:
+    """The most steps of a chunk; 0 where not even the weights find room, None for any number.
+
+    A TPU brings all that a program touches into VMEM, weights once, the tiles of a chunk twice. On
+    a GPU they come block by block.
+    """
+    if target.platform != "tpu":
+        return None
+    width = -(-features // target.neurons) * target.neurons
+    weights = len(cell.recurrent) * width**2 * jnp.dtype(dtype).itemsize
+    # Products, switches, and three carries: before, toward and total.
+    arrays = len(cell.inputs) + len(cell.recurrent) + 1 + 3 * len(cell.carry._fields)
+    step = 2 * arrays * target.rows * width * 4
+    return max(0, _VMEM - weights) // step
+
+
+class Tiling:
+    """Sizes after filling up, and how arrays are cut into the tiles of programs."""
+
+    def __init__(self, target: Target, cell: Cell | None, dtype: Any, batch: int, features: int):
+        self.target, self.cell, self.dtype = target, cell, dtype
+        self.batch = -(-batch // target.rows) * target.rows
+        self.features = -(-features // target.neurons) * target.neurons
+        self.blocks = self.features // target.neurons
+
+    def pad(self, tree: Any, *, batch: bool = True, features: bool = True) -> Any:
+        """Arrays ``[..., B, H]`` filled up with zeros, along the axes that are asked for."""
+
+        def fill(leaf):
+            rows = self.batch - leaf.shape[-2] if batch else 0
+            columns = self.features - leaf.shape[-1] if features else 0
+            if not (rows or columns):
+                return leaf
+            return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 2) + [(0, rows), (0, columns)])
+
+        return jax.tree.map(fill, tree)
+
+    def call(self, body: Callable, inputs: dict, shapes: Any) -> Any:
+        """Runs a body over the batch tiles, with references to the tiles of all arrays.
+
+        Of `inputs` a tile sees ``count``, ``open``, ``recurrent``, ``vectors`` and a ``g`` that the
+        batch shares whole, and its own rows of all others ``[..., B, H]``, as of all results.
+        """
+        tiles = self.batch // self.target.rows
+
+        def spec(path, leaf):
+            name = path[0].key if hasattr(path[0], "key") else ""
+            if name in ("count", "open"):
+                return self.scalars(leaf)
+            if name in ("recurrent", "vectors") or (name == "g" and leaf.shape[1] == 1):
+                return pl.BlockSpec(leaf.shape, lambda i: (0,) * leaf.ndim)
+            return self._rows(leaf)
+
+        like = inputs["count"]
+        (made,) = pl.pallas_call(
+            lambda given, made: body(given, made),
+            [jax.tree.map(lambda leaf: varying(leaf, like), shapes)],
+            grid=(tiles,),
+            in_specs=[jax.tree_util.tree_map_with_path(spec, inputs)],
+            out_specs=[jax.tree.map(self._rows, shapes)],
+            compiler_params=self.compiler(),
+            interpret=self.target.interpret,
+            name=body.func.__name__.strip("_"),
+        )(inputs)
+        return made
+
+    def _rows(self, leaf: Any) -> pl.BlockSpec:
+        """The rows of a tile out of ``[..., B, H]``."""
+        block = (*leaf.shape[:-2], self.target.rows, leaf.shape[-1])
+        leading = (0,) * (len(leaf.shape) - 2)
+        return pl.BlockSpec(block, lambda i: (*leading, i, 0))
+
+    def scalars(self, leaf: Array) -> pl.BlockSpec:
+        """Numbers that decide where to go next."""
+        if self.target.platform == "tpu":
+            from jax.experimental.pallas import tpu
+
+            return pl.BlockSpec(memory_space=tpu.SMEM)
+        return pl.BlockSpec(leaf.shape, lambda *_: (0,) * leaf.ndim)
+
+    def compiler(self) -> Any:
+        """What the platform's compiler is told."""
+        if self.target.platform == "gpu":
+            # With more stages it would read ahead what the step before has yet to write.
+            return triton().CompilerParams(num_warps=8, num_stages=1)
+        return None
+
+    def barrier(self) -> None:
+        """Waits until all threads of a program have written what others of it will read."""
+        if self.target.platform == "gpu" and not self.target.interpret:
+            triton().debug_barrier()
+
+    def each_block(self, body: Callable[[Any, Any], None]) -> None:
+        """``body(block, its neurons)`` for all blocks of neurons, one after another."""
+        width = self.target.neurons
+
+        def one(n, _):
+            body(n, pl.ds(pl.multiple_of(n * width, width), width))
+
+        jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.blocks), one, None)
+
+    def product(self, out: Any, read: Callable, kernel: Callable, wanted: Callable) -> Any:
+        """``Σ_n read(n) · kernel(n)`` over the blocks that are wanted, ``[rows, neurons]``."""
+        zero = jnp.zeros((self.target.rows, self.target.neurons), out)
+        width = self.target.neurons
+
+        def add(n, total):
+            at = pl.ds(pl.multiple_of(n * width, width), width)
+
+            def go():
+                operand = read(at).astype(self.dtype)
+                return total + jnp.dot(operand, kernel(at), preferred_element_type=out)
+
+            return jax.lax.cond(wanted(n), go, lambda: total) if wanted else go()
+
+        return jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.blocks), add, zero)
+
+
+def varying(shape: jax.ShapeDtypeStruct, like: Array) -> jax.ShapeDtypeStruct:
+    """Inside `jax.shard_map`, over which axes a result varies is said by its type."""
+
+    def one(value):
+        return jnp.broadcast_to(value.reshape(-1)[0].astype(shape.dtype), shape.shape)
+
+    return jax.eval_shape(one, like)

@@ -1,0 +1,106 @@
+"""`fit`, the one entrance of the trainer."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from surnn_jax.train.alone import lock_directory
+from surnn_jax.train.settings import Settings, identity
+from surnn_jax.train.signals import Signals
+from surnn_jax.train.task import Task
+from surnn_jax.train.train_loop import run_epochs
+from surnn_jax.train.trainer import Trainer
+from surnn_jax.typing import Params
+
+
+class FitResult(NamedTuple):
+    """What a finished run comes to.
+
+    Attributes:
+        params: the parameters of the best epoch.
+        last_params: the parameters after the last step.
+        best_value: the monitored metric at the best epoch.
+        best_epoch: counted from 1.
+        steps: steps done.
+        seconds: wall time over all resumptions, compilation and validation included.
+        history: one record an epoch, as in ``metrics.jsonl``.
+    """
+
+    params: Params
+    last_params: Params
+    best_value: float
+    best_epoch: int
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+def fit(
+    task: Task,
+    optimiser: optax.GradientTransformation,
+    *,
+    batches: Callable[..., Any],
+    steps_per_epoch: int,
+    evaluation: Callable[..., Iterable[Any]],
+    settings: Settings,
+    workdir: str | os.PathLike,
+    config: dict[str, Any],
+    mesh: jax.sharding.Mesh | None = None,
+) -> FitResult:
+    """Trains, or goes on training in the same `workdir`; a finished run returns at once.
+
+    A run that was killed at any moment and called again ends with the same bits, on the same
+    kind and number of devices. In `workdir`, ``metrics.jsonl`` gets one line an epoch, the same in
+    every run of one configuration, and ``speed.jsonl`` what the clock says.
+
+    Args:
+        task: what is trained.
+        optimiser: how.
+        batches: step, counted from 0 -> batch: a pure function. Where several processes share the
+            work, each asks for its own rows: (step, slice of the rows) -> that part of the batch.
+        steps_per_epoch: steps between two validations.
+        evaluation: gives the batches of the validation set, the same every time; of several
+            processes, to each those rows of them that the slice it is called with says.
+        settings: how long, and how to be safe.
+        workdir: the run's folder; made where it is missing.
+        config: JSON-like: all else that decides the numbers. It is kept in the checkpoints, and
+            a call with another one is refused.
+        mesh: devices that share the work, see :func:`.sharding.make_mesh`; a run may go on with
+            other devices, to rounding. None for the first device alone.
+
+    Raises:
+        ValueError: bad arguments, a batch that does not divide over the devices, or `workdir`
+            holds a run of another configuration.
+        checkpoint.DamagedError: a checkpoint that is not what was saved.
+        FloatingPointError: a loss, gradient, metric or parameter that is not finite; nothing
+            non-finite was saved.
+        ModuleNotFoundError: events are asked for, and tensorboardX is missing.
+        BlockingIOError: another process trains in `workdir`.
+        Interrupted: after SIGTERM (exit code 143) or SIGINT (130); all is saved.
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    ours = identity(settings, steps_per_epoch, config)
+    with lock_directory(workdir), Signals() as signals:
+        run = Trainer(
+            task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
+        )
+        with run.layout.context(), contextlib.closing(run.open(ours)):
+            run_epochs(run, signals)
+        best, last = (run.layout.gathered(tree) for tree in (run.best, run.state.params))
+    return FitResult(
+        params=best,
+        last_params=last,
+        best_value=run.progress.best_value,
+        best_epoch=run.progress.best_epoch,
+        steps=run.step,
+        seconds=run.progress.seconds,
+        history=run.progress.history,
+    )

@@ -1,0 +1,220 @@
+"""The music experiment end to end, by its commands, as a person runs it."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_case import run, same_files
+
+from data import paths
+from experiments import music
+from experiments.runner import records
+from experiments.tasks.music import config as music_config
+
+REQUIRED = {
+    "experiment",
+    "dataset",
+    "cell",
+    "switch",
+    "parameters",
+    "update_rate",
+    "metrics",
+    "steps",
+    "seconds",
+    "config",
+    "versions",
+}
+SMALL = ["--preset=smoke", "--features=5", "--max_epochs=3"]
+
+
+def experiment(workdir: Path, *flags: str):
+    return run("-m", "experiments.music", *flags, f"--workdir={workdir}")
+
+
+def arrays(workdir: Path) -> bytes:
+    """All parameters of the last checkpoint, best and last, bit for bit."""
+    import jax
+
+    from data.batches import Batches
+    from experiments.tasks.music.task import TrainingStats, task_of
+    from surnn_jax import train
+    from surnn_jax.train import checkpoint, step
+
+    config = music.Config(**records.read(workdir / "result.json").config)
+    task, folder = task_of(config, TrainingStats(0.0, 1.0)), checkpoint.find(workdir)
+    batch = Batches({"x": [np.zeros((9, 88), np.uint8)]}, config.batch_size).batch(0)
+    optimiser = train.make_optimiser(train.OptimiserConfig(clip=1.0))
+    like = jax.eval_shape(
+        lambda key: step.init_state(task, optimiser, key, batch), jax.random.key(0)
+    )
+    leaves = jax.tree.leaves(
+        (checkpoint.read(folder, "best", like.params), checkpoint.read(folder, "state", like))
+    )
+    return b"".join(np.asarray(leaf).tobytes() for leaf in leaves)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    pytest.importorskip("music21", reason="needs the package music21")
+    workdir = tmp_path_factory.mktemp("music") / "undisturbed"
+    done = experiment(workdir, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_leaves_record_pictures_and_sound(undisturbed):
+    workdir, done = undisturbed
+    record = json.loads((workdir / "result.json").read_text())
+    assert record.keys() >= REQUIRED
+    assert record["experiment"] == "music"
+    assert record["dataset"] == "bach_chorales"
+    assert record["steps"] == 3 * 34  # 267 pieces, 8 a step
+    assert 0.3 < record["update_rate"] < 0.8
+    # 3 (88·5 + 5·5 + 5) + 5 of the cell; 4·5·2 + 4 + 5 of the switch; 5·88 + 88 of the read-out.
+    assert record["recurrent_parameters"] == 3 * (440 + 25 + 5) + 5 + 49
+    assert record["parameters"] == record["recurrent_parameters"] + 528
+    for name in ("curves.png", "roll.png", "switches.png"):
+        assert (workdir / name).read_bytes().startswith(b"\x89PNG")
+    assert (workdir / "continuation.mid").read_bytes().startswith(b"MThd")
+    assert f"{record['metrics']['test_nll']:.3f}" in done.stdout
+    assert "orbax" not in done.stderr
+
+
+def test_learns(undisturbed):
+    workdir, _ = undisturbed
+    history = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    # The read-out begins where all keys are alike and 3.87 of 88 sound: 16 nats; from zeros, 61.
+    assert history[0]["train/nll"] < 16
+    assert history[2]["valid/nll"] < history[0]["valid/nll"]
+    assert history[2]["valid/nll"] < 12
+
+
+def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    shown = tmp_path / "shown"
+    flags = f"--checkpoint={workdir}", f"--show={shown}"
+    done = run("-m", "experiments.evaluate", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("identical") == 3
+    names = {"roll.png", "switches.png", "continuation.mid", "original.mid"}
+    assert same_files(shown, workdir) == names
+
+
+def test_evaluate_refuses_to_draw_into_a_file_before_it_scores(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    (tmp_path / "shown").touch()
+    done = run("-m", "experiments.evaluate", f"--checkpoint={workdir}", f"--show={tmp_path}/shown")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "shown" in done.stderr
+    assert not done.stdout
+
+
+def test_evaluate_finds_a_changed_record(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", workdir, other], check=True)
+    record = json.loads((other / "result.json").read_text())
+    record["metrics"]["test_nll"] -= 0.01
+    (other / "result.json").write_text(json.dumps(record))
+    done = run("-m", "experiments.evaluate", f"--checkpoint={other}")
+    assert done.returncode == 1
+    assert "DIFFERS" in done.stdout
+
+
+def test_killed_and_run_again_ends_with_the_same_bits(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    again = tmp_path / "again"
+    command = [sys.executable, "-m", "experiments.music", *SMALL, f"--workdir={again}"]
+    process = subprocess.Popen(
+        command, cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    metrics = again / "metrics.jsonl"
+    deadline = time.monotonic() + 500
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 1):  # in the second epoch
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (again / "result.json").exists()
+    done = experiment(again, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert arrays(again) == arrays(workdir)
+
+
+def test_other_flags_for_the_same_workdir_are_refused(undisturbed):
+    workdir, _ = undisturbed
+    before = (workdir / "result.json").read_bytes()
+    done = experiment(workdir, *SMALL, "--learning_rate=0.5")
+    assert done.returncode == 2
+    assert "learning_rate=0.003, not 0.5" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (workdir / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--preset=jbs", "jsb"),
+        ("--dataset=jbs", "unknown data set 'jbs'; one of: bach_chorales, jsb"),
+        ("--cell=gur", "unknown cell 'gur'; one of: tanh, gru"),
+        ("--switch=furier", "unknown switch 'furier'; one of: none, fourier, event"),
+        ("--gate=widow", "unknown gate 'widow'; one of: window"),
+        ("--read=pairs", "cannot read 'pairs'"),
+        ("--features=0", "features must be at least 1, got 0"),
+        ("--features=many", "--features"),
+        ("--rate=1.5", "rate must lie strictly between 0 and 1, got 1.5"),
+        ("--learning_rate=-1", "learning_rate must be positive, got -1.0"),
+        ("--batch_size=0", "batch_size must be at least 1"),
+        ("--max_epochs=0", "max_epochs must be at least 1"),
+        ("--optimiser=adamw", "'adamw'"),
+        ("--seed=-1", "seed must be at least 0"),
+        ("--data_dir=/no/such", "/no/such: no such folder"),
+        ("--wrokdir=x", "wrokdir"),
+    ],
+)
+def test_bad_flags_end_in_one_line(flag, words, tmp_path):
+    workdir = tmp_path / "never"
+    done = experiment(workdir, "--switch=event", flag)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not workdir.exists()
+
+
+def test_every_field_is_a_flag_and_help_is_quick():
+    start = time.perf_counter()
+    done = run("-m", "experiments.music", "--help")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0
+    for field in dataclasses.fields(music.Config):
+        assert f"--{field.name}" in done.stdout.replace("[no]", "")
+    # Two seconds on an idle machine; it takes half a second, and workers share two cores.
+    assert seconds < 10
+
+
+@pytest.mark.parametrize("preset", sorted(music.PRESETS))
+def test_presets_can_be_built(preset):
+    from experiments.runner import launch
+    from experiments.tasks.music.task import model_of
+
+    for config in music.PRESETS[preset].values():
+        model_of(config)
+        launch.training_settings(config, "nll", 1)
+
+
+def test_table_sizes_are_those_of_the_paper():
+    from surnn_jax import cells
+
+    counts = {name: cells.get(name).count(88, size) for name, size in music_config.FEATURES.items()}
+    assert counts["tanh"] == 88 * 100 + 100 * 100 + 100
+    assert counts["gru_before"] == 3 * (88 * 46 + 46 * 46 + 46)
+    assert counts["lstm_peephole"] == 4 * (88 * 36 + 36 * 36 + 36) + 3 * 36

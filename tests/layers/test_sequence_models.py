@@ -1,0 +1,247 @@
+"""Backbones and heads: streaming, padding, causality, pooling, and what they refuse."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from surnn_jax.layers import (
+    Backbone,
+    Classifier,
+    LanguageModel,
+    Options,
+    PairClassifier,
+    SequenceTagger,
+)
+from surnn_jax.switches import fourier
+
+B, T, M, V = 3, 7, 8, 11
+OPTIONS = Options(switch=fourier(16, rate=0.5), heads=2, window=16, state=4)
+MIXED = ("sugru", "attention", "s4d")
+LENGTHS = jnp.asarray([T, 4, 0])
+
+
+def backbone(layers=MIXED, **more):
+    return Backbone(
+        layers, **{"features": M, "encoder": "embed", "vocabulary": V, "options": OPTIONS, **more}
+    )
+
+
+MODELS = {
+    "tagger": SequenceTagger(backbone(positions=T), 3),
+    "last": Classifier(backbone(), 4, "last"),
+    "mean": Classifier(backbone(("sulstm", "mamba")), 4, "mean"),
+    "tied": LanguageModel(backbone()),
+    "adaptive": LanguageModel(backbone(("gru",)), (3,)),
+    "own": LanguageModel(backbone(("gru",)), tied=False),
+}
+
+
+def tokens(seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(1, V, (B, T)), jnp.int32)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Name -> parameters, an apply function and the sequence call."""
+
+    def one(name, model):
+        inputs = (tokens(), tokens(1)) if isinstance(model, LanguageModel) else (tokens(),)
+        params = jax.jit(model.init)(jax.random.key(0), *inputs)
+
+        @jax.jit
+        def call(x, lengths=None, carry=None, y=None):
+            more = (y,) if isinstance(model, LanguageModel) else ()
+            return model.apply(params, x, *more, lengths, carry=carry)
+
+        return model, params, call
+
+    return {name: one(name, model) for name, model in MODELS.items()}
+
+
+def streamed(model, params, x):
+    """What `step` says at every step, ``[B, T, …]``."""
+    carry = model.apply(params, (B,), method="initial_carry")
+    step = jax.jit(lambda carry, now: model.apply(params, carry, now, method="step"))
+    found = []
+    for t in range(T):
+        carry, y = step(carry, x[:, t])
+        found.append(y)
+    return jnp.stack(found, axis=1), carry
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_steps_say_what_the_sequence_call_says(made, name):
+    model, params, call = made[name]
+    x, y = tokens(), tokens(1)
+    whole = call(x, y=y)
+    steps, carry = streamed(model, params, x)
+    if name in ("tied", "adaptive", "own"):
+        np.testing.assert_allclose(np.exp(steps).sum(-1), 1, rtol=1e-5)
+        steps = jnp.take_along_axis(steps, y[..., None], axis=-1)[..., 0]
+    if name in ("last", "mean"):
+        steps = steps[:, -1]
+    # Products in another order: rounding of float32 through three layers.
+    np.testing.assert_allclose(steps, whole.outputs, rtol=2e-4, atol=2e-5)
+    for one, other in zip(jax.tree.leaves(carry), jax.tree.leaves(whole.carry), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_halves_are_the_whole(made, name):
+    _, _, call = made[name]
+    x, y = tokens(), tokens(1)
+    whole, first = call(x, y=y), call(x[:, :3], y=y[:, :3])
+    second = call(x[:, 3:], carry=first.carry, y=y[:, 3:])
+    outputs = second.outputs
+    if name not in ("last", "mean"):
+        outputs = jnp.concatenate([first.outputs, outputs], axis=1)
+    np.testing.assert_allclose(outputs, whole.outputs, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_is_seen_ahead_of_its_time(made, name):
+    model, params, _ = made[name]
+    if isinstance(model, Classifier):
+        pytest.skip("has one answer, at the end")
+    x = tokens()
+    other = x.at[:, 4:].set(tokens(5)[:, 4:])
+    y = tokens(1)
+
+    def outputs(x):
+        more = (y,) if isinstance(model, LanguageModel) else ()
+        return jax.jit(model.apply)(params, x, *more).outputs
+
+    one, two = outputs(x), outputs(other)
+    # A Fourier transform mixes all steps and takes the future out again, to rounding.
+    np.testing.assert_allclose(one[:, :4], two[:, :4], rtol=1e-5, atol=1e-6)
+    assert np.abs(np.asarray(one[:, 4:]) - np.asarray(two[:, 4:])).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["last", "mean"])
+def test_padding_changes_no_answer(made, name):
+    _, _, call = made[name]
+    x = tokens()
+    inside = jnp.arange(T)[None] < LENGTHS[:, None]
+    padded = call(jnp.where(inside, x, 0), LENGTHS)
+    np.testing.assert_array_equal(call(x, LENGTHS).outputs, padded.outputs)
+    short = call(x[:, :4])
+    np.testing.assert_allclose(padded.outputs[1], short.outputs[1], rtol=1e-4, atol=1e-5)
+    assert np.isfinite(padded.outputs).all()
+
+
+def test_mean_pooling_is_the_mean_of_what_was_seen(made):
+    """The head is linear: its answer to the mean is the mean of its answers."""
+    model, params, call = made["mean"]
+    tagger = SequenceTagger(model.backbone, model.outputs)
+    each = tagger.apply(params, tokens()).outputs
+    np.testing.assert_allclose(call(tokens()).outputs, each.mean(1), rtol=1e-4, atol=1e-5)
+    cut = call(tokens(), LENGTHS).outputs
+    np.testing.assert_allclose(cut[1], each[1, :4].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_both_directions_are_read_and_mirror_one_another():
+    """A backward layer on a sequence is a forward one on the sequence turned around."""
+    model = SequenceTagger(backbone(("sugru", "attention"), bidirectional=True), 3)
+    x = tokens()
+    params = jax.jit(model.init)(jax.random.key(0), x)
+    call = jax.jit(model.apply)
+    changed = call(params, x.at[:, -1].set(1 + x[:, -1] % (V - 1))).outputs
+    assert np.abs(np.asarray(changed - call(params, x).outputs))[:, 0].max() > 1e-5
+
+    block = params["params"]["backbone"]["blocks_0"]
+    kernel = block["out"]["kernel"]
+    turned = {
+        **block,
+        "mixer": block["backward"],
+        "backward": block["mixer"],
+        "out": {**block["out"], "kernel": jnp.concatenate([kernel[M:], kernel[:M]])},
+    }
+    swapped = jax.tree.map(lambda leaf: leaf, params)
+    swapped["params"]["backbone"]["blocks_0"] = turned
+    lengths = jnp.asarray([T, 4, 1])
+    order = [np.r_[np.arange(n)[::-1], np.arange(n, T)] for n in lengths.tolist()]
+    mirrored = jnp.stack([row[i] for row, i in zip(x, order, strict=True)])
+    one, two = call(params, x, lengths).outputs, call(swapped, mirrored, lengths).outputs
+    for row, (n, i) in enumerate(zip(lengths.tolist(), order, strict=True)):
+        np.testing.assert_allclose(one[row, :n], two[row][i][:n], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="has no step"):
+        model.apply(params, None, x[:, 0], method=lambda m, c, x: m.backbone.blocks[0].step(c, x))
+
+
+def test_a_matcher_reads_both_sequences_with_one_backbone():
+    model = PairClassifier(backbone(("gru",)), 2, "mean")
+    x, x2 = tokens(), tokens(1)[:, :5]
+    lengths2 = jnp.asarray([5, 2, 1])
+    params = jax.jit(model.init)(jax.random.key(0), x, LENGTHS, x2, lengths2)
+    assert sorted(params["params"]) == ["backbone", "head", "hidden", "tower"]
+    call = jax.jit(lambda *inputs: model.apply(params, *inputs).outputs)
+    one = call(x, LENGTHS, x2, lengths2)
+    assert one.shape == (B, 2)
+    # It is told which comes first.
+    assert np.abs(np.asarray(one - call(x2, lengths2, x, LENGTHS))).max() > 1e-4
+
+
+def test_rates_come_from_the_selective_layers_alone_and_teach_the_switch():
+    model = SequenceTagger(backbone(("gru", "sugru", "s4d", "sulstm", "skip_gru")), 3)
+    params = jax.jit(model.init)(jax.random.key(0), tokens())
+
+    @jax.jit
+    def rates(params):
+        return jnp.stack([trace.rate for trace in model.apply(params, tokens()).traces])
+
+    assert rates(params).shape == (3,)
+    slope = jax.jit(jax.grad(lambda params: rates(params).sum()))(params)["params"]["backbone"]
+    assert np.abs(slope["blocks_1"]["mixer"]["switch"]["b"]).max() > 0
+    assert np.abs(slope["blocks_3"]["mixer"]["switch"]["b"]).max() > 0
+
+
+def test_dropout_needs_a_key_and_training():
+    model = SequenceTagger(backbone(("gru",), dropout=0.5), 3)
+    params = jax.jit(model.init)(jax.random.key(0), tokens())
+
+    @functools.partial(jax.jit, static_argnames="train")
+    def call(key, train):
+        return model.apply(params, tokens(), train=train, rngs={"dropout": key}).outputs
+
+    keys = jax.random.split(jax.random.key(1))
+    np.testing.assert_array_equal(call(keys[0], train=False), call(keys[1], train=False))
+    one, two = (call(key, train=True) for key in keys)
+    assert np.abs(np.asarray(one - two)).max() > 1e-3
+
+
+def test_past_the_learned_positions_a_stream_says_nothing(made):
+    model, params, _ = made["tagger"]
+    _, carry = streamed(model, params, tokens())
+    step = jax.jit(lambda carry, now: model.apply(params, carry, now, method="step"))
+    _, y = step(carry, tokens()[:, 0])
+    assert np.isnan(y).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layers": ("grru",)}, "unknown layer 'grru'; one of: tanh, gru"),
+        ({"layers": ()}, "layers: name one at least"),
+        ({"layers": ("sugru",), "options": Options()}, "needs a switch; 'gru' has none"),
+        ({"options": Options(heads=3)}, "heads must divide the width of the model: 8 by 3"),
+        ({"encoder": "bytes"}, "unknown encoder 'bytes'; one of: raw"),
+        ({"vocabulary": None}, "encoder 'embed' needs a vocabulary, got None"),
+        ({"positions": 4}, "7 steps is longer than the model's 4 positions"),
+        ({"encoder": "raw"}, "encoder 'raw' is for bare models"),
+        ({"encoder": "raw", "bare": True}, r"takes frames \[B, T, D\], got int32"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+        ({"expand": -1.0}, "expand must not be negative"),
+        ({"features": 0}, "features must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_built_is_named(change, words):
+    fields = {"layers": ("sugru", "attention"), **change}
+    if "heads" in words:
+        fields["layers"] = ("attention", "sugru")
+        fields["options"] = Options(switch=fourier(16), heads=3)
+    model = SequenceTagger(backbone(**fields), 3)
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(model.init, jax.random.key(0), tokens())

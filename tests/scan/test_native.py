@@ -1,0 +1,327 @@
+"""The compiled kernel: the answer of the plain loop, whatever the shape, table and processor."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import chex
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from surnn_jax import cells, switches
+from surnn_jax.scan import masked, native, reference
+from surnn_jax.scan.native import build, library
+
+KNOWN = (cells.TANH, cells.GRU, cells.LSTM, cells.LSTM_PEEPHOLE)
+GATES = (switches.triangular(0.5), switches.sigmoid(), switches.straight_through())
+WINDOW = GATES[0]
+TABLES = ("dense", "shared", "example")
+SCANS = {"native": native.scan, "masked": masked.scan, "reference": reference.scan}
+
+
+needs_kernel = pytest.mark.skipif(
+    not native.available(), reason=f"no compiled kernel: {library.load()}"
+)
+
+
+@pytest.fixture(autouse=True)
+def _undo():
+    before = native.kernels()
+    yield
+    native.threads(0)
+    if native.available():
+        native.select(before)
+
+
+def make(cell, seed, table, shape, *, masks=True, shift=-0.4, dtype=jnp.float64):
+    """Params, x, a, start, fresh, keep, resets, and weights of a loss."""
+    steps, batch, inputs, features = shape
+    random = np.random.default_rng(seed)
+
+    def normal(*size):
+        return jnp.asarray(random.normal(size=size), dtype)
+
+    def carry(*lead):
+        return cell.carry(*(normal(*lead, batch, features) for _ in cell.carry._fields))
+
+    params = cell.init(jax.random.key(seed), inputs, features, dtype)
+    params = jax.tree.map(lambda p: p + 0.1 * normal(*p.shape), params)
+    a = None
+    if table != "dense":
+        size = (steps, features) if table == "shared" else (steps, batch, features)
+        a = shift + normal(*size)
+    keep = jnp.asarray(random.random((steps, batch)) < 0.7) if masks else None
+    resets = jnp.asarray(random.random((steps, batch)) < 0.2) if masks else None
+    return (
+        (params, normal(steps, batch, inputs), a, carry(), carry()),
+        (keep, resets),
+        carry(steps),
+    )
+
+
+@functools.cache
+def solver(name, cell, gate, learned=True):
+    """Carries and all gradients of a nonlinear loss, compiled."""
+
+    def loss(free, masks, weight):
+        params, x, a, start, fresh = free
+        if not learned:
+            a = jax.lax.stop_gradient(a)
+        kind = None if a is None else gate
+        carries = SCANS[name](cell, kind, x.dtype, params, x, a, start, fresh, *masks)
+        terms = [jnp.sum(jnp.sin(c) * w) for c, w in zip(carries, weight, strict=True)]
+        return sum(terms), carries
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def assert_same(cell, problem, gate=WINDOW, *, oracle="masked", tolerance=1e-9, learned=True):
+    """Every value and gradient, relative to the largest of its array."""
+    wanted = solver(oracle, cell, gate, learned)(*problem)
+    found = solver("native", cell, gate, learned)(*problem)
+
+    def close(path, w, f):
+        size = float(jnp.max(jnp.abs(w))) if w.size else 0.0
+        np.testing.assert_allclose(
+            f, w, rtol=0, atol=tolerance * max(size, 1e-3), err_msg=jax.tree_util.keystr(path)
+        )
+
+    jax.tree_util.tree_map_with_path(close, wanted, found)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("cell", KNOWN, ids=lambda c: c.name)
+def test_promise_1_equals_the_loop(cell, table):
+    gate = GATES[(KNOWN.index(cell) + TABLES.index(table)) % 3]
+    assert_same(cell, make(cell, 0, table, (3, 3, 2, 7)), gate, oracle="reference")
+
+
+shapes = st.tuples(
+    st.sampled_from([0, 1, 7, 40]),
+    st.sampled_from([1, 2, 5, 17, 35]),
+    st.sampled_from([1, 8, 19]),
+    st.sampled_from([1, 3, 16, 33]),
+)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@settings(max_examples=10)
+@given(
+    st.integers(0, 2**20),
+    shapes,
+    st.sampled_from(TABLES),
+    st.booleans(),
+    st.sampled_from([-9.0, -0.6, 0.0, 9.0]),  # never open, seldom, half, always
+)
+def test_any_shape_and_rate(seed, shape, table, masks, shift):
+    problem = make(cells.GRU, seed, table, shape, masks=masks, shift=shift)
+    assert_same(cells.GRU, problem)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("table", TABLES[1:])
+def test_a_sequence_of_many_chunks(table):
+    # 256 KiB of states or 256 steps are a chunk, 64 entries of a neuron are a block, 64 neurons are
+    # read at once, and 8 rows go through time together.
+    problem = make(cells.GRU, 1, table, (300, 9, 2, 70))
+    assert_same(cells.GRU, problem)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("table", TABLES[1:])
+def test_few_rows_teach_the_switch(table):
+    # 3 of 11: some rows of a tile, and of those that go through time together.
+    problem = make(cells.LSTM_PEEPHOLE, 1, table, (5, 11, 2, 9))
+    gate = switches.triangular(0.5, share=0.25)
+    assert_same(cells.LSTM_PEEPHOLE, problem, gate, oracle="reference")
+
+
+@needs_kernel
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("cell", KNOWN, ids=lambda c: c.name)
+def test_float32(cell, table):
+    # Sums of a few hundred float32 terms, in another order.
+    problem = make(cell, 2, table, (12, 19, 5, 21), dtype=jnp.float32)
+    assert_same(cell, problem, tolerance=2e-5)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("table", TABLES[1:])
+def test_a_frozen_switch(table):
+    problem = make(cells.GRU, 3, table, (6, 5, 3, 9))
+    assert_same(cells.GRU, problem, learned=False)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+def test_every_instruction_set(isa):
+    try:
+        native.select(isa)
+    except ValueError as error:
+        pytest.skip(str(error))
+    # 31 rows are cut into tiles of all widths: 16, 8, 4, 2 and 1.
+    for cell in (cells.GRU, cells.LSTM_PEEPHOLE):
+        assert_same(cell, make(cell, 4, "shared", (6, 31, 3, 13)))
+    for table in ("shared", "example"):
+        problem = make(cells.GRU, 4, table, (6, 31, 3, 13), dtype=jnp.float32)
+        assert_same(cells.GRU, problem, tolerance=2e-5)
+
+
+@needs_kernel
+def test_an_unknown_instruction_set():
+    with pytest.raises(ValueError, match="no kernels named 'sse9'"):
+        native.select("sse9")
+
+
+@needs_kernel
+def test_threads_change_nothing_but_rounding():
+    # Large enough to be divided.
+    problem = make(cells.GRU, 5, "shared", (60, 12, 8, 64), dtype=jnp.float32)
+
+    def solve():  # a call still under way must not see the number change
+        return jax.block_until_ready(solver("native", cells.GRU, WINDOW)(*problem))
+
+    many, again = solve(), solve()
+    native.threads(1)
+    one = solve()
+    chex.assert_trees_all_equal(many, again)
+    # The threads' parts of the batch are cut into other tiles, which sum in another order.
+    chex.assert_trees_all_close(many, one, rtol=1e-3, atol=1e-3)
+    gradients = zip(jax.tree.leaves(many[1]), jax.tree.leaves(one[1]), strict=True)
+    assert any((m != o).any() for m, o in gradients)  # or both ran on one thread
+
+
+@needs_kernel
+@pytest.mark.parametrize("table", TABLES[1:])
+def test_promise_2_a_closed_switch_leaves_the_state_alone(table):
+    (params, x, a, start, fresh), _, _ = make(
+        cells.LSTM, 6, table, (9, 4, 2, 11), masks=False, dtype=jnp.float32
+    )
+    start = jax.tree.map(lambda s: s.at[0, 0].set(-0.0), start)
+    found = native.scan(cells.LSTM, WINDOW, jnp.float32, params, x, a, start, fresh, None, None)
+    closed = np.broadcast_to(
+        np.asarray(a <= 0) if a.ndim == 3 else np.asarray(a <= 0)[:, None], (9, 4, 11)
+    )
+    for s, c in zip(start, found, strict=True):
+        old = np.concatenate([s[None], c[:-1]]).view(np.uint32)
+        np.testing.assert_array_equal(np.asarray(c).view(np.uint32)[closed], old[closed])
+    assert closed.any()
+    assert not closed.all()
+
+
+def _broken():
+    nowhere, far = jnp.nan, jnp.inf
+    for table in TABLES[1:]:
+        free, _, _ = make(cells.GRU, 7, table, (6, 3, 2, 9))
+        params, x, a, start, fresh = free
+        yield (params, x.at[1, 0, 1].set(nowhere).at[3, 1, 0].set(far), a, start, fresh)
+        yield (params, x, a.at[2, ..., 4].set(nowhere), start, fresh)
+        yield (params, x, a, start._replace(h=start.h.at[0, 4].set(nowhere)), fresh)
+        yield (params, x, a, start._replace(h=start.h.at[1, 2].set(-far)), fresh)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+def test_broken_numbers_pass_through():
+    _, masks, weight = make(cells.GRU, 7, "shared", (6, 3, 2, 9))
+    for free in _broken():
+        (_, wanted), dw = solver("masked", cells.GRU, WINDOW)(free, masks, weight)
+        (_, found), df = solver("native", cells.GRU, WINDOW)(free, masks, weight)
+        assert not np.isfinite(wanted.h).all()
+        np.testing.assert_allclose(found.h, wanted.h, rtol=1e-9, atol=1e-9)
+        # The dense scan multiplies NaN by the zeros of closed neurons; the kernel leaves them out.
+        for w, f in zip(jax.tree.leaves(dw), jax.tree.leaves(df), strict=True):
+            fine = np.isfinite(w)
+            np.testing.assert_allclose(f[fine], w[fine], rtol=1e-8, atol=1e-8)
+        assert not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(df))
+        nowhere = np.isnan(free[2])
+        if nowhere.any():  # the logit's own gradient where a row looks, the state's before it
+            assert np.isnan(df[2][nowhere]).any()
+            assert np.isnan(df[3].h[:, 4]).any()
+
+
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+def test_remat_and_vmap():
+    (params, x, a, start, fresh), masks, _ = make(cells.GRU, 8, "shared", (5, 2, 2, 6))
+
+    def loss(params, a, scan=native.scan):
+        h = scan(cells.GRU, WINDOW, jnp.float64, params, x, a, start, fresh, *masks).h
+        return jnp.sum(jnp.sin(h))
+
+    wanted = jax.grad(functools.partial(loss, scan=masked.scan), (0, 1))
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-9)
+    close(jax.jit(jax.grad(jax.checkpoint(loss), (0, 1)))(params, a), wanted(params, a))
+    both = jnp.stack([a, a - 0.5])
+    found = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), (None, 0)))(params, both)
+    for n in range(2):
+        close(jax.tree.map(lambda leaf, n=n: leaf[n], found), wanted(params, both[n]))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("cell", "gate", "dtype"),
+    [
+        (cells.GRU_BEFORE, WINDOW, jnp.float64),
+        (cells.GRU, switches.soft(3.0), jnp.float64),
+        (cells.GRU, WINDOW, jnp.bfloat16),
+        (cells.GRU, WINDOW, jnp.float32),
+    ],
+)
+def test_what_it_does_not_know_runs_dense(cell, gate, dtype):
+    (params, x, a, start, fresh), masks, _ = make(cell, 9, "shared", (5, 3, 2, 6))
+    args = (cell, gate, dtype, params, x, a, start, fresh, *masks)
+    chex.assert_trees_all_equal(native.scan(*args), masked.scan(*args))
+
+
+def test_without_the_library():
+    code = """
+import warnings, jax, jax.numpy as jnp
+from surnn_jax import cells, switches
+from surnn_jax.scan import native
+assert not native.available() and native.kernels() == "none"
+params = cells.GRU.init(jax.random.key(0), 2, 3)
+start = cells.GRU.initial_carry(params, (1,))
+args = (cells.GRU, switches.window(), jnp.float32, params, jnp.ones((4, 1, 2)), jnp.ones((4, 3)))
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        print(native.scan(*args, start, start, None, None).h.shape)
+assert [str(w.message) for w in seen] == [
+    "no compiled kernel (switched off by SURNN_NATIVE=0): the back end 'native' runs as 'masked'"
+], seen
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "SURNN_NATIVE": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split("\n")[:2] == ["(4, 1, 3)"] * 2
+
+
+def test_no_compiler_is_said_in_one_line(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        build.Unavailable, match=r"no C\+\+ compiler found \(tried no-such-compiler\)"
+    ):
+        build.compiler()
+
+
+@needs_kernel
+@pytest.mark.slow
+def test_sanitizers():
+    build.check()

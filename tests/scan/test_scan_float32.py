@@ -1,0 +1,143 @@
+"""What holds in the dtypes of everyday use: bits that are kept, products in bfloat16."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from core_case import BACK_ENDS, CELLS, SWITCHES, compiled, label, random_like, switch
+
+from surnn_jax import cells, run, selective, switches
+from surnn_jax.scan import BACKENDS
+
+each_back_end = pytest.mark.parametrize("backend", BACK_ENDS)
+pytestmark = pytest.mark.usefixtures("compiled_back_ends")
+
+# Zero of either sign, denormals, the ends of the range, and what is no number.
+ODD = np.array([0, -0.0, 1e-45, -1e-39, 3e37, np.inf, -np.inf, np.nan], np.float32)
+
+
+def _bits(leaf):
+    assert leaf.dtype == jnp.float32
+    return np.asarray(leaf).view(np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("gate", "dtype"),
+    [
+        (switches.triangular(), "float32"),
+        (switches.triangular(), "bfloat16"),
+        (switches.soft(), "float32"),
+    ],
+    ids=label,
+)
+@pytest.mark.parametrize(
+    ("backend", "cell"),
+    # Kernels that are interpreted compile slowly: with one field and with two.
+    [
+        (name, cell)
+        for name in BACK_ENDS
+        for cell in CELLS
+        if name != "pallas" or cell in (cells.GRU, cells.LSTM)
+    ],
+    ids=label,
+)
+def test_promise_2_closed_switch_leaves_the_state_bit_identical(backend, cell, dtype, gate):
+    """Whatever state and inputs are; and an open one takes the candidate, whatever the state was.
+
+    Even neurons are always closed, odd ones open. Every example has one odd value in a closed and
+    an open neuron; the last has them all and is held by `keep`, as all are with a soft gate,
+    which never closes.
+    """
+    steps, batch, inputs, features = 3, len(ODD) + 1, 2, len(ODD)
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs, features))
+    params = random_like(random, shapes)
+    x = random.normal(size=(steps, batch, inputs)).astype(np.float32)
+    x[1, 0, 0], x[1, 1, 0] = np.nan, np.inf
+    a = np.where(np.arange(features) % 2, 1, -1).astype(np.float32)
+    a = np.broadcast_to(a, (steps, batch, features))
+    keep = np.broadcast_to((np.arange(batch) < len(ODD)) & gate.hard, (steps, batch))
+    fields = []
+    for _ in cell.carry._fields:
+        state = random.normal(size=(batch, features)).astype(np.float32)
+        state[:-1, :2], state[-1] = ODD[:, None], ODD
+        fields.append(jnp.asarray(state))
+    start = cell.carry(*fields)
+    arrays = (params, jnp.asarray(x), jnp.asarray(a), start, start, jnp.asarray(keep), None)
+    carries = compiled(backend)(cell, gate, jnp.dtype(dtype), *arrays)
+    wanted = BACKENDS["reference"](cell, gate, jnp.dtype(dtype), *arrays)
+    closed = ~keep[0][:, None] | (np.arange(features) % 2 == 0)
+    for field, first, want in zip(carries, start, wanted, strict=True):
+        for now in field:
+            np.testing.assert_array_equal(_bits(now)[closed], _bits(first)[closed])
+        np.testing.assert_allclose(field, want, 1e-5 if dtype == "float32" else 1e-2, 1e-6)
+        if gate.hard:
+            assert (_bits(field[-1])[2, 1::2] != _bits(first)[2, 1::2]).all()
+
+
+@each_back_end
+@pytest.mark.parametrize("gate", [switches.triangular(), switches.soft()], ids=label)
+def test_nan_logit_is_seen(backend, gate):
+    """It gives NaN in its own neuron at its own step, not a silently closed switch."""
+    cell = CELLS[0]
+    params = jax.tree.map(
+        lambda s: jnp.zeros(s.shape), jax.eval_shape(lambda: cell.init(jax.random.key(0), 2, 4))
+    )
+    start = cell.initial_carry(params, (3,))
+    a = jnp.ones((2, 3, 4)).at[1, 1, 2].set(jnp.nan)
+    arrays = (params, jnp.ones((2, 3, 2)), a, start, start, None, None)
+    carries = compiled(backend)(cell, gate, jnp.dtype("float32"), *arrays)
+    np.testing.assert_array_equal(jnp.isnan(carries.h), jnp.isnan(a))
+
+
+@each_back_end
+@pytest.mark.parametrize("cell", [cells.TANH, cells.GRU_BEFORE], ids=label)
+def test_bfloat16_rounds_products_and_nothing_else(backend, cell):
+    """Operands are rounded to 8 bits: a part in 512 each, so in a state of size one after four
+    steps of products over eight terms a few hundredths. The carry stays float32."""
+    unit = selective(cell, switch(SWITCHES[1]))
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(4, 3, 2)), jnp.float32)
+    shapes = jax.eval_shape(lambda: unit.init(jax.random.key(0), x, 6))
+    params = random_like(random, shapes, 0.5)
+
+    def loss(params, dtype):
+        result = run(unit, params, x, dtype=dtype, backend=backend)
+        return jnp.sum(jnp.square(result.carries.h)), result
+
+    grads = {}
+    for name in ("float32", "bfloat16"):
+        grads[name], result = jax.grad(loss, has_aux=True)(params, jnp.dtype(name))
+        assert result.outputs.dtype == name
+        assert all(leaf.dtype == jnp.float32 for leaf in result.carries)
+        assert all(leaf.dtype == jnp.float32 for leaf in result.carry.cell)
+        np.testing.assert_array_equal(result.outputs, result.carries.h.astype(name))
+        if name == "float32":
+            full = result
+    np.testing.assert_allclose(result.carries.h, full.carries.h, atol=0.03)
+    assert (result.carries.h != full.carries.h).any()
+    assert (result.carries.h != result.carries.h.astype(jnp.bfloat16).astype(jnp.float32)).any()
+    np.testing.assert_array_equal(result.table, full.table)
+    for rounded, exact in zip(*(jax.tree.leaves(g) for g in grads.values()), strict=True):
+        assert rounded.dtype == jnp.float32
+        assert np.linalg.norm(rounded - exact) <= 0.05 * max(1, np.linalg.norm(exact))
+    default = run(unit, params, x, backend=backend)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), default, full)
+
+
+@each_back_end
+def test_inputs_in_bfloat16_to_parameters_in_float32(backend):
+    unit = selective("gru", switch(SWITCHES[4]))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 2)), jnp.bfloat16)
+    shapes = jax.eval_shape(lambda: unit.init(jax.random.key(0), x, 6))
+    params = random_like(np.random.default_rng(1), shapes, 0.5)
+
+    def loss(x):
+        result = run(unit, params, x, backend=backend)
+        return jnp.sum(result.outputs), result
+
+    grad, result = jax.grad(loss, has_aux=True)(x)
+    assert grad.dtype == jnp.bfloat16
+    assert result.outputs.dtype == result.carry.previous.dtype == jnp.float32

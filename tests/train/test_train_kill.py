@@ -1,0 +1,46 @@
+"""A run that is killed, again and again, ends as if nothing had happened (promises 5 and 6)."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def train(workdir, *fault):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "support" / "train_case.py"), str(workdir), *fault],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_promise_5_killed_at_any_moment_and_run_again_gives_the_same_bits(tmp_path):
+    undisturbed = train(tmp_path / "whole")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    curve = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert curve.count(b"\n") == 4
+
+    draw = random.Random(5)
+    faults = [("saving", "1", "0.02"), ("unsealed", "1"), ("start", "0", "0.2")]
+    faults += [("step", str(step), f"{draw.uniform(0, 0.04):.3f}") for step in (6, 12)]
+    faults += [("unsealed", "2")]
+    for fault in faults:
+        killed = train(tmp_path / "cut", *fault)
+        assert killed.returncode == -signal.SIGKILL, (fault, killed.stdout, killed.stderr)
+    terminated = train(tmp_path / "cut", "term", "20")
+    assert terminated.returncode == 128 + signal.SIGTERM, terminated.stderr
+    assert "step 21 is saved" in terminated.stderr
+    assert "Traceback" not in terminated.stderr
+
+    ended = train(tmp_path / "cut")
+    assert ended.returncode == 0, ended.stderr
+    assert "going on from step 21" in ended.stderr
+    assert ended.stdout == undisturbed.stdout
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == curve
