@@ -11,7 +11,7 @@ import scipy.stats
 from data_case import run
 
 from experiments import tables
-from experiments.report import searches, suites
+from experiments.report import searches, significance, suites
 from experiments.runner import records
 from experiments.tasks import registry
 from experiments.tuning import journal, protocols

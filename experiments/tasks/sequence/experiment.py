@@ -16,6 +16,7 @@ from experiments.tasks.sequence.config import Config
 from experiments.tasks.sequence.data import Prepared
 from experiments.tasks.sequence.task import METRIC, TaskSpec, frames, model_of, switch_of, task_of
 from surnn_jax import cells, scan, train
+from surnn_jax.layers import backbone
 from surnn_jax.train import distributed
 
 SCORED = ("valid", "test")
