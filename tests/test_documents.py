@@ -3,20 +3,16 @@
 import dataclasses
 import importlib
 import re
-from typing import NamedTuple
 
-import chex
-import jax
-import jax.numpy as jnp
 import pytest
 import yaml
 
 import surnn_jax
 from data.paths import ROOT
-from surnn_jax import run, selective
-from surnn_jax.cells import Cell
-from surnn_jax.switches import Switch
-from surnn_jax.typing import Array
+from experiments.runner.config import flag_of
+from experiments.tasks.music.config import Config as Music
+from experiments.tasks.sequence.config import Config as Sequence
+from experiments.tasks.speech.config import Config as Speech
 
 READMES = (
     "README.md",
@@ -26,7 +22,8 @@ READMES = (
     "surnn_jax/scan/README.md",
     "surnn_jax/train/README.md",
 )
-DOCUMENTS = (*READMES, "CHANGELOG.md", "CONTRIBUTING.md")
+DOCUMENTS = (*READMES, "CHANGELOG.md", "CONTRIBUTING.md", "data/OWN_DATA.md")
+CONFIGS = (Music, Sequence, Speech)
 
 
 def blocks(document: str) -> list[str]:
@@ -52,29 +49,6 @@ def test_the_readme_of_a_room_runs_from_top_to_bottom(document):
     names = {}
     for block in blocks(document):
         exec(block, names)
-
-
-def test_the_unit_and_the_switch_of_contributing_work():
-    given = {
-        "Array": Array,
-        "Cell": Cell,
-        "NamedTuple": NamedTuple,
-        "Switch": Switch,
-        "dataclasses": dataclasses,
-        "jax": jax,
-        "jnp": jnp,
-    }
-    for block in blocks("CONTRIBUTING.md"):
-        exec(block, given)
-    unit = selective(given["MGU"], given["Beat"](3))
-    x = jax.random.normal(jax.random.key(0), (6, 2, 3))
-    params = unit.init(jax.random.key(1), x, 4)
-    results = [run(unit, params, x, backend=name) for name in ("reference", "masked")]
-    chex.assert_trees_all_close(*results, atol=1e-6)  # float32
-    assert results[1].table[:, 0].tolist() == [1, 0, 0, 1, 0, 0]
-    h = results[1].outputs
-    assert (h[0] == h[1]).all()
-    assert not (h[2] == h[3]).any()
 
 
 def anchors(text: str) -> set[str]:
@@ -141,6 +115,17 @@ def test_new_names_in_the_changelog_exist_and_old_ones_do_not():
         found(new)
         with pytest.raises((ImportError, AttributeError)):
             found(old)
+
+
+def test_flags_of_the_changelog_are_those_of_the_experiments():
+    rows = re.findall(
+        r"^\| `--(\w+)` \| `--(\w+)`(?:; \w+: `--(\w+)`)? \|$",
+        (ROOT / "CHANGELOG.md").read_text(),
+        re.M,
+    )
+    written = {(old, name) for old, *new in rows for name in new if name}
+    fields = [own for kind in CONFIGS for own in dataclasses.fields(kind)]
+    assert written == {(own.name, flag_of(own)) for own in fields if flag_of(own) != own.name}
 
 
 def found(name: str):
