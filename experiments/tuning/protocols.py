@@ -185,7 +185,7 @@ class SearchSpace:
     def __post_init__(self):
         check_known("experiment", self.experiment, CONFIGS)
         check_known("protocol", self.protocol, PROTOCOLS)
-        for name, value, least in (("budget", self.budget, 1), ("search_seed", self.seed, 0)):
+        for name, value, least in (("num_trials", self.budget, 1), ("search_seed", self.seed, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         fields = {field.name for field in dataclasses.fields(CONFIGS[self.experiment])}

@@ -10,9 +10,9 @@ import pytest
 import scipy.stats
 from data_case import run
 
-from experiments import tables
-from experiments.report import searches, significance, suites
+from experiments.report import collect, searches, significance, suites
 from experiments.runner import records
+from experiments.runner.experiment import scores
 from experiments.tasks import registry
 from experiments.tuning import journal, protocols
 from experiments.tuning.journal import Trial, TrialLog
@@ -20,7 +20,7 @@ from experiments.tuning.protocols import Group, SearchSpace
 from surnn_jax.train.alone import lock_directory
 
 CASE = Path(__file__).parents[1] / "support" / "search_case.py"
-SMALL = ["--datasets=jsb", "--units=tanh", "--seeds=2", "--budget=3", "--max_epochs=2"]
+SMALL = ["--datasets=jsb", "--units=tanh", "--seeds=2", "--num_trials=3", "--max_epochs=2"]
 SMALL += ["--features=5"]
 
 
@@ -56,7 +56,7 @@ def test_every_trial_is_in_the_journal_and_the_best_that_is_able_wins(whole):
         able = [t for t in found if t["seed"] == seed and t["status"] != "diverged"]
         best = min(able, key=lambda t: t["valid_nll"])
         record = records.read(folder / "whole" / f"jsb-tanh-{seed}" / "result.json")
-        assert record.config["search"] | {"seconds": 0.0} == {
+        assert record.search | {"seconds": 0.0} == {
             "protocol": "chung",
             "budget": 3,
             "seed": 0,
@@ -144,13 +144,8 @@ def test_a_winner_that_is_gone_is_missed(whole):
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--experiment=musik", "unknown experiment 'musik'; one of: music, speech"),
-        ("--protocol=chang", "unknown protocol 'chang'; one of: chung, controlled"),
-        ("--datasets=jbs", "unknown dataset 'jbs'; one of: jsb, nottingham"),
         ("--units=tanh,gur", "unknown unit 'gur'; one of: tanh, gru, lstm, sugru"),
         ("--seeds=0", "seeds must be at least 1, got 0"),
-        ("--budget=0", "budget must be at least 1, got 0"),
-        ("--windows=3", "windows: music has no such setting"),
         ("--data_dir=/no/such", "/no/such: no such folder"),
         ("--max_epoch=3", "max_epoch"),
     ],
@@ -160,6 +155,25 @@ def test_bad_flags_end_in_one_line(flag, words, tmp_path):
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"experiment": "musik"}, "unknown experiment 'musik'; one of: music, speech"),
+        ({"protocol": "chang"}, "unknown protocol 'chang'; one of: chung, controlled"),
+        ({"budget": 0}, "num_trials must be at least 1, got 0"),
+        ({"changes": {"windows": 3}}, "windows: music has no such setting"),
+    ],
+)
+def test_a_bad_space_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        space(**changes)
+
+
+def test_an_unknown_data_set_is_refused():
+    with pytest.raises(ValueError, match="unknown dataset 'jbs'; one of: jsb, nottingham"):
+        space().config(Group("jbs", "gru", 0))
 
 
 def test_list_names_what_there_is():
@@ -326,14 +340,15 @@ def won(unit: str, seed: int, test: float, **changes) -> records.Record:
         best_epoch=3,
         steps=100,
         seconds=5.0,
-        config={**vars(config), "learning_rate": seed / 100 + 0.001, "search": found},
+        config={**vars(config), "learning_rate": seed / 100 + 0.001},
+        search=found,
         versions={"jax": "0.10.2"},
         command="python -m experiments.search",
     )._replace(**changes)
 
 
 def test_the_table_has_both_protocols_and_what_was_published(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(collect, "RESULTS", tmp_path / "results")
     found = [won("gru", seed, 8.5 + seed / 8) for seed in range(3)]
     found += [won("tanh", 0, 9.5, best_epoch=380), won("tanh", 1, 9.625, best_epoch=381)]
     found += [won("tanh", 2, 9.75, best_epoch=400)]
@@ -341,7 +356,7 @@ def test_the_table_has_both_protocols_and_what_was_published(tmp_path, monkeypat
     for number, record in enumerate(found):
         (tmp_path / str(number)).mkdir()
         records.write(record, tmp_path / str(number))
-    text = searches.markdown(suites.CHUNG, tables.collect("chung", tmp_path))
+    text = searches.markdown(suites.CHUNG, collect.collect("chung", tmp_path))
     chung, controlled = text.split("## ")[1:]
     assert chung.startswith("Protocol chung: budget 10\n\n**JSB Chorales** (`jsb`; nats a frame)")
     assert (
@@ -356,11 +371,11 @@ def test_the_table_has_both_protocols_and_what_was_published(tmp_path, monkeypat
     row = "| GRU | 8.54 (verified) | 8.25 | 8.12 | 7.00 | 18,630 | 100.0 | 50 | 0 of 4 | 0 | 1 |"
     assert row in text
     # Searches stand in no other suite.
-    assert tables.collect("music", tmp_path) == []
+    assert collect.collect("music", tmp_path) == []
 
 
 def test_two_winners_of_a_group_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(collect, "RESULTS", tmp_path / "results")
     for name, test in (("a", 8.5), ("b", 8.25)):
         (tmp_path / name).mkdir()
         record = won("gru", 0, test)
@@ -368,7 +383,7 @@ def test_two_winners_of_a_group_are_refused(tmp_path, monkeypatch):
         config = {**record.config, "learning_rate": test / 100}
         records.write(record._replace(config=config), tmp_path / name)
     with pytest.raises(ValueError, match="the same configuration and seed, but different metrics"):
-        tables.collect("chung", tmp_path)
+        collect.collect("chung", tmp_path)
 
 
 def test_published_speech_stands_beside_windows_of_its_length():
@@ -387,11 +402,11 @@ def test_every_searched_unit_has_a_row():
 @pytest.mark.parametrize("unit", ["tanh", "lstm"])
 def test_a_winner_that_is_committed_scores_as_its_record_says(unit, tmp_path, monkeypatch):
     """To 1e-4 nats: it was trained elsewhere, by programs that added in another order."""
-    folder = tables.RESULTS / "chung" / f"chung-jsb-{unit}-0"
+    folder = collect.RESULTS / "chung" / f"chung-jsb-{unit}-0"
     assert (folder / records.FILE).is_file()
     monkeypatch.setenv("SURNN_CACHE", str(tmp_path))
     try:
-        record, found, params = registry.restore(folder, None)
+        kept = registry.restore(folder, None)
     except FileNotFoundError as error:
         pytest.skip(f"needs the original data: {error}")
-    assert found.metrics(params) == pytest.approx(record.metrics, abs=1e-4)
+    assert scores(kept.prepared, kept.params)[0] == pytest.approx(kept.record.metrics, abs=1e-4)
