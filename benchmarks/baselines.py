@@ -19,7 +19,7 @@ Params = dict[str, Any]
 def logits(unit: Unit, switch: Params, x: jax.Array, features: int) -> jax.Array:
     """The table of a switch, ``[T, H]`` or ``[T, B, H]``."""
     previous = None
-    if unit.switch.looks_back:
+    if unit.switch.uses_previous_input:
         previous = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
     t = jnp.arange(x.shape[0], dtype=jnp.int32)
     return for_neurons(unit.switch.logits(switch, SwitchInputs(x, previous, t)), features)

@@ -28,7 +28,7 @@ def test_readme_runs_from_top_to_bottom():
         exec(block, names)
     assert names["logits"].shape == (8, 10)
     assert names["outputs"].shape == (8, 784, 64)
-    assert names["result"].table.shape == names["result"].outputs.shape == (784, 8, 64)
+    assert names["result"].update_mask.shape == names["result"].outputs.shape == (784, 8, 64)
     # Of 1,000 words, before any training: scores of unit variance cost half a nat.
     assert 500 < names["perplexity"] < 3000
     # Thresholds were set by this very batch.
@@ -52,7 +52,7 @@ def test_the_unit_and_the_switch_of_contributing_work():
     params = unit.init(jax.random.key(1), x, 4)
     results = [run(unit, params, x, backend=name) for name in ("reference", "masked")]
     chex.assert_trees_all_close(*results, atol=1e-6)  # float32
-    assert results[1].table[:, 0].tolist() == [1, 0, 0, 1, 0, 0]
+    assert results[1].update_mask[:, 0].tolist() == [1, 0, 0, 1, 0, 0]
     h = results[1].outputs
     assert (h[0] == h[1]).all()
     assert not (h[2] == h[3]).any()

@@ -130,9 +130,7 @@ def rule_vjp(
     # not pointwise reads closed neurons too; with it that holds for rows without an open neuron.
     closed = g == 0 if cell.rule_is_pointwise else (g == 0).all(-1, keepdims=True)
     ct_candidate = jax.tree.map(lambda d: g * d, ct_total)
-    dvectors, dold, dz, du = _map_once(
-        lambda d: jnp.where(closed, 0, d), transpose(ct_candidate)
-    )
+    dvectors, dold, dz, du = _map_once(lambda d: jnp.where(closed, 0, d), transpose(ct_candidate))
     ct_carry = jax.tree.map(lambda d, p: (1 - g) * d + p, ct_total, dold)
     return candidate, StepCotangents(dvectors, ct_carry, dz, du)
 

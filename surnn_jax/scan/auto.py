@@ -118,7 +118,8 @@ def update_rates(unit: Unit, features: int) -> UpdateRates:
 def _describe(unit, features, steps, batch, platform, dtype) -> tuple[ScanSpec, ScanShape]:
     """The arguments of a back end's questions; the state is as wide as the operands."""
     spec = ScanSpec(unit.cell, None if unit.switch is None else unit.switch.gate, dtype)
-    carry_dtype = jnp.promote_types(spec.dtype, jnp.float32)
+    double = spec.dtype == jnp.dtype(jnp.float64)
+    carry_dtype = jnp.dtype(jnp.float64 if double else jnp.float32)
     per_example = unit.switch is not None and unit.switch.per_example
     platform = platform or jax.default_backend()
     return spec, ScanShape(steps, batch, features, carry_dtype, per_example, platform)

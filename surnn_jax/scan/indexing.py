@@ -53,7 +53,7 @@ def active_mask(
     """True for steps at which something has to be done for some example; ``[T]``.
 
     Args:
-        neurons: booleans ``[T, H]`` or ``[T, B, H]``, True where a neuron is computed; None for all.
+        neurons: booleans ``[T, H]`` or ``[T, B, H]``, True if a neuron is computed; or None.
         step_mask: booleans ``[T, B]``, False if the state is held; or None.
         resets: booleans ``[T, B]`` or None. A reset changes the state even if no neuron opens.
         steps: T.

@@ -214,9 +214,7 @@ def _backward(spec, residuals, ct_outputs):
         _Gradients(weights, inputs.reset_carry, inputs.x, logits if learned == () else None),
     )
     zero_carry = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, out), start)
-    _, ct_carry, gradients = lax.fori_loop(
-        0, todo.count, portion, (zero_carry, zero_carry, zeros)
-    )
+    _, ct_carry, gradients = lax.fori_loop(0, todo.count, portion, (zero_carry, zero_carry, zeros))
     dinitial = sum_outputs(ct_carry, jnp.zeros_like(upcoming[0]), upcoming[0])
     dparams = {
         "input": {k: d.T for k, d in gradients.weights.input.items()},

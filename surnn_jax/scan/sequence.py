@@ -55,7 +55,9 @@ class Sequences(NamedTuple):
     def ends(self) -> Array:
         """The number of valid steps of each example, integers ``[B]``."""
         steps, batch, _ = self.x.shape
-        return jnp.full((batch,), steps) if self.lengths is None else jnp.minimum(self.lengths, steps)
+        return (
+            jnp.full((batch,), steps) if self.lengths is None else jnp.minimum(self.lengths, steps)
+        )
 
 
 def prepare(

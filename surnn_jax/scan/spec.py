@@ -104,9 +104,7 @@ class ScanInputs(NamedTuple):
         h = self.initial_carry.h
         per_example = self.logits is not None and self.logits.ndim == 3
         steps, batch, _ = self.x.shape
-        return ScanShape(
-            steps, batch, h.shape[-1], h.dtype, per_example, jax.default_backend()
-        )
+        return ScanShape(steps, batch, h.shape[-1], h.dtype, per_example, jax.default_backend())
 
 
 class Backend(Protocol):

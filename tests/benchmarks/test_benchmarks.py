@@ -87,7 +87,7 @@ def test_another_answer_is_refused_and_named(wrong):
 def test_a_problem_counts_its_own_switches(schedule, rhythms):
     case = Case(8, 8, 100, 3, schedule, 0.2)
     frozen, learned, few = (problem.pose(case, name) for name in ("frozen", "learned", "share"))
-    table = scan.run(frozen.unit, frozen.params, frozen.x).table
+    table = scan.run(frozen.unit, frozen.params, frozen.x).update_mask
     table = np.asarray(jnp.broadcast_to(table.reshape(100, -1, 8), (100, 8, 8)))
     rate = frozen.facts["rate"]
     assert rate == pytest.approx(table.mean(), abs=1e-6)
@@ -133,7 +133,7 @@ def test_the_linear_baselines_agree_with_a_loop():
     case = Case(4, 2, 9, 3, "neuron", 0.4, "min_gru")
     posed = problem.pose(case)
     cell = jax.tree.map(np.asarray, posed.params["cell"])
-    open_ = np.asarray(scan.run(posed.unit, posed.params, posed.x).table) > 0
+    open_ = np.asarray(scan.run(posed.unit, posed.params, posed.x).update_mask) > 0
     assert 0 < open_.mean() < 1
     h, wanted = np.zeros((2, 4)), []
     for x, g in zip(np.asarray(posed.x), open_, strict=True):

@@ -84,7 +84,7 @@ def switch_of(config: Config, problem: TaskSpec) -> switches.Switch | None:
     }
     options = own.get(config.switch)
     if options is None:
-        gate = dataclasses.replace(switches.get_gate(config.gate), share=config.share)
+        gate = dataclasses.replace(switches.get_gate(config.gate), gradient_fraction=config.share)
         options = {
             "harmonics": config.harmonics,
             "rate": config.rate,

@@ -138,9 +138,7 @@ def _scan(spec, inputs):
     call = jax.ffi.ffi_call(
         library.FORWARD, [field] * len(cell.carry._fields), vmap_method="sequential"
     )
-    leaves = call(
-        *_leading(inputs), *_flatten(cell, inputs.params), **_attributes(spec, inputs)
-    )
+    leaves = call(*_leading(inputs), *_flatten(cell, inputs.params), **_attributes(spec, inputs))
     return _carry(cell, leaves)
 
 

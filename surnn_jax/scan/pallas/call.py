@@ -290,9 +290,7 @@ def _sum_outputs(
         )
 
         def cut(first, _):
-            return jax.tree.map(
-                lambda s: lax.dynamic_slice_in_dim(s, first + 1, todo.size), summed
-            )
+            return jax.tree.map(lambda s: lax.dynamic_slice_in_dim(s, first + 1, todo.size), summed)
 
         return jax.tree.map(lambda s: s[0], summed), cut
 
