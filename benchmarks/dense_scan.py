@@ -24,7 +24,9 @@ from data import cli
 FLAX, TORCH = "flax.linen.RNN", "torch.nn.GRU"
 
 
-def enter(case: Case, backends: list[str], stack: contextlib.ExitStack, threads: int) -> dict:
+def make_entrants(
+    case: Case, backends: list[str], stack: contextlib.ExitStack, threads: int
+) -> dict:
     """The entrants of a case; PyTorch's process lives as long as `stack`."""
     import functools
 
@@ -46,7 +48,7 @@ def enter(case: Case, backends: list[str], stack: contextlib.ExitStack, threads:
         )
         against = (FLAX, TORCH)
     for backend in backends:
-        if problem.serves(backend, posed.unit):
+        if problem.supports(backend, posed.unit, case):
             call = problem.step(problem.ours(posed.unit, backend), posed)
             entrants[backend] = Entrant(backend, call, posed.facts, against, wanted, _by_flax)
     return entrants
@@ -68,10 +70,12 @@ def main() -> None:
 
     def measure(case, progress):
         with contextlib.ExitStack() as stack:
-            race = options.race("dense_scan", lambda case: enter(case, backends, stack, threads))
+            race = options.race(
+                "dense_scan", lambda case: make_entrants(case, backends, stack, threads)
+            )
             return race(case, progress)
 
-    options.go(options.cases(), measure)
+    options.run_all(options.cases(), measure)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ MODELS = ("sugru", "gru", "attention", "s4d")
 _NAMES = {"sugru": "suGRU", "gru": "GRU"}
 
 
-def chosen(models: list[str]) -> list[str]:
-    """The models, checked.
+def check_models(models: list[str]) -> list[str]:
+    """The models, if they are known.
 
     Raises:
         ValueError: an unknown or repeated one, or none.
@@ -56,7 +56,9 @@ def pose(case: Case, models: list[str], backends: list[str], heads: int) -> dict
     serving = {}
     for model in (model for model in models if model in cases):
         unit = problem.unit(cases[model], "learned")
-        serving[model] = [backend for backend in backends if problem.serves(backend, unit)]
+        serving[model] = [
+            backend for backend in backends if problem.supports(backend, unit, cases[model])
+        ]
         if not serving[model]:
             raise ValueError(
                 f"--backends: none of {', '.join(backends)} runs a {_NAMES[model]} here; native "
@@ -121,7 +123,7 @@ def measure(case: Case, posed: dict[str, Any], progress: options.Progress) -> li
 def main() -> None:
     """Runs the sweep that the flags ask for."""
     values = flags.FLAGS
-    models, backends = chosen(values.models), options.names("backends")
+    models, backends = check_models(values.models), options.names("backends")
 
     def measured(case, progress):
         import dataclasses
@@ -129,7 +131,7 @@ def main() -> None:
         case = dataclasses.replace(case, schedule="neuron", asked=values.rate)
         return measure(case, pose(case, models, backends, values.heads), progress)
 
-    options.go(options.cases(), measured)
+    options.run_all(options.cases(), measured)
 
 
 if __name__ == "__main__":

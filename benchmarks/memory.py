@@ -44,7 +44,7 @@ def measure(case: Case, progress: options.Progress) -> list[dict]:
             found = {(BASE, None): base}
             progress.tick()
             for backend, chunk in variants:
-                if problem.serves(backend, posed.unit):
+                if problem.supports(backend, posed.unit, case):
                     forward = problem.ours(posed.unit, backend, chunk)
                     now = saved_memory.measure(forward, posed, reads)
                     saved_memory.agree(f"{switch}/{backend}", now, base)
@@ -60,7 +60,7 @@ def measure(case: Case, progress: options.Progress) -> list[dict]:
 
 def main() -> None:
     """Runs the sweep that the flags ask for."""
-    options.go(options.cases(options.names("schedules")), measure)
+    options.run_all(options.cases(options.names("schedules")), measure)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from data import cli
 BASE, DENSE = "masked lax.scan", "flax.linen.RNN"
 
 
-def enter(case: Case, learning: list[str], backends: list[str]) -> dict[str, Any]:
+def make_entrants(case: Case, learning: list[str], backends: list[str]) -> dict[str, Any]:
     """The entrants of a case: ``frozen/native``, ``learned/masked lax.scan`` and so on."""
     import dataclasses
     import functools
@@ -41,7 +41,7 @@ def enter(case: Case, learning: list[str], backends: list[str]) -> dict[str, Any
         else:
             entrants[f"{switch}/{BASE}"] = Entrant(BASE, plain, posed.facts)
         for backend in backends:
-            if problem.serves(backend, posed.unit):
+            if problem.supports(backend, posed.unit, case):
                 call = problem.step(problem.ours(posed.unit, backend), posed)
                 entrants[f"{switch}/{backend}"] = Entrant(
                     backend, call, posed.facts, against, wanted
@@ -58,8 +58,8 @@ def main() -> None:
     if "share" in learning and "learned" not in learning:
         raise ValueError("--switches: share is compared with learned, which is not listed")
     schedules = options.names("schedules")
-    race = options.race("skip_scan", lambda case: enter(case, learning, backends))
-    options.go(options.cases(schedules), race)
+    race = options.race("skip_scan", lambda case: make_entrants(case, learning, backends))
+    options.run_all(options.cases(schedules), race)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ class MultiHeadRecurrent(nn.Module):
             **options: what else the layer is called with: seq_lengths, resets and so on.
 
         Returns:
-            As the layer; outputs, carries and update mask are those of N · H neurons, in order of heads;
-            the carry is stacked, ``[N, …]``; the rate is that of all.
+            As the layer; outputs, carries and update mask are those of N · H neurons, in order of
+            heads; the carry is stacked, ``[N, …]``; the rate is that of all.
         """
 
         def one(layer, carry):
