@@ -1,13 +1,13 @@
-"""A training step of a plain GRU: what our back ends cost where there is nothing to skip.
+"""A training step of a plain GRU: the cost of our back ends when there is nothing to skip.
 
     python -m benchmarks.dense_scan --features=256 --batch=16 --steps=1024 --inputs=64 --rounds=7
 
-The baselines are `flax.linen.RNN(GRUCell)` and `torch.nn.GRU`, the latter in a process of its own
-(the thread pools of XLA and PyTorch in one process slow each other down many times over), which
-takes its turn in every round and gets the same numbers; its time includes the word sent to it, a
-tenth of a millisecond at most. Without PyTorch it is left out, and a line on stderr says so.
-Its threads wait for one another by spinning: where other programs compete for the processors it
-slows down out of all proportion, so this benchmark more than the others wants a quiet machine.
+The baselines are `flax.linen.RNN(GRUCell)` and `torch.nn.GRU`. The latter runs in a separate
+process (in one process the thread pools of XLA and PyTorch slow each other down many times over),
+takes its turn in every round and gets the same numbers; its time includes a message of 0.1 ms at
+most. Without PyTorch it is left out, and a line on stderr says so. PyTorch's threads spin while
+they wait, so it slows down disproportionately if other programs compete for the processors: run this
+benchmark on a quiet machine.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def make_entrants(
 
 
 def _by_flax(answer: Any) -> Any:
-    """Loss and gradients of ours, by Flax's names."""
+    """Our loss and gradients, under Flax's names."""
     from benchmarks import baselines
 
     value, (params, x) = answer

@@ -1,16 +1,15 @@
-"""A training step of one layer against the length of the sequence: time and memory.
+"""Time and memory of a training step of one layer against the length of the sequence.
 
     python -m benchmarks.lengths --features=128 --inputs=128 --batch=4 --steps=256,1024,4096
 
-A suGRU whose switch learns, the GRU without one, causal attention over the whole sequence, and
-S4D, all as the layers that a model is built of: batch-major, without the feed-forward part that
-models put between them. They compute different things, so nothing is compared but time and
-memory. At one length all take turns; the baseline is the GRU.
+Times a suGRU whose switch learns, the GRU without a switch, causal attention over the whole
+sequence, and S4D, as the layers that models are built of: batch-major, without the feed-forward
+part between them. They compute different things, so only time and memory are compared. At each
+length all take turns; the baseline is the GRU.
 
-`kept_bytes` is what lies between forward and backward pass and `temporary_bytes` the most that XLA
-needs besides arguments and results, both as in `benchmarks.memory`: what the native kernel
-allocates by itself is not in them. Attention keeps T² numbers a head and sequence: 1 GB at the
-sizes above. S4D's outputs are as wide as its inputs, so it wants both sizes equal.
+`kept_bytes` and `temporary_bytes` are as in `benchmarks.memory`. Attention saves T² numbers a head
+and sequence: 1 GB at the sizes above. S4D's outputs are as wide as its inputs, so both sizes must
+be equal.
 """
 
 from typing import Any
@@ -39,10 +38,10 @@ def check_models(models: list[str]) -> list[str]:
 
 
 def pose(case: Case, models: list[str], backends: list[str], heads: int) -> dict[str, Any]:
-    """What is run: ``"suGRU, native"`` and so on -> (forward, :class:`.problem.Problem`).
+    """The entrants: ``"suGRU, native"`` and so on -> (forward, :class:`.problem.Problem`).
 
     Raises:
-        ValueError: a recurrent layer is asked for and no back end that could run it.
+        ValueError: no back end listed can run a recurrent layer that is listed.
     """
     import dataclasses
 

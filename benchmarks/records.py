@@ -65,8 +65,8 @@ def timed(
 ) -> list[Record]:
     """The records of a race: one for each entrant (:class:`.timing.Entrant`) and baseline of it.
 
-    ``rate`` and ``computed`` are counted, ``asked`` is what the switch was asked for. A learned
-    switch's record has ``of_frozen`` too: its speed as a share of the same back end's with the
+    ``rate`` and ``computed`` are counted, ``asked`` is the rate the switch was made for. The record
+    of a learned switch also has ``of_frozen``: its speed as a share of the same back end's with the
     switch frozen.
     """
     from benchmarks import timing  # brings JAX along, which reading records should not wait for
