@@ -6,8 +6,8 @@ The baselines are `flax.linen.RNN(GRUCell)` and `torch.nn.GRU`. The latter runs 
 process (in one process the thread pools of XLA and PyTorch slow each other down many times over),
 takes its turn in every round and gets the same numbers; its time includes a message of 0.1 ms at
 most. Without PyTorch it is left out, and a line on stderr says so. PyTorch's threads spin while
-they wait, so it slows down disproportionately if other programs compete for the processors: run this
-benchmark on a quiet machine.
+they wait, so it slows down disproportionately if other programs compete for the processors: run
+this benchmark on a quiet machine.
 """
 
 import contextlib
