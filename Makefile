@@ -54,10 +54,10 @@ native: install
 # Appends to runs/bench; what is there already stays.
 bench: install
 	mkdir -p runs/bench
-	for what in skip_scan dense_scan inference held memory; do \
+	for what in skip_scan dense_scan inference minimal memory; do \
 	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
 	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
-	$(BIN)/python -m benchmarks.floors runs/bench/bench.jsonl
+	$(BIN)/python -m benchmarks.targets runs/bench/bench.jsonl
 
 lint: install
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ def test_readme_runs_from_top_to_bottom():
         exec(block, names)
     assert names["logits"].shape == (8, 10)
     assert names["outputs"].shape == (8, 784, 64)
-    assert names["result"].table.shape == names["result"].outputs.shape == (784, 8, 64)
+    assert names["result"].update_mask.shape == names["result"].outputs.shape == (784, 8, 64)
     # Of 1,000 words, before any training: scores of unit variance cost half a nat.
     assert 500 < names["perplexity"] < 3000
     # Thresholds were set by this very batch.
