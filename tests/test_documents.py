@@ -76,6 +76,26 @@ def test_every_promise_of_readme_has_tests_that_bear_its_number():
     assert tested == set(promised)
 
 
+@pytest.mark.parametrize("document", [*DOCUMENTS, "Makefile"])
+def test_commands_name_programs_that_exist(document):
+    text = (ROOT / document).read_text()
+    modules = set(
+        re.findall(r"python -m ((?:benchmarks|data|experiments|surnn_jax)\.[\w.]+)", text)
+    )
+    for names in re.findall(r"for what in ([\w ]+);", text):  # `make bench`
+        modules |= {f"benchmarks.{name}" for name in names.split()}
+    if document == "CHANGELOG.md":  # Names the old programs, too.
+        modules -= {"benchmarks.floors", "benchmarks.held"}
+    if document == "CONTRIBUTING.md":  # Of its own example.
+        modules -= {"experiments.gestures"}
+    missing = [
+        module
+        for module in modules
+        if not (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+    ]
+    assert not missing
+
+
 def test_the_map_of_readme_is_true():
     """Every package has a row, and every name in a row is there."""
     text = (ROOT / "README.md").read_text()
