@@ -123,21 +123,14 @@ def train_run(
 
 def summary(done: Mapping[str, Record]) -> str:
     """A table of finished runs, for the terminal."""
-    records_ = list(done.values())
-    unit = records.headline(records_[0])[0]
-    splits = [
-        split
-        for split in ("test", "valid", "train")
-        if any(name.startswith(split) for name in records_[0].metrics)
-    ]
-    digits = ".3f" if unit.startswith("nats") else ".5g"
+    first = next(iter(done.values()))
+    unit, _ = records.headline(first)
+    digits, better = (".3f", ", lower is better") if unit.startswith("nats") else (".5g", "")
+    scored = {name.partition("_")[0] for name in first.metrics}
+    splits = [split for split in ("test", "valid", "train") if split in scored]
     width = max(16, *(len(name) + 2 for name in done))
-    better = ", lower is better" if unit.startswith("nats") else ""
     head = f"{'run':<{width}}{''.join(f'{split:>10}' for split in splits)}"
-    lines = [
-        f"{unit}{better} ({records_[0].dataset})",
-        f"{head}{'rate':>7}{'parameters':>12}{'s':>8}",
-    ]
+    lines = [f"{unit}{better} ({first.dataset})", f"{head}{'rate':>7}{'parameters':>12}{'s':>8}"]
     for name, record in done.items():
         values = (records.headline(record, split)[1] for split in splits)
         lines.append(
