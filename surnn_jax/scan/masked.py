@@ -45,7 +45,8 @@ def _forward(cell, gate, dtype, *args):
     return carries, (args, carries)
 
 
-def _backward(cell, gate, dtype, saved, cotangents):
+def pull(cell, gate, dtype, saved, cotangents):
+    """What is owed to the arguments of :func:`scan`, from them and the carries, whoever made them."""
     (params, x, a, start, fresh, keep, resets), carries = saved
     out = cell.carry_dtype(params)
     old = jax.tree.map(lambda s, c: jnp.concatenate([s[None], c[:-1]]), start, carries)
@@ -90,4 +91,4 @@ def _backward(cell, gate, dtype, saved, cotangents):
     return like, dx.astype(x.dtype), da, dstart, dfresh, None, None
 
 
-scan.defvjp(_forward, _backward)
+scan.defvjp(_forward, pull)

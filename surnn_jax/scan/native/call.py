@@ -47,20 +47,31 @@ def scan(
 
     Operands are not rounded: where `dtype` is not the dtype of the state, or the kernel lacks the
     cell or the gate (:func:`supports`), :func:`.masked.scan` answers instead; and where a size is
-    a symbol of `jax.export`, since nobody else has the kernel. `vmap` runs one example after
-    another. An array sharded over devices is gathered on each of them, unless
-    :mod:`surnn_jax.scan.sharding` cuts the batch up first.
+    a symbol of `jax.export`, since nobody else has the kernel. On a GPU or TPU, and in a program
+    lowered for one, `masked` answers too. `vmap` runs one example after another. An array sharded
+    over devices is gathered on each of them, unless :mod:`surnn_jax.scan.sharding` cuts the batch
+    up first.
     """
     out = cell.carry_dtype(params)
     fits = supports(cell, gate, dtype) and jnp.dtype(dtype) == out
     fits = fits and not any(map(is_symbolic_dim, x.shape))
-    if not fits or not library.available():
+    if not fits or library.register():
         if fits:
             library.warn()
         return masked.scan(cell, gate, dtype, params, x, a, start, fresh, keep, resets)
+    if (platform := _platform()) != "cpu":
+        library.warn_of(platform)
     params, x, start, fresh = jax.tree.map(lambda v: v.astype(out), (params, x, start, fresh))
     a = None if a is None else a.astype(out)
     return _scan(cell, gate, params, x, a, start, fresh, keep, resets)
+
+
+def _platform() -> str:
+    """What JAX computes on where nothing else is said."""
+    device = jax.config.jax_default_device
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform
 
 
 def _ordered(carry: Carry) -> list[Array]:
@@ -100,7 +111,20 @@ def _call(cell: Cell, a: Array | None) -> dict[str, int]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(cell, gate, params, x, a, start, fresh, keep, resets):
+def _scan(cell, gate, *args):
+    return _run(cell, gate, *args)
+
+
+# As one function of JAX's, it is traced once for all calls that are alike. Which of the two runs is
+# known when a program is lowered, for one platform or for several.
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _run(cell, gate, *args):
+    compiled = functools.partial(_run_compiled, cell)
+    dense = functools.partial(masked.scan, cell, gate, args[1].dtype)
+    return jax.lax.platform_dependent(*args, cpu=compiled, default=dense)
+
+
+def _run_compiled(cell, params, x, a, start, fresh, keep, resets):
     # As a type, not as a bare shape: inside shard_map it says over which axes it varies.
     one = jax.eval_shape(lambda h: jnp.broadcast_to(h[None], (x.shape[0], *h.shape)), start.h)
     call = jax.ffi.ffi_call(
@@ -120,7 +144,31 @@ def _forward(cell, gate, *primals):
 
 
 def _backward(cell, gate, saved, cotangents):
-    (params, x, a, start, fresh, keep, resets), carries, (wants_x, wants_a) = saved
+    args, carries, wants = saved
+    unread = jax.custom_derivatives.SymbolicZero
+    read = [None if isinstance(d, unread) else d for d in _ordered(cotangents)]
+    return (*_pull(cell, gate, args, carries, wants, read), None, None)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _pull(cell, gate, args, carries, wants, read):
+    """What is owed to params, x, a, start and fresh; `read`: to the carries, where it is not 0."""
+
+    def dense(args, carries, read):
+        whole = [jnp.zeros_like(c) if d is None else d for c, d in zip(_ordered(carries), read)]
+        owed = masked.pull(cell, gate, args[1].dtype, (args, carries), _carry(cell, whole))
+        return tuple(
+            jax.tree.map(jnp.zeros_like, value) if want is None else value
+            for value, want in zip(owed[:5], ((), *wants, (), ()))
+        )
+
+    compiled = functools.partial(_pull_compiled, cell, gate, wants)
+    return jax.lax.platform_dependent(args, carries, read, cpu=compiled, default=dense)
+
+
+def _pull_compiled(cell, gate, wants, args, carries, read):
+    params, x, a, start, fresh, keep, resets = args
+    wants_x, wants_a = wants
     batch = x.shape[1]
     dtype, none = x.dtype, jax.ShapeDtypeStruct((0,), x.dtype)
     flat = _flat(cell, params)
@@ -129,17 +177,13 @@ def _backward(cell, gate, saved, cotangents):
         none if wants_a is None else jax.typeof(a),
         *map(jax.typeof, [*_ordered(start), *_ordered(fresh), *flat]),
     ]
-    unread = jax.custom_derivatives.SymbolicZero
-    cotangents = [
-        jnp.zeros((0,), dtype) if isinstance(d, unread) else d for d in _ordered(cotangents)
-    ]
     call = jax.ffi.ffi_call(library.BACKWARD, results, vmap_method="sequential")
     leading = _leading(a, keep, resets, start, fresh, dtype)
     dx, da, *rest = call(
         x,
         *leading,
         *_ordered(carries),
-        *cotangents,
+        *(_or_empty(d, dtype) for d in read),
         *flat,
         **_call(cell, a),
         slope=_SLOPES["window" if gate is None else gate.name],
@@ -162,8 +206,6 @@ def _backward(cell, gate, saved, cotangents):
         None if a is None else da,
         dstart,
         dfresh,
-        None,
-        None,
     )
 
 
