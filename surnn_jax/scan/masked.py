@@ -46,7 +46,10 @@ def _forward(cell, gate, dtype, *args):
 
 
 def pull(cell, gate, dtype, saved, cotangents):
-    """What is owed to the arguments of :func:`scan`, from them and the carries, whoever made them."""
+    """What is owed to the arguments of :func:`scan`, whoever ran the forward pass.
+
+    `saved` are those arguments, from `params` on, and the carries.
+    """
     (params, x, a, start, fresh, keep, resets), carries = saved
     out = cell.carry_dtype(params)
     old = jax.tree.map(lambda s, c: jnp.concatenate([s[None], c[:-1]]), start, carries)

@@ -294,7 +294,8 @@ from surnn_jax.scan import native
 assert not native.available() and native.kernels() == "none"
 params = cells.GRU.init(jax.random.key(0), 2, 3)
 start = cells.GRU.initial_carry(params, (1,))
-args = (cells.GRU, switches.triangular(), jnp.float32, params, jnp.ones((4, 1, 2)), jnp.ones((4, 3)))
+gate, x = switches.triangular(), jnp.ones((4, 1, 2))
+args = (cells.GRU, gate, jnp.float32, params, x, jnp.ones((4, 3)))
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     for _ in range(2):

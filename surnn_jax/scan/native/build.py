@@ -172,14 +172,18 @@ def build(target: pathlib.Path, *, strict: bool = False) -> None:
         objects = _objects(pathlib.Path(folder), flags, "ffi.cc")
         made = pathlib.Path(folder) / LIBRARY
         _run([*compiler().split(), "-shared", "-o", str(made), *objects])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        content = made.read_bytes()
-        manifest = json.dumps({**describe(), "digest": _digest(content)}, indent=2) + "\n"
-        for file, data in ((target, content), (target.with_suffix(".json"), manifest.encode())):
-            # A library in use must not be overwritten: replace it.
-            fresh = file.with_name(file.name + ".new")
-            fresh.write_bytes(data)
-            fresh.replace(file)
+        write(target, made.read_bytes())
+
+
+def write(target: pathlib.Path, library: bytes) -> None:
+    """Writes a library and its manifest."""
+    manifest = json.dumps({**describe(), "digest": _digest(library)}, indent=2) + "\n"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for file, content in ((target, library), (target.with_suffix(".json"), manifest.encode())):
+        # A library in use must not be overwritten: replace it.
+        fresh = file.with_name(file.name + ".new")
+        fresh.write_bytes(content)
+        fresh.replace(file)
 
 
 def check() -> None:

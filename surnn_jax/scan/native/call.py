@@ -155,12 +155,17 @@ def _pull(cell, gate, args, carries, wants, read):
     """What is owed to params, x, a, start and fresh; `read`: to the carries, where it is not 0."""
 
     def dense(args, carries, read):
-        whole = [jnp.zeros_like(c) if d is None else d for c, d in zip(_ordered(carries), read)]
+        whole = [
+            jnp.zeros_like(carry) if d is None else d
+            for carry, d in zip(_ordered(carries), read, strict=True)
+        ]
         owed = masked.pull(cell, gate, args[1].dtype, (args, carries), _carry(cell, whole))
-        return tuple(
-            jax.tree.map(jnp.zeros_like, value) if want is None else value
-            for value, want in zip(owed[:5], ((), *wants, (), ()))
+        dparams, dx, da, dstart, dfresh, *_ = owed
+        dx, da = (
+            jax.tree.map(jnp.zeros_like, d) if want is None else d
+            for d, want in zip((dx, da), wants, strict=True)
         )
+        return dparams, dx, da, dstart, dfresh
 
     compiled = functools.partial(_pull_compiled, cell, gate, wants)
     return jax.lax.platform_dependent(args, carries, read, cpu=compiled, default=dense)
