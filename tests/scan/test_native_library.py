@@ -1,6 +1,7 @@
 """A compiled kernel that would not work is told by its file, said in one line and not loaded."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -205,3 +206,23 @@ def test_lowered_for_an_accelerator_it_is_dense(platforms):
     # It has nothing that only the accelerator can run, so its numbers can be seen here.
     wanted = gradient(masked.scan)(params, x, a)
     chex.assert_trees_all_close(made.call(params, x, a), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_kernel_of_an_earlier_build_is_not_packed(tmp_path):
+    pytest.importorskip("setuptools")
+    built = tmp_path / "surnn_jax" / "scan" / "native"
+    built.mkdir(parents=True)
+    for name in ("_kernel.so", "_kernel.json"):
+        (built / name).touch()
+    root = build.SOURCES.parents[3]
+    command = [sys.executable, "setup.py", "-q", "build_ext", f"--build-lib={tmp_path}"]
+    run = subprocess.run(
+        [*command, f"--build-temp={tmp_path}/temp"],
+        cwd=root,
+        env={**os.environ, "SURNN_BUILD": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "switched off by SURNN_BUILD=0" in run.stdout + run.stderr
+    assert not list(built.iterdir())
