@@ -1,9 +1,9 @@
 """Compiles the CPU kernel with the package; all else about the package is in pyproject.toml.
 
 Where that is not possible - no compiler, no headers - the package installs without the kernel and
-works: the back end `native` then says, once, why it runs as `masked`. pip's isolated environment has
-the newest jaxlib, whatever is installed: a kernel built with its headers runs under others as well
-(see src/ffi.cc).
+works: the back end `native` then says, once, why it runs as `masked`. In pip's isolated environment
+the headers are those of the newest jaxlib; a kernel built with them runs under an older one as well
+(src/ffi.cc).
 """
 
 import importlib.util

@@ -209,7 +209,7 @@ def test_lowered_for_an_accelerator_it_is_dense(platforms):
 
 
 def test_a_kernel_of_an_earlier_build_is_not_packed(tmp_path):
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")
     built = tmp_path / "surnn_jax" / "scan" / "native"
     built.mkdir(parents=True)
     for name in ("_kernel.so", "_kernel.json"):
