@@ -1,6 +1,7 @@
 # `make music` and `make test` need nothing but Python >= 3.11: each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
@@ -22,11 +23,13 @@ help:
 
 install: $(READY)
 
+# The kernel is compiled with the headers of the jaxlib that it will run under, so that comes first.
 $(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "surnn_jax needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[music,data,tensorboard,test]'
+	$(PIP) 'setuptools>=77' jaxlib
+	$(PIP) --no-build-isolation -e '.[music,data,tensorboard,test]'
 	@touch $(READY)
 
 music: install
@@ -64,4 +67,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv build dist *.egg-info surnn_jax/scan/native/_kernel.so
+	rm -rf .venv build dist *.egg-info surnn_jax/scan/native/_kernel.*
