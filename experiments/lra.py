@@ -7,11 +7,9 @@ Test accuracy at the epoch with the fewest errors on the validation split; every
 left to right unless told otherwise. Table 2 of the suRNN paper. Presets: ``--list``.
 """
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.sequence.config import Config
 from experiments.tasks.sequence.presets import presets, units
 
@@ -68,19 +66,5 @@ TASKS = {
 PRESETS = presets(TASKS)
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.lra", "surnn", PRESETS))
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.sequence import experiment
-
-    experiment.run_all("lra", runs, options.parse_options("experiments.lra", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("lra", Config, PRESETS, registry.load, listing.show)

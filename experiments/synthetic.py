@@ -9,11 +9,9 @@ the mean. Mackey-Glass: error relative to the answer 0. Presets: ``--list``.
 
 import dataclasses
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.sequence.config import Config
 from experiments.tasks.sequence.presets import presets, units
 
@@ -69,19 +67,5 @@ TASKS = {
 PRESETS = presets(TASKS)
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.synthetic", "surnn", PRESETS))
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.sequence import experiment
-
-    experiment.run_all("synthetic", runs, options.parse_options("experiments.synthetic", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("synthetic", Config, PRESETS, registry.load, listing.show)

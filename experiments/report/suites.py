@@ -24,6 +24,7 @@ class PaperTable(NamedTuple):
         notes: lines below the tables.
         smaller: data set and configuration -> what makes the task smaller than the published one;
             empty if nothing does.
+        caveat: a line below the list of presets.
     """
 
     configs: dict[str, type]
@@ -34,6 +35,7 @@ class PaperTable(NamedTuple):
     source: str
     notes: str
     smaller: Callable[[str, Mapping[str, Any]], str] = lambda dataset, config: ""
+    caveat: str = ""
 
 
 def _table_2(**rows: tuple[float, float, float]) -> dict[Key, float]:
@@ -269,6 +271,7 @@ CHUNG = PaperTable(
     verified=_VERIFIED,
     source="recalled",
     smaller=_other_speech,
+    caveat="published: of Ubisoft A, other data in other units; compare the order alone",
     notes="""\
 Negative log-likelihood in nats, lower is better: music a frame, summed over the keys; speech a
 step of ten samples, in units of the training samples' deviation, by a mixture of 20 Gaussians. A
@@ -294,3 +297,17 @@ those of 8,000. That is other data in other units: compare the order of the unit
 )
 
 SUITES = {"music": MUSIC, "surnn": SURNN, "chung": CHUNG}
+
+
+def of(experiment: str) -> str:
+    """The suite in which the single runs of an experiment stand."""
+    return next(name for name, suite in SUITES.items() if experiment in suite.configs)
+
+
+def published(suite: PaperTable, dataset: str, cell: str, switch: str) -> str:
+    """The published figure and how far to trust it, or ``none``."""
+    key = (dataset, cell, switch)
+    if key not in suite.published:
+        return "none"
+    source = "verified" if key in suite.verified else suite.source
+    return f"{suite.published[key]:.2f} ({source})"
