@@ -32,7 +32,8 @@ class TrainConfig:
     retired: ClassVar[Mapping[str, Any]] = {"harmonics": 4}
     """Fields that older records have -> the value that is always used now."""
 
-    warmup: ClassVar[int] = 0
+    # Without an annotation: a pseudo-field would make it the first argument of those that have it.
+    warmup = 0
     """Updates in which the learning rate rises, for experiments without such a field."""
 
     dataset: str = field("", "Name of the data")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.tuning.jobs import Job, Ladder
+from experiments.tuning.jobs import Job, Work
 
 _POLL_SECONDS = 2.0
 LOG = "log.txt"
@@ -22,21 +22,23 @@ class Outcome(NamedTuple):
     """What came of a job.
 
     Attributes:
-        job: the job.
+        name: the line of the table.
+        job: the job; None if the line cannot go on.
         seconds: wall time.
         error: the last line that it wrote, if it failed.
     """
 
-    job: Job
+    name: str
+    job: Job | None
     seconds: float
     error: str | None
 
 
 class Pool:
-    """Works through ladders until nothing is left, the time is over, or it is told to stop.
+    """Works through the jobs of all lines until nothing is left, the time is over, or it is told to stop.
 
     Args:
-        ladders: in order of worth.
+        work: the lines, in order of worth.
         workers: how many jobs run at once, each pinned to one core.
         until: `time.monotonic` after which no job is begun and running ones are told to save.
         cores: a folder for the locks by which processes share the cores.
@@ -45,18 +47,18 @@ class Pool:
 
     def __init__(
         self,
-        ladders: Sequence[Ladder],
+        work: Sequence[Work],
         workers: int,
         until: float,
         cores: Path,
         report: Callable[[Outcome], None],
     ):
-        self._ladders, self._workers, self._report = ladders, workers, report
+        self._lines, self._workers, self._report = work, workers, report
         self._until, self._cores = until, cores
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._failed: set[tuple[str, str]] = set()
-        self._busy: set[tuple[str, str]] = set()
+        self._failed: set[Path | str] = set()
+        self._busy: set[Path] = set()
 
     def stop(self) -> None:
         """Tells running jobs to save and leave, and begins no other."""
@@ -85,8 +87,8 @@ class Pool:
     def _loop(self, failures: list[Outcome]) -> None:
         while not self._stop.is_set():
             waiting = False
-            for ladder in self._ladders:
-                state = self._one(ladder, failures)
+            for line in self._lines:
+                state = self._one(line, failures)
                 if state == "ran":
                     break
                 waiting |= state == "busy"
@@ -95,54 +97,54 @@ class Pool:
                     return
                 self._stop.wait(_POLL_SECONDS)
 
-    def _one(self, ladder: Ladder, failures: list[Outcome]) -> str:
-        """Runs one job of a ladder: ``ran``, ``busy`` if others have all there is, or ``over``."""
-        name = ladder.entry.name
+    def _one(self, line: Work, failures: list[Outcome]) -> str:
+        """Runs one job of a line: ``ran``, ``busy`` if others have all there is, or ``over``."""
         with self._lock:
-            if (name, "") in self._failed:
+            if line.name in self._failed:
                 return "over"
             try:
-                jobs = ladder.ready()
+                jobs = line.ready()
             except ValueError as error:
-                self._failed.add((name, ""))
-                outcome = Outcome(Job(ladder.entry, "choice", ()), 0.0, str(error))
-                failures.append(outcome)
-                self._report(outcome)
+                self._failed.add(line.name)
+                self._tell(failures, Outcome(line.name, None, 0.0, str(error)))
                 return "over"
-            able = [job for job in jobs if (name, job.name) not in self._failed]
-            free = [job for job in able if (name, job.name) not in self._busy]
+            able = [job for job in jobs if job.folder not in self._failed]
+            free = [job for job in able if job.folder not in self._busy]
             if not free:
                 return "busy" if able else "over"
             job = free[0]
-            self._busy.add((name, job.name))
+            self._busy.add(job.folder)
         try:
-            return self._claimed(ladder, job, failures)
+            return self._claimed(line, job, failures)
         finally:
             with self._lock:
-                self._busy.discard((name, job.name))
+                self._busy.discard(job.folder)
 
-    def _claimed(self, ladder: Ladder, job: Job, failures: list[Outcome]) -> str:
-        with ladder.claim(job) as claim:
+    def _claimed(self, line: Work, job: Job, failures: list[Outcome]) -> str:
+        with job.claim() as claim:
             if claim is None:
                 return "busy"
-            if ladder.done(job):  # Another process has finished it since.
+            if line.done(job):  # Another process has finished it since.
                 return "ran"
             begun = time.monotonic()
-            code = self._process(ladder.folder(job), job, claim)
+            code = self._process(job, claim)
             seconds = time.monotonic() - begun
-            if ladder.done(job):
-                self._report(Outcome(job, seconds, None))
-            elif not self._stop.is_set():
-                outcome = Outcome(job, seconds, _last_line(ladder.folder(job) / LOG, code))
-                with self._lock:
-                    self._failed.add((ladder.entry.name, job.name))
-                    failures.append(outcome)
-                self._report(outcome)
+            with self._lock:
+                if line.done(job):
+                    self._report(Outcome(line.name, job, seconds, None))
+                elif not self._stop.is_set():
+                    self._failed.add(job.folder)
+                    error = _last_line(job.folder / LOG, code)
+                    self._tell(failures, Outcome(line.name, job, seconds, error))
         return "ran"
 
-    def _process(self, folder: Path, job: Job, claim: int) -> int:
-        command = [sys.executable, "-m", f"experiments.{job.entry.program}", *job.flags]
-        with open(folder / LOG, "ab") as log:
+    def _tell(self, failures: list[Outcome], outcome: Outcome) -> None:
+        failures.append(outcome)
+        self._report(outcome)
+
+    def _process(self, job: Job, claim: int) -> int:
+        command = [sys.executable, "-m", f"experiments.{job.program}", *job.flags]
+        with open(job.folder / LOG, "ab") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
