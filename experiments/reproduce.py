@@ -4,11 +4,11 @@
     python -m experiments.reproduce --suite=surnn --jobs=2 --hours=8 --data_dir=FOLDER
     python -m experiments.reproduce --suite=surnn --publish
 
-Suite ``surnn``: every model of a task gets four draws of learning rate and weight decay on a part of
-the budget, and the best draw is trained with three seeds (:mod:`experiments.tuning.effort`). Suite
-``chung``: the searches of :mod:`experiments.search`. Each job is a process on a core of its own. It
-can be killed at any time, and two of these commands can share one folder: the same command goes on
-with what is left. A job that fails stops no other; it is named at the end, with exit code 1.
+Suite ``surnn``: every model of a task gets four draws of learning rate and weight decay on a part
+of the budget, and the best draw is trained with three seeds (:mod:`experiments.tuning.effort`).
+Suite ``chung``: the searches of :mod:`experiments.search`. Each job is a process on a core of its
+own. It can be killed at any time, and two of these commands can share one folder: the same command
+goes on with what is left. A job that fails stops no other; it is named at the end, with exit code 1.
 
 ``--publish`` copies finished results to ``experiments/results``, from which the tables are printed.
 """
@@ -115,7 +115,7 @@ def publish(lines: list[jobs.Work]) -> list[Path]:
 
 
 def run(lines: list[jobs.Work], home: Path) -> None:
-    """Runs the missing jobs; leaves with exit code 1 if one failed, 130 or 143 if it was stopped."""
+    """Runs the missing jobs; exits with 1 if one failed, with 130 or 143 if it was stopped."""
     until = time.monotonic() + 3600 * _HOURS.value if _HOURS.value is not None else float("inf")
     pool = Pool(lines, _JOBS.value, until, home / "cores", lambda outcome: report(outcome, lines))
     caught: list[int] = []

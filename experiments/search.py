@@ -11,6 +11,7 @@ twice at once with one folder to share the work between two processes: layers of
 use little more than one core.
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -32,10 +33,10 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else
 _LIST = flags.DEFINE_boolean("list", False, "Print what can be searched and the draws; end")
 
 _CHANGES = {
-    name: flag_of(field)
+    field.name: flag_of(field)
     for config in protocols.CONFIGS.values()
-    for name, field in config.__dataclass_fields__.items()
-    if name in protocols.SMALLER
+    for field in dataclasses.fields(config)
+    if field.name in protocols.SMALLER
 }
 """Field -> its flag."""
 for _name, _flag in _CHANGES.items():

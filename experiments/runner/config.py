@@ -32,9 +32,9 @@ class TrainConfig:
     retired: ClassVar[Mapping[str, Any]] = {"harmonics": 4}
     """Fields that older records have -> the value that is always used now."""
 
-    # Without an annotation: a pseudo-field would make it the first argument of those that have it.
+    # No annotation: no field, but experiments may have a field of this name.
     warmup = 0
-    """Updates in which the learning rate rises, for experiments without such a field."""
+    """Updates in which the learning rate rises."""
 
     dataset: str = field("", "Name of the data")
     switch: str = field("none", "none, fourier (a learned rhythm) or event (reads the input)")

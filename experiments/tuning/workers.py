@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 class Pool:
-    """Works through the jobs of all lines until nothing is left, the time is over, or it is told to stop.
+    """Works through the jobs of all lines until none is left, or it is time to stop.
 
     Args:
         work: the lines, in order of worth.
