@@ -8,7 +8,7 @@ Suite ``surnn``: every model of a task gets four draws of learning rate and weig
 of the budget, and the best draw is trained with three seeds (:mod:`experiments.tuning.effort`).
 Suite ``chung``: the searches of :mod:`experiments.search`. Each job is a process on a core of its
 own. It can be killed at any time, and two of these commands can share one folder: the same command
-goes on with what is left. A job that fails stops no other; it is named at the end, with exit code 1.
+goes on with what is left. A job that fails stops no other; it is named at the end (exit code 1).
 
 ``--publish`` copies finished results to ``experiments/results``, from which the tables are printed.
 """

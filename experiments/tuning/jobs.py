@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,15 +27,13 @@ class Job(NamedTuple):
     """One process to run.
 
     Attributes:
-        program: the script, such as ``lra``.
+        command: its command line.
         folder: where it works; what it leaves there says that it is done.
-        flags: its command line.
         share: the part of the whole budget that it trains on.
     """
 
-    program: str
+    command: tuple[str, ...]
     folder: Path
-    flags: tuple[str, ...]
     share: float = 1.0
 
     @contextlib.contextmanager
@@ -205,7 +204,8 @@ class Ladder:
         rates = (f"--learning_rate={draw.learning_rate}", f"--weight_decay={draw.weight_decay}")
         folders = (f"--workdir={folder}",)
         folders += (f"--data_dir={self._data_dir}",) if self._data_dir else ()
-        return Job(self.entry.program, folder, (preset, *rates, *flags, *folders), share)
+        command = _command(self.entry.program, preset, *rates, *flags, *folders)
+        return Job(command, folder, share)
 
 
 class SearchGroup:
@@ -243,7 +243,9 @@ class SearchGroup:
 
     def ready(self) -> list[Job]:
         """The search, if a seed is missing."""
-        return [Job("search", self._folder, self._flags)] if self.left() else []
+        if not self.left():
+            return []
+        return [Job(_command("search", *self._flags), self._folder)]
 
     def done(self, job: Job) -> bool:
         """Whether every seed has a result."""
@@ -277,6 +279,10 @@ class SearchGroup:
             if path.exists():
                 return records.read(path)
         return None
+
+
+def _command(program: str, *flags: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"experiments.{program}", *flags)
 
 
 def _trial(folder: Path) -> Mapping[str, Any] | None:

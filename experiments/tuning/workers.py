@@ -5,7 +5,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -143,10 +142,9 @@ class Pool:
         self._report(outcome)
 
     def _process(self, job: Job, claim: int) -> int:
-        command = [sys.executable, "-m", f"experiments.{job.program}", *job.flags]
         with open(job.folder / LOG, "ab") as log:
             process = subprocess.Popen(
-                command,
+                job.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
