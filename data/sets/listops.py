@@ -317,6 +317,10 @@ SOURCES = [
     short_source(
         {"train": 40_000, "valid": 2_000, "test": 2_000},
         trees=1_000,
-        counts=None,
+        counts={
+            "train": Count(40_000, 100, 512, 12_186_986, 96_119_230),
+            "valid": Count(2_000, 100, 512, 608_541, 4_796_319),
+            "test": Count(2_000, 100, 512, 600_943, 4_737_689),
+        },
     ),
 ]

@@ -78,11 +78,14 @@ def budget(full: tuple[int, int], divisor: int) -> tuple[int, int]:
 
 
 def summary(drawn: Sequence[Draw], rounds: Sequence[Mapping[int, float]], chosen: int) -> dict:
-    """What the record of a winner says of its search."""
+    """What the record of a winner says of its search; a draw that diverged has the figure None."""
     return {
         "protocol": "equal",
         "budget": len(drawn),
         "draw": chosen,
         "draws": [draw._asdict() for draw in drawn],
-        "rounds": [{str(number): value for number, value in figures.items()} for figures in rounds],
+        "rounds": [
+            {str(number): value if math.isfinite(value) else None for number, value in one.items()}
+            for one in rounds
+        ],
     }

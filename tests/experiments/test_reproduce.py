@@ -10,6 +10,8 @@ import time
 import jax
 import pytest
 
+from experiments.report import collect
+from experiments.runner import records
 from experiments.runner.experiment import count
 from experiments.tasks.sequence import data, task
 from experiments.tuning import effort, jobs, matrix
@@ -201,6 +203,31 @@ def test_a_ladder_halves_its_draws_and_trains_the_winner_with_every_seed(tmp_pat
     assert [job.folder.name for job in last] == ["seed-0", "seed-1", "seed-2"]
     rate = f"--learning_rate={steps.draws[1].learning_rate}"
     assert all(rate in job.command and "--trial" not in job.command for job in last)
+
+
+def test_published_results_say_how_they_were_chosen_and_are_not_run_again(tmp_path):
+    steps = ladder(tmp_path)
+    home = tmp_path / "runs" / "text" / "gru"
+    for number, divisor in [(0, 8), (1, 8), (2, 8), (3, 8), (0, 4), (3, 4)]:
+        trial(home / f"draw-{number}-of-{divisor}", 0.1 * abs(number - 3))
+    old = next(iter(sorted((collect.RESULTS / "surnn").glob("*.json"))))
+    for seed in (0, 1):
+        (home / f"seed-{seed}").mkdir()
+        records.write(records.read(old)._replace(seed=seed), home / f"seed-{seed}")
+    (home / "seed-0" / records.PARAMETERS).write_bytes(b"parameters")
+    assert [folder.name for folder in steps.publish()] == ["seed-0", "seed-1"]
+    assert steps.publish() == []
+    kept = tmp_path / "results" / "text" / "gru"
+    assert (kept / "seed-0" / records.PARAMETERS).read_bytes() == b"parameters"
+    search = records.read(kept / "seed-1" / records.FILE).search
+    assert search["protocol"] == "equal"
+    assert search["draw"] == 3
+    assert search["rounds"][0] == pytest.approx({"0": 0.3, "1": 0.2, "2": 0.1, "3": 0.0})
+    # In a fresh clone, where only the committed results are, the third seed alone is left.
+    fresh = jobs.Ladder(steps.entry, tmp_path / "elsewhere", tmp_path / "results")
+    assert [job.folder.name for job in fresh.ready()] == ["seed-2"]
+    assert f"--learning_rate={steps.draws[3].learning_rate}" in fresh.ready()[0].command
+    assert (fresh.recorded(), fresh.left()) == (2, [1.0])
 
 
 def test_a_damaged_trial_is_named(tmp_path):
