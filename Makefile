@@ -6,10 +6,11 @@ READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
 
-.PHONY: help install native music data test test-pure test-slow test-faults bench lint clean
+.PHONY: help install native music reproduce data test test-pure test-slow test-faults bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
+	@echo "make reproduce  run what the tables of the suRNN paper lack (days; stop it at any time)"
 	@echo "make data     prepare every data set that can be had (Pathfinder32 takes long)"
 	@echo "make test     run the test suite"
 	@echo "make test-pure  run the scans' tests without the compiled kernel"
@@ -34,6 +35,10 @@ $(READY): pyproject.toml setup.py constraints.txt
 
 music: install
 	$(BIN)/python -m experiments.music --preset=chorales --workdir=runs/chorales
+
+# Runs what the tables of the suRNN paper lack; the same command goes on after any stop.
+reproduce: install
+	nice $(BIN)/python -m experiments.reproduce --suite=surnn --jobs=$(WORKERS)
 
 data: install
 	$(BIN)/python -m data.prepare all
