@@ -3,7 +3,7 @@
 The functions take the update mask of one recurrent layer, a NumPy array of booleans, true if a
 neuron updates: ``[T, H]`` if the batch shares it, else ``[B, T, H]``. With `lengths`, integers
 ``[B]``, steps beyond them do not count. A layer's run holds its mask as numbers:
-``np.asarray(run.table) == 1``. How far back a gradient reaches is measured in
+``np.asarray(run.update_mask) == 1``. How far back a gradient reaches is measured in
 :mod:`experiments.analysis.gradients`.
 """
 

@@ -120,9 +120,9 @@ def predict(model: FramePredictor, params: Params, piece: np.ndarray) -> Predict
     logits, run = jax.jit(model.apply)({"params": params}, x[:, :-1])
     probability = np.full(piece.shape, np.nan, np.float32)
     probability[1:] = jax.nn.sigmoid(logits[0])
-    if run.table is None:
+    if run.update_mask is None:
         return Prediction(probability, None)
-    table = run.table if run.table.ndim == 2 else run.table[0]
+    table = run.update_mask if run.update_mask.ndim == 2 else run.update_mask[0]
     return Prediction(probability, np.asarray(table > 0.5))
 
 

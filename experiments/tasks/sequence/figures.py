@@ -56,9 +56,9 @@ def inspect(
     result = traces(params, batch, memory)
     traced = [i for i, name in enumerate(config.names) if mixers.is_traced(name)]
     for layer, trace in zip(traced, result, strict=True):
-        if trace.table is None:
+        if trace.update_mask is None:
             continue
-        table = np.asarray(trace.table)
+        table = np.asarray(trace.update_mask)
         if not np.isin(table, (0, 1)).all():
             continue  # A soft gate holds nothing.
         table, label = table == 1, f"layer {layer + 1}"

@@ -115,7 +115,7 @@ def _switch_of(config: Config, spec: TaskSpec, encoder: str) -> switches.Switch 
         return None
     width = {"raw": spec.inputs, "onehot": 1}.get(encoder, config.features)
     init_std = 1.0 if config.read == "counts" else width**-0.5
-    surrogate = dataclasses.replace(switches.get_gate(config.gate), share=config.share)
+    surrogate = dataclasses.replace(switches.get_gate(config.gate), gradient_fraction=config.share)
     reads = {"read": config.read, "spread": init_std}
     return recurrent.switch_of(config, config.horizon or spec.steps, reads, surrogate)
 

@@ -102,7 +102,7 @@ def predict(
     def all_of_it(params, window):
         x, target = frames(window[None], scale)
         outputs, run = model.apply({"params": params}, x)
-        table = run.table
+        table = run.update_mask
         if table is not None:
             table = (table[0] if table.ndim == 3 else table) > 0.5
         nats = -model.readout.log_density(outputs, target)
