@@ -19,7 +19,8 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
         presets: preset -> name -> configuration.
     """
     suite = suites.of(name)
-    facts, done = suites.SUITES[suite], collect.collect(suite)
+    facts = None if suite is None else suites.SUITES[suite]
+    done = [] if suite is None else collect.collect(suite)
     groups = [name for name, runs in presets.items() if len(runs) > 1]
     head = f"{'preset':<40}{'published':>10}{'measured':>20}{'epochs':>8}{'parameters':>12}{'s':>8}"
     lines = [
@@ -32,17 +33,17 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
             if len(runs) > 1 and any(other == {"": config} for other in presets.values()):
                 continue  # It has a name of its own.
             lines.append(_line(f"{preset} {part}".strip(), config, facts, done))
-    if facts.caveat:
+    if facts is not None and facts.caveat:
         lines.append(facts.caveat)
     return "\n".join(lines)
 
 
-def _line(name: str, config: Any, facts: suites.PaperTable, done: list[Record]) -> str:
+def _line(name: str, config: Any, facts: suites.PaperTable | None, done: list[Record]) -> str:
     wanted = json.dumps(_settings(vars(config)), sort_keys=True)
     found = [r for r in done if json.dumps(_settings(r.config), sort_keys=True) == wanted]
-    published = facts.published.get((config.dataset, config.kinds, config.switch_name))
-    if facts.smaller(config.dataset, vars(config)):
-        published = None
+    published = None
+    if facts is not None and not facts.smaller(config.dataset, vars(config)):
+        published = facts.published.get((config.dataset, config.kinds, config.switch_name))
     said = f"{published:10.2f}" if published is not None else f"{'–':>10}"
     if not found:
         return f"{name:<40}{said}{'–':>20}{config.max_epochs:>8}"

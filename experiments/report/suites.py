@@ -299,9 +299,9 @@ those of 8,000. That is other data in other units: compare the order of the unit
 SUITES = {"music": MUSIC, "surnn": SURNN, "chung": CHUNG}
 
 
-def of(experiment: str) -> str:
-    """The suite in which the single runs of an experiment stand."""
-    return next(name for name, suite in SUITES.items() if experiment in suite.configs)
+def of(experiment: str) -> str | None:
+    """The suite in which the single runs of an experiment stand; None if no paper has them."""
+    return next((name for name, suite in SUITES.items() if experiment in suite.configs), None)
 
 
 def published(suite: PaperTable, dataset: str, cell: str, switch: str) -> str:
