@@ -80,8 +80,10 @@ def configuration(record: Record) -> str:
 
 
 def _belongs(suite: str, record: Record) -> bool:
-    """Searches have a suite of their own; it also has the single runs on speech."""
+    """Searches of music and speech have a suite of their own, with the single runs on speech."""
     if record.experiment not in SUITES[suite].configs:
         return False
+    if suite == "surnn":  # Its searches are part of `experiments.reproduce`.
+        return True
     searched = record.search is not None
     return searched or record.experiment == "speech" if suite == "chung" else not searched

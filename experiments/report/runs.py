@@ -23,7 +23,11 @@ def markdown(suite: PaperTable, results: Iterable[Record]) -> str:
     commands: list[str] = []
 
     def place_of(record):
-        return record.dataset, suite.smaller(record.dataset, record.config)
+        less = suite.smaller(record.dataset, record.config)
+        if record.search is not None:
+            epochs = record.config["max_epochs"]
+            less = ", ".join(filter(None, (less, f"{epochs} epochs, equal effort")))
+        return record.dataset, less
 
     places = {place_of(record) for record in results}
     quoted = {dataset for dataset, _, _ in suite.published}

@@ -35,6 +35,8 @@ class LaunchOptions(NamedTuple):
         restore: see :class:`surnn_jax.train.Settings`.
         profile: see :class:`surnn_jax.train.Settings`.
         tensorboard: see :class:`surnn_jax.train.Settings`.
+        trial: train only, and leave the best validation figure in ``trial.json``: no scores, no
+            pictures, no record. The test split is not read.
         command: the command line without folders and devices, for the record.
     """
 
@@ -46,6 +48,7 @@ class LaunchOptions(NamedTuple):
     restore: str = "latest"
     profile: bool = False
     tensorboard: bool = False
+    trial: bool = False
     command: str = ""
 
 
@@ -86,6 +89,9 @@ def define(
     )
     flags.DEFINE_boolean(
         "tensorboard", False, "Write events into the folder tensorboard, too.", **own
+    )
+    flags.DEFINE_boolean(
+        "trial", False, "Train only; leave the best validation figure, no record.", **own
     )
     flags.DEFINE_enum(
         "restore",

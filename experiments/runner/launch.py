@@ -8,13 +8,16 @@ import jax
 
 from experiments.analysis import curves
 from experiments.runner import experiment as experiments
-from experiments.runner import records
+from experiments.runner import parameters, records
 from experiments.runner.config import TrainConfig
 from experiments.runner.experiment import Experiment, Prepared
 from experiments.runner.flags import LaunchOptions
 from experiments.runner.records import Record
 from surnn_jax import train
 from surnn_jax.train import distributed, sharding
+
+_MOST_BYTES = 2**20
+"""Larger parameters are in the checkpoint alone."""
 
 
 def run_all(
@@ -62,6 +65,8 @@ def run_all(
     if len(done) > 1:
         histories = {part: train.files.read_lines(home / part / "metrics.jsonl") for part in done}
         curves.compare_curves(histories, home / "curves.png", metric=metric, title=name)
+    if not done:  # Trials.
+        return
     print(summary(done))
     print(f"pictures and result.json: {home}")
 
@@ -79,7 +84,7 @@ def train_run(
         options: how to run.
 
     Returns:
-        The record; None in all processes but the first, which writes everything.
+        The record; None of a trial, and in all processes but the first, which writes everything.
     """
     first = distributed.is_first()
     if first and prepared.about is not None:
@@ -104,6 +109,10 @@ def train_run(
     )
     if not first:
         return None
+    if options.trial:
+        trial = {"metric": prepared.metric, "valid": fit.best_value, "epoch": fit.best_epoch}
+        train.files.write_json(workdir / records.TRIAL, {**trial, "seconds": fit.seconds})
+        return None
     record = experiments.record_of(
         experiment,
         config,
@@ -114,7 +123,9 @@ def train_run(
         seconds=fit.seconds,
         command=options.command,
     )
-    records.write(record, workdir)
+    if 4 * record.parameters <= _MOST_BYTES:
+        parameters.write(fit.params, workdir)
+    records.write(record, workdir)  # Last of what is kept: it says that the run is finished.
     prepared.draw(record, fit.params, workdir)
     title = f"{config.unit}, {config.dataset}"
     curves.learning_curves(fit.history, workdir / "curves.png", metric=prepared.metric, title=title)
@@ -123,21 +134,14 @@ def train_run(
 
 def summary(done: Mapping[str, Record]) -> str:
     """A table of finished runs, for the terminal."""
-    records_ = list(done.values())
-    unit = records.headline(records_[0])[0]
-    splits = [
-        split
-        for split in ("test", "valid", "train")
-        if any(name.startswith(split) for name in records_[0].metrics)
-    ]
-    digits = ".3f" if unit.startswith("nats") else ".5g"
+    first = next(iter(done.values()))
+    unit, _ = records.headline(first)
+    digits, better = (".3f", ", lower is better") if unit.startswith("nats") else (".5g", "")
+    scored = {name.partition("_")[0] for name in first.metrics}
+    splits = [split for split in ("test", "valid", "train") if split in scored]
     width = max(16, *(len(name) + 2 for name in done))
-    better = ", lower is better" if unit.startswith("nats") else ""
     head = f"{'run':<{width}}{''.join(f'{split:>10}' for split in splits)}"
-    lines = [
-        f"{unit}{better} ({records_[0].dataset})",
-        f"{head}{'rate':>7}{'parameters':>12}{'s':>8}",
-    ]
+    lines = [f"{unit}{better} ({first.dataset})", f"{head}{'rate':>7}{'parameters':>12}{'s':>8}"]
     for name, record in done.items():
         values = (records.headline(record, split)[1] for split in splits)
         lines.append(

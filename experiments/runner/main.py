@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from absl.flags import FLAGS
+
 from data import cli
 from experiments.runner import flags
 from experiments.runner.config import TrainConfig
@@ -31,7 +33,7 @@ def run(
     flags.define(config, presets)
 
     def main() -> None:
-        if flags.flags.FLAGS.list:
+        if FLAGS.list:
             print(listing(name, presets))
             return
         runs = flags.parse_flags(config, presets)

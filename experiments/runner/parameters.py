@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.runner.records import PARAMETERS
 from surnn_jax.train import CorruptCheckpointError
 from surnn_jax.typing import Params
 
-FILE = "params.npz"
+FILE = PARAMETERS
 _DIGITS = 64
 
 

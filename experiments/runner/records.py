@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 FILE = "result.json"
 
+PARAMETERS = "params.npz"
+"""The parameters of a small model's best epoch, see :mod:`.parameters`."""
+
+TRIAL = "trial.json"
+"""What a trial leaves: its best validation figure and the seconds that it took."""
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -333,6 +333,6 @@ def test_options_without_a_preset_do_what_they_say():
     assert (options.dtype, options.backend) == (None, "auto")
     _, both = sizes(bidirectional=True, layers="gru")
     assert both > 1.9 * one_way - 100
-    options, _ = sizes(precision="bfloat16", backend="masked", state=5, layers="s4d")
-    assert (options.dtype, options.backend, options.state) == (jax.numpy.bfloat16, "masked", 5)
+    options, _ = sizes(precision="bfloat16", backend="masked", state=6, layers="s4d")
+    assert (options.dtype, options.backend, options.state) == (jax.numpy.bfloat16, "masked", 6)
     assert sizes(state=8, layers="s4d")[1] > sizes(state=4, layers="s4d")[1]

@@ -19,7 +19,7 @@ from experiments.runner.experiment import record_of
 from experiments.tasks import recurrent, registry
 from experiments.tasks.speech import config as speech_config
 from experiments.tasks.speech import data as speech_data
-from experiments.tasks.speech import experiment, figures
+from experiments.tasks.speech import experiment
 from experiments.tasks.speech.config import Config
 from experiments.tasks.speech.data import Normalization
 from experiments.tasks.speech.task import frames, model_of, predict, sample, task_of
@@ -225,7 +225,7 @@ def test_noise_is_on_the_matrices_of_the_cell_alone(small):
     assert loss(params, batch, jax.random.key(1))[0] != loss(params, batch, jax.random.key(2))[0]
 
 
-# Sounds and pictures
+# Sounds
 
 
 def test_a_continuation_is_what_the_model_draws_and_fits_into_16_bits(small):
@@ -261,56 +261,6 @@ def test_a_continuation_is_what_the_model_draws_and_fits_into_16_bits(small):
     deafening = {**params, "readout": {"linear": {"kernel": linear["kernel"] * 0, "bias": loud}}}
     found = go_on(deafening, 0)[60:].reshape(-1, 10)
     assert (found == np.repeat([-32768, 32767], 5)[None]).all()
-
-
-def test_the_picture_of_a_prediction_holds_what_was_given(tmp_path):
-    samples = sound(100)
-    mean, deviation = samples[20:].reshape(8, 10) * 0.5, np.full((8, 10), 40.0)
-    nats = np.linspace(-9, 5, 8)
-    path = tmp_path / "wave.png"
-    drawn = figures.prediction(samples, mean, deviation, nats, 8000, path, "a sound")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    upper, lower = drawn.axes
-    expected, truth = upper.lines
-    np.testing.assert_allclose(truth.get_xdata(), np.arange(100) / 8)
-    np.testing.assert_array_equal(truth.get_ydata(), samples)
-    np.testing.assert_allclose(expected.get_xdata(), np.arange(20, 100) / 8)
-    np.testing.assert_array_equal(expected.get_ydata(), mean.ravel())
-    (band,) = upper.collections
-    assert band.get_paths()[0].get_extents().ymax == (mean + deviation).max()
-    low, high = upper.get_ylim()
-    assert low < samples.min()
-    assert high > samples.max()
-    values, edges, _ = lower.patches[0].get_data()
-    np.testing.assert_array_equal(values, nats)
-    np.testing.assert_allclose(edges, np.arange(20, 101, 10) / 8)
-    assert "-2.00 nats a step" in lower.get_title(loc="left")
-    with pytest.raises(ValueError, match=r"samples \[50\] should be \[W\], W at least 80"):
-        figures.prediction(samples[:50], mean, deviation, nats, 8000, path)
-
-
-def test_a_spectrogram_shows_a_tone_where_it_is(tmp_path):
-    time = np.arange(8000) / 8000
-    tone = (9000 * np.sin(2 * np.pi * 1000 * time) * (time >= 0.5)).astype(np.int16)
-    path = tmp_path / "spectrogram.png"
-    drawn = figures.spectrograms(tone, tone[:6000], 5000, 8000, path, "a tone")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    upper, lower = drawn.axes[:2]
-    image = upper.images[0]
-    left, right, bottom, top = image.get_extent()
-    assert (bottom, top) == (0, 4)
-    power = np.asarray(image.get_array())
-    loud = power.max(0) > -20
-    # Windows of 20 ms reach the tone half a window before it begins.
-    start = left + (right - left) * np.argmax(loud) / len(loud)
-    assert start == pytest.approx(0.5 - 0.008, abs=0.004)
-    frequency = top * (power[:, -10].argmax() + 0.5) / len(power)
-    assert frequency == pytest.approx(1, abs=0.03)
-    assert power.max() == 0
-    assert power.min() == -80
-    assert lower.lines[0].get_xdata()[0] == 5000 / 8000
-    with pytest.raises(ValueError, match="without samples"):
-        figures.spectrograms(tone[:0], tone, 20, 8000, path)
 
 
 # By its command

@@ -368,7 +368,8 @@ def test_help_is_quick():
 
 def test_nothing_slow_is_imported_before_it_is_used():
     code = (
-        "import sys; from experiments import music, tables; from experiments.analysis import curves; "
+        "import sys; from experiments import music, tables; "
+        "from experiments.analysis import curves; "
         "print({'jax', 'matplotlib', 'music21', 'scipy'} & set(sys.modules))"
     )
     done = subprocess.run(

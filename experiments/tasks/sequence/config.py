@@ -9,6 +9,7 @@ from experiments.runner.config import TrainConfig, field
 DATASETS = {
     "lra": {
         "listops": "classify",
+        "listops_short": "classify",
         "imdb_bytes": "classify",
         "aan": "match",
         "wikipairs": "match",
