@@ -35,7 +35,7 @@ def run_search(
 
     Args:
         space: the search space.
-        configs: group -> what its trials have in common.
+        configs: group -> configuration of its trials.
         workdir: the folder of the search.
         data_dir: folder of the originals, or None.
         command: for the records.
