@@ -67,7 +67,14 @@ def _old_carries(inputs: ScanInputs, carries: Carry) -> Carry:
     )
 
 
-def _backward(spec, residuals, ct_outputs):
+def backward(spec: ScanSpec, residuals: tuple, ct_outputs: Carry) -> tuple[ScanInputs]:
+    """The cotangents of the inputs.
+
+    Args:
+        spec: what was run.
+        residuals: the inputs and the carries, from whichever back end ran the forward pass.
+        ct_outputs: the cotangents of the carries.
+    """
     inputs, carries = residuals
     params, x, logits, initial_carry, reset_carry, step_mask, resets = inputs
     cell, surrogate = spec.cell, spec.surrogate
@@ -113,4 +120,4 @@ def _backward(spec, residuals, ct_outputs):
     return (ScanInputs(dparams, dx.astype(x.dtype), dlogits, dinitial, dreset),)
 
 
-scan.defvjp(_forward, _backward)
+scan.defvjp(_forward, backward)

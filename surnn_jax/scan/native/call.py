@@ -60,16 +60,19 @@ def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
 def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """All carries, by the compiled kernel.
 
-    :func:`.masked.scan` runs instead if the kernel cannot (:func:`unsupported`), with one warning
-    if only the compiled library is missing. `vmap` runs one example after another. An array sharded
+    :func:`.masked.scan` runs instead if the kernel cannot (:func:`unsupported`), and on a GPU or TPU
+    or in a program lowered for one. If only the library is missing, or JAX computes on an
+    accelerator, it says so with one warning. `vmap` runs one example after another. An array sharded
     over devices is gathered on each of them, unless :mod:`surnn_jax.scan.sharding` cuts the batch
     first.
     """
     if _unknown(spec, inputs.scan_shape()) is not None:
         return masked.scan(spec, inputs)
-    if not library.available():
+    if library.register():
         library.warn()
         return masked.scan(spec, inputs)
+    if (platform := _platform()) != "cpu":
+        library.warn_of(platform)
     out = spec.cell.carry_dtype(inputs.params)
     return _scan(
         spec,
@@ -77,6 +80,14 @@ def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
             *jax.tree.map(lambda v: v.astype(out), inputs[:5]), inputs.step_mask, inputs.resets
         ),
     )
+
+
+def _platform() -> str:
+    """The platform of JAX's default device."""
+    device = jax.config.jax_default_device
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform
 
 
 def _ordered(carry: Carry) -> list[Array]:
@@ -132,6 +143,19 @@ def _attributes(spec: ScanSpec, inputs: ScanInputs) -> dict[str, int]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(spec, inputs):
+    return _run(spec, inputs)
+
+
+# Under `jit`, JAX traces it once for all calls that are alike. Which branch runs is decided when the
+# program is lowered, for one platform or for several.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _run(spec, inputs):
+    compiled = functools.partial(_run_compiled, spec)
+    dense = functools.partial(masked.scan, spec)
+    return jax.lax.platform_dependent(inputs, cpu=compiled, default=dense)
+
+
+def _run_compiled(spec, inputs):
     cell, h, steps = spec.cell, inputs.initial_carry.h, inputs.x.shape[0]
     # As a type, not as a bare shape: inside shard_map it says over which axes it varies.
     field = jax.eval_shape(lambda h: jnp.broadcast_to(h[None], (steps, *h.shape)), h)
@@ -154,7 +178,33 @@ def _forward(spec, primals):
 
 
 def _backward(spec, residuals, ct_outputs):
-    inputs, carries, (wants_x, wants_logits) = residuals
+    inputs, carries, wants = residuals
+    # None for a field of the carries that nothing depends on.
+    used = [None if isinstance(d, SymbolicZero) else d for d in _ordered(ct_outputs)]
+    cotangents = _pull(spec, inputs, carries, wants, used)
+    return (cotangents._replace(step_mask=None, resets=None),)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _pull(spec, inputs, carries, wants, used):
+    def dense(inputs, carries, used):
+        whole = [
+            jnp.zeros_like(carry) if d is None else d
+            for carry, d in zip(_ordered(carries), used, strict=True)
+        ]
+        (found,) = masked.backward(spec, (inputs, carries), _carry(spec.cell, whole))
+        x, logits = (
+            jax.tree.map(jnp.zeros_like, d) if want is None else d
+            for d, want in zip((found.x, found.logits), wants, strict=True)
+        )
+        return found._replace(x=x, logits=logits)
+
+    compiled = functools.partial(_pull_compiled, spec, wants)
+    return jax.lax.platform_dependent(inputs, carries, used, cpu=compiled, default=dense)
+
+
+def _pull_compiled(spec, wants, inputs, carries, used):
+    wants_x, wants_logits = wants
     cell, x, logits = spec.cell, inputs.x, inputs.logits
     parameters = _flatten(cell, inputs.params)
     none = jax.ShapeDtypeStruct((0,), x.dtype)
@@ -164,15 +214,12 @@ def _backward(spec, residuals, ct_outputs):
         none if wants_logits is None else jax.typeof(logits),
         *map(jax.typeof, [*carry_types, *parameters]),
     ]
-    ct_outputs = [
-        jnp.zeros((0,), x.dtype) if isinstance(d, SymbolicZero) else d for d in _ordered(ct_outputs)
-    ]
     call = jax.ffi.ffi_call(library.BACKWARD, results, vmap_method="sequential")
     surrogate, batch = spec.surrogate, x.shape[1]
     dx, dlogits, *rest = call(
         *_leading(inputs),
         *_ordered(carries),
-        *ct_outputs,
+        *(_or_empty(d, x.dtype) for d in used),
         *parameters,
         **_attributes(spec, inputs),
         slope=_SLOPES["window" if surrogate is None else surrogate.name],
@@ -184,14 +231,13 @@ def _backward(spec, residuals, ct_outputs):
     elif wants_logits is None:
         dlogits = jnp.zeros_like(logits)
     fields = len(cell.carry._fields)
-    cotangents = ScanInputs(
+    return ScanInputs(
         params=_unflatten(cell, rest[2 * fields :]),
         x=jnp.zeros_like(x) if wants_x is None else dx,
         logits=dlogits,
         initial_carry=_carry(cell, rest[:fields]),
         reset_carry=_carry(cell, rest[fields : 2 * fields]),
     )
-    return (cotangents,)
 
 
 _scan.defvjp(_forward, _backward, symbolic_zeros=True)
