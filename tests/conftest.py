@@ -1,20 +1,23 @@
 """Settings of every test: they must stand before JAX looks for devices."""
 
-import atexit
 import os
 import shutil
-import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is XLA's compiling, and what is compiled runs for milliseconds.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Workers and the programs that tests start compile much the same: they share what one has done.
-# The first process makes the folder, the others find its name in their environment.
+# What is compiled is kept for the next run, and shared by the workers and the programs that tests
+# start: those find the folder's name in their environment. `make clean` removes it.
+KEPT = Path(__file__).parents[1] / ".cache" / "xla"
+KEPT_BYTES = 2**31
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="surnn-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(KEPT)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    # Programs of older versions of the code are never asked for again: begin anew now and then.
+    if KEPT.is_dir() and sum(entry.stat().st_size for entry in os.scandir(KEPT)) > KEPT_BYTES:
+        shutil.rmtree(KEPT, ignore_errors=True)
 
 import hypothesis
 import jax

@@ -245,7 +245,7 @@ def test_trains_checkpoints_resumes_and_scores(dataset, model, tmp_path):
     assert METRIC[kind_of(dataset)] in {n.removeprefix("test_") for n in record.metrics}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("model", EVERYTHING)
 @pytest.mark.parametrize("dataset", ["adding", "selective_copy", "digits"])
 def test_every_model_trains_on_every_kind_of_task(dataset, model, tmp_path):
@@ -285,7 +285,7 @@ def test_a_language_model_carries_its_state_from_window_to_window(tmp_path):
     assert abs(other["nll"] - one["nll"]) > 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("model", sorted(EVERYTHING.keys() - {"transformer-rotary"}))
 def test_every_model_learns_language(model, tmp_path):
     needs_wikitext()
@@ -297,7 +297,7 @@ def test_every_model_learns_language(model, tmp_path):
     trained(small, tmp_path, "wikitext")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("model", ["sugru", "gru", "transformer", "s4d"])
 def test_pairs_are_matched(model, tmp_path):
     needs_wikitext()

@@ -322,6 +322,6 @@ def test_no_compiler_is_said_in_one_line(monkeypatch):
 
 
 @needs_kernel
-@pytest.mark.slow
+@pytest.mark.full
 def test_sanitizers():
     build.check()

@@ -158,7 +158,7 @@ def test_accumulated_gradients_are_those_of_one_batch():
     close(*ends)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("text", ["data:4", "data:2,model:2"])
 def test_promise_11_four_devices_learn_as_one_does(text, whole, tmp_path):
     """In a process of its own, for this one has two."""
