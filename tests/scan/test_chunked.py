@@ -16,6 +16,7 @@ from core_case import (
     solve,
     switch,
 )
+from tiers import full, tiered
 
 from surnn_jax import run, selective, switches
 
@@ -44,7 +45,7 @@ def _posed(kind):
     return unit, task, weights, gradients(unit, task, weights, "reference")
 
 
-@pytest.mark.parametrize(("kind", "backend"), PAIRS)
+@pytest.mark.parametrize(("kind", "backend"), tiered(PAIRS, [("shared", "compact"), *PAIRS[-2:]]))
 def test_chunks_equal_the_whole(kind, backend):
     """3 steps do not divide 7: the last chunk is filled up with steps that hold."""
     unit, task, weights, (want, want_grad) = _posed(kind)
@@ -53,7 +54,7 @@ def test_chunks_equal_the_whole(kind, backend):
     assert_close(grad, want_grad)
 
 
-@pytest.mark.parametrize("chunk", [1, STEPS, STEPS + 1])
+@pytest.mark.parametrize("chunk", [1, full(STEPS), full(STEPS + 1)])
 def test_chunks_of_any_size(chunk):
     unit, _ = UNITS["shared"]
     task = problem(unit, 5, steps=STEPS)

@@ -103,6 +103,22 @@ def test_promise_1_equals_the_loop(cell, table):
     assert_same(cell, make(cell, 0, table, (3, 3, 2, 7)), gate, oracle="reference")
 
 
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("shape", "table", "masks", "shift"),
+    [
+        ((0, 2, 8, 3), "example", True, 0.0),
+        ((1, 17, 1, 16), "dense", True, 0.0),
+        ((7, 35, 8, 33), "shared", True, -0.6),
+        ((40, 5, 19, 1), "example", False, -0.6),
+        ((7, 1, 19, 16), "shared", False, 9.0),
+    ],
+)
+def test_some_shapes_and_rates(shape, table, masks, shift):
+    assert_same(cells.GRU, make(cells.GRU, 11, table, shape, masks=masks, shift=shift))
+
+
 shapes = st.tuples(
     st.sampled_from([0, 1, 7, 40]),
     st.sampled_from([1, 2, 5, 17, 35]),
@@ -111,6 +127,8 @@ shapes = st.tuples(
 )
 
 
+# Every shape is compiled.
+@pytest.mark.full
 @needs_kernel
 @pytest.mark.usefixtures("float64")
 @settings(max_examples=10)
