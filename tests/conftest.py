@@ -9,15 +9,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # What is compiled is kept for the next run, and shared by the workers and the programs that tests
 # start: those find the folder's name in their environment. `make clean` removes it.
-KEPT = Path(__file__).parents[1] / ".cache" / "xla"
-KEPT_BYTES = 2**31
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(KEPT)
+    kept = Path(__file__).parents[1] / ".cache" / "xla"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(kept)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     # Programs of older versions of the code are never asked for again: begin anew now and then.
-    if KEPT.is_dir() and sum(entry.stat().st_size for entry in os.scandir(KEPT)) > KEPT_BYTES:
-        shutil.rmtree(KEPT, ignore_errors=True)
+    if kept.is_dir() and sum(entry.stat().st_size for entry in os.scandir(kept)) > 2**31:
+        shutil.rmtree(kept, ignore_errors=True)
 
 import hypothesis
 import jax

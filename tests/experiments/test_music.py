@@ -129,6 +129,7 @@ def test_evaluate_finds_a_changed_record(undisturbed, tmp_path):
     assert "DIFFERS" in done.stdout
 
 
+@pytest.mark.full
 def test_killed_and_run_again_ends_with_the_same_bits(undisturbed, tmp_path):
     workdir, _ = undisturbed
     again = tmp_path / "again"
@@ -164,19 +165,8 @@ def test_other_flags_for_the_same_workdir_are_refused(undisturbed):
     ("flag", "words"),
     [
         ("--preset=jbs", "jsb"),
-        ("--dataset=jbs", "unknown data set 'jbs'; one of: bach_chorales, jsb"),
-        ("--cell=gur", "unknown cell 'gur'; one of: tanh, gru"),
-        ("--switch=furier", "unknown switch 'furier'; one of: none, fourier, event"),
-        ("--gate=widow", "unknown gate 'widow'; one of: window"),
-        ("--read=pairs", "cannot read 'pairs'"),
-        ("--features=0", "features must be at least 1, got 0"),
         ("--features=many", "--features"),
         ("--rate=1.5", "rate must lie strictly between 0 and 1, got 1.5"),
-        ("--learning_rate=-1", "learning_rate must be positive, got -1.0"),
-        ("--batch_size=0", "batch_size must be at least 1"),
-        ("--max_epochs=0", "max_epochs must be at least 1"),
-        ("--optimiser=adamw", "'adamw'"),
-        ("--seed=-1", "seed must be at least 0"),
         ("--data_dir=/no/such", "/no/such: no such folder"),
         ("--wrokdir=x", "wrokdir"),
     ],
@@ -188,6 +178,30 @@ def test_bad_flags_end_in_one_line(flag, words, tmp_path):
     assert words in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dataset": "jbs"}, "unknown data set 'jbs'; one of: bach_chorales, jsb"),
+        ({"cell": "gur"}, "unknown cell 'gur'; one of: tanh, gru"),
+        ({"switch": "furier"}, "unknown switch 'furier'; one of: none, fourier, event"),
+        ({"gate": "widow"}, "unknown gate 'widow'; one of: window"),
+        ({"read": "pairs"}, "cannot read 'pairs'"),
+        ({"features": 0}, "features must be at least 1, got 0"),
+        ({"rate": 1.5}, "rate must lie strictly between 0 and 1, got 1.5"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive, got -1.0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"max_epochs": 0}, "max_epochs must be at least 1"),
+        ({"optimiser": "adamw"}, "'adamw'"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_read(settings, words):
+    from experiments.tasks.music import experiment as music_runs
+
+    with pytest.raises(ValueError, match=words):
+        music_runs.check(music.Config(**{"switch": "event", **settings}))
 
 
 def test_every_field_is_a_flag_and_help_is_quick():

@@ -1,6 +1,7 @@
 """lra, pixels, synthetic and wikitext: by their commands, and every model on every kind of task."""
 
 import dataclasses
+import itertools
 import json
 import time
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from data_case import run, same_files
+from tiers import tiered
 
 from data import paths
 from data.batches import Batches
@@ -236,20 +238,17 @@ def trained(config, workdir, experiment):
     return record
 
 
-QUICK = [("selective_copy", "sugru-event"), ("adding", "hybrid")]
-
-
-@pytest.mark.parametrize(("dataset", "model"), QUICK)
-def test_trains_checkpoints_resumes_and_scores(dataset, model, tmp_path):
-    record = trained(tiny(dataset, model), tmp_path, "synthetic")
+@pytest.mark.parametrize(
+    ("dataset", "model"),
+    tiered(
+        itertools.product(["adding", "selective_copy", "digits"], EVERYTHING),
+        [("selective_copy", "sugru-event")],
+    ),
+)
+def test_every_model_trains_checkpoints_resumes_and_scores(dataset, model, tmp_path):
+    name = "pixels" if dataset == "digits" else "synthetic"
+    record = trained(tiny(dataset, model), tmp_path, name)
     assert METRIC[kind_of(dataset)] in {n.removeprefix("test_") for n in record.metrics}
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("model", EVERYTHING)
-@pytest.mark.parametrize("dataset", ["adding", "selective_copy", "digits"])
-def test_every_model_trains_on_every_kind_of_task(dataset, model, tmp_path):
-    trained(tiny(dataset, model), tmp_path, "pixels" if dataset == "digits" else "synthetic")
 
 
 LANGUAGE = Config(

@@ -56,6 +56,7 @@ def whole(tmp_path_factory):
     return out, workdir
 
 
+@pytest.mark.full
 def test_promise_11_two_processes_end_alike_and_as_one_does(whole, tmp_path):
     out, workdir = whole
     alone = fit(tmp_path, save_seconds=1e9)
