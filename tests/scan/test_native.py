@@ -1,6 +1,7 @@
 """The compiled kernel: the answer of the plain loop, whatever the shape, table and processor."""
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from tiers import tiered
 
 from surnn_jax import cells, switches
 from surnn_jax.scan import masked, native, reference
@@ -109,10 +111,9 @@ def test_promise_1_equals_the_loop(cell, table):
     ("shape", "table", "masks", "shift"),
     [
         ((0, 2, 8, 3), "example", True, 0.0),
-        ((1, 17, 1, 16), "dense", True, 0.0),
         ((7, 35, 8, 33), "shared", True, -0.6),
         ((40, 5, 19, 1), "example", False, -0.6),
-        ((7, 1, 19, 16), "shared", False, 9.0),
+        ((7, 1, 19, 16), "dense", False, 0.0),
     ],
 )
 def test_some_shapes_and_rates(shape, table, masks, shift):
@@ -165,8 +166,14 @@ def test_few_rows_teach_the_switch(table):
 
 
 @needs_kernel
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("cell", KNOWN, ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    ("cell", "table"),
+    tiered(
+        itertools.product(KNOWN, TABLES),
+        [(cell, TABLES[(i + j) % 3]) for i, cell in enumerate(KNOWN) for j in range(2)],
+    ),
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_float32(cell, table):
     # Sums of a few hundred float32 terms, in another order.
     problem = make(cell, 2, table, (12, 19, 5, 21), dtype=jnp.float32)
@@ -242,7 +249,7 @@ def test_promise_2_a_closed_switch_leaves_the_state_alone(table):
 def _broken():
     nowhere, far = jnp.nan, jnp.inf
     for table in TABLES[1:]:
-        free, _, _ = make(cells.GRU, 7, table, (6, 3, 2, 9))
+        free, _, _ = make(cells.GRU, 7, table, (6, 5, 3, 9))
         params, x, a, start, fresh = free
         yield (params, x.at[1, 0, 1].set(nowhere).at[3, 1, 0].set(far), a, start, fresh)
         yield (params, x, a.at[2, ..., 4].set(nowhere), start, fresh)
@@ -253,7 +260,7 @@ def _broken():
 @needs_kernel
 @pytest.mark.usefixtures("float64")
 def test_broken_numbers_pass_through():
-    _, masks, weight = make(cells.GRU, 7, "shared", (6, 3, 2, 9))
+    _, masks, weight = make(cells.GRU, 7, "shared", (6, 5, 3, 9))
     for free in _broken():
         (_, wanted), dw = solver("masked", cells.GRU, WINDOW)(free, masks, weight)
         (_, found), df = solver("native", cells.GRU, WINDOW)(free, masks, weight)
