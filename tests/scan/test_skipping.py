@@ -68,7 +68,7 @@ def test_every_cell(cell, backend):
     ids=lambda value: getattr(value, "name", value),
 )
 def test_gates_that_owe_something_everywhere(gate, backend):
-    assert_same(backend, cells.TANH, make(cells.TANH, 2, "neuron"), gate=gate)
+    assert_same(backend, cells.TANH, make(cells.TANH, 2, "neuron"), surrogate=gate)
 
 
 @each_compiled
