@@ -2,7 +2,7 @@
 
     python tests/support/mutations.py [PREFIX...]
 
-An entry of ``tests/mutations/*.toml`` says what it ``breaks``, the ``file``, the ``old`` text, which
+An entry of ``tests/mutations/*.toml`` says what it ``breaks``, the ``file``, the ``old`` text that
 stands in it ``count`` times (1 by default), the ``new`` text, and the ``tests``, of which one that
 `make test` runs must fail. With ``native = true`` the compiled kernel is built anew. Everything
 happens in a copy of the tree. PREFIX picks the entries by the beginning of their names.
