@@ -132,6 +132,7 @@ def test_evaluate_finds_a_changed_record(undisturbed, tmp_path):
     assert "DIFFERS" in done.stdout
 
 
+@pytest.mark.full
 def test_killed_and_run_again_ends_with_the_same_bits(undisturbed, tmp_path):
     workdir, _ = undisturbed
     again = tmp_path / "again"

@@ -90,6 +90,7 @@ def test_evaluate_finds_the_same_figures(whole):
     assert done.stdout.count("identical") == 3
 
 
+@pytest.mark.full
 def test_killed_anywhere_and_run_again_gives_the_same_numbers(whole, tmp_path):
     folder, _ = whole
     for moment in ("training", "journal"):
