@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
 
 def training_settings(
     config: TrainConfig, metric: str, steps_per_epoch: int, warmup: int = 0
-) -> tuple[train.Settings, train.OptimiserConfig]:
+) -> tuple[train.Settings, train.OptimizerConfig]:
     """How long to train, and with what.
 
     Args:
@@ -52,7 +52,7 @@ def training_settings(
         skip_nonfinite=config.skip_nonfinite,
     )
     updates = config.max_epochs * steps_per_epoch // max(config.accumulate, 1)
-    optimiser = train.OptimiserConfig(
+    optimizer = train.OptimizerConfig(
         config.optimiser,
         config.learning_rate,
         schedule=config.schedule,
@@ -63,7 +63,7 @@ def training_settings(
         switch_scale=config.switch_scale,
         accumulate=config.accumulate,
     )
-    return settings, optimiser
+    return settings, optimizer
 
 
 def count(params: Any) -> int:
@@ -94,10 +94,10 @@ def train_run(
     """
     task, feeds = prepared
     steps = feeds["train"].steps_per_epoch
-    settings, optimiser = training_settings(config, metric, steps, warmup)
+    settings, optimizer = training_settings(config, metric, steps, warmup)
     return train.fit(
         task,
-        train.make_optimiser(optimiser),
+        train.make_optimizer(optimizer),
         batches=feeds["train"].batch,
         steps_per_epoch=steps,
         evaluation=feeds["valid"].evaluation,

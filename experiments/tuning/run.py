@@ -107,7 +107,7 @@ def _run(
     """Trains all draws of a group, keeps the winner and writes the journal; says what came out."""
     started = time.monotonic()
     feeds, draws = prepared.feeds, space.draws
-    settings, optimiser = launch.training_settings(config, "nll", feeds["train"].steps_per_epoch)
+    settings, optimizer = launch.training_settings(config, "nll", feeds["train"].steps_per_epoch)
     members = [
         train.HyperParameters(
             draw["learning_rate"], draw.get("weight_decay", config.weight_decay), config.seed
@@ -116,7 +116,7 @@ def _run(
     ]
     done = train.fit_population(
         prepared.task,
-        optimiser,
+        optimizer,
         members,
         batches=feeds["train"].batch,
         steps_per_epoch=feeds["train"].steps_per_epoch,

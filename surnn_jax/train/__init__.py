@@ -8,8 +8,8 @@ from surnn_jax.train.checkpoint import CorruptCheckpointError
 from surnn_jax.train.distributed import initialize_distributed
 from surnn_jax.train.evaluation import score
 from surnn_jax.train.fitting import FitResult, fit
-from surnn_jax.train.optimisers import OptimiserConfig
-from surnn_jax.train.optimisers import make as make_optimiser
+from surnn_jax.train.optimizers import OptimizerConfig
+from surnn_jax.train.optimizers import make as make_optimizer
 from surnn_jax.train.population import HyperParameters, Population, TrialResult, fit_population
 from surnn_jax.train.settings import Settings
 from surnn_jax.train.sharding import make_mesh
@@ -21,7 +21,7 @@ __all__ = [
     "FitResult",
     "HyperParameters",
     "Interrupted",
-    "OptimiserConfig",
+    "OptimizerConfig",
     "Population",
     "Settings",
     "Task",
@@ -30,6 +30,6 @@ __all__ = [
     "fit_population",
     "initialize_distributed",
     "make_mesh",
-    "make_optimiser",
+    "make_optimizer",
     "score",
 ]

@@ -42,7 +42,7 @@ class FitResult(NamedTuple):
 
 def fit(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     *,
     batches: Callable[..., Any],
     steps_per_epoch: int,
@@ -60,7 +60,7 @@ def fit(
 
     Args:
         task: what is trained.
-        optimiser: how.
+        optimizer: how.
         batches: step, counted from 0 -> batch: a pure function. Where several processes share the
             work, each asks for its own rows: (step, slice of the rows) -> that part of the batch.
         steps_per_epoch: steps between two validations.
@@ -90,7 +90,7 @@ def fit(
     ours = identity(settings, steps_per_epoch, config)
     with lock_directory(workdir), Signals() as signals:
         run = Trainer(
-            task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
+            task, optimizer, batches, steps_per_epoch, evaluation, settings, workdir, mesh
         )
         with run.layout.context(), contextlib.closing(run.open(ours)):
             run_epochs(run, signals)

@@ -17,7 +17,7 @@ import numpy as np
 from surnn_jax.train import checkpoint
 from surnn_jax.train.alone import lock_directory
 from surnn_jax.train.distributed import HostAllReduce
-from surnn_jax.train.optimisers import OptimiserConfig, make
+from surnn_jax.train.optimizers import OptimizerConfig, make
 from surnn_jax.train.population_step import (
     PopulationState,
     advance,
@@ -41,7 +41,7 @@ class HyperParameters(NamedTuple):
 
     Attributes:
         learning_rate: the peak rate.
-        weight_decay: as in `OptimiserConfig`.
+        weight_decay: as in `OptimizerConfig`.
         seed: of its initial parameters and of its noise.
     """
 
@@ -90,7 +90,7 @@ class Population(NamedTuple):
 
 def fit_population(
     task: Task,
-    optimiser: OptimiserConfig,
+    optimizer: OptimizerConfig,
     members: Sequence[HyperParameters],
     *,
     batches: Callable[[int], Any],
@@ -111,7 +111,7 @@ def fit_population(
 
     Args:
         task: what is trained.
-        optimiser: how; `members` say at which rate and weight decay.
+        optimizer: how; `members` say at which rate and weight decay.
         members: K of them.
         batches: step, counted from 0 -> batch: a pure function.
         steps_per_epoch: steps between two validations.
@@ -135,7 +135,7 @@ def fit_population(
         raise ValueError("a population needs a member")
     for member in members:  # Refuses rates out of range.
         dataclasses.replace(
-            optimiser, learning_rate=member.learning_rate, weight_decay=member.weight_decay
+            optimizer, learning_rate=member.learning_rate, weight_decay=member.weight_decay
         )
     if any(low >= high for low, high in itertools.pairwise((0, *halvings))):
         raise ValueError(f"halvings must be rising epochs, counted from 1, got {(*halvings,)}")
@@ -147,7 +147,7 @@ def fit_population(
     )
     with lock_directory(workdir), Signals() as signals:
         run = _Run(
-            task, optimiser, members, batches, steps_per_epoch, evaluation, settings, halvings
+            task, optimizer, members, batches, steps_per_epoch, evaluation, settings, halvings
         )
         with contextlib.closing(run.open(workdir, ours)):
             run_epochs(run, signals)
@@ -158,9 +158,9 @@ class _Run:
     """A population in progress."""
 
     def __init__(
-        self, task, optimiser, members, batches, steps_per_epoch, evaluation, settings, halvings
+        self, task, optimizer, members, batches, steps_per_epoch, evaluation, settings, halvings
     ):
-        self.task, self.optimiser, self.settings = task, optimiser, settings
+        self.task, self.optimizer, self.settings = task, optimizer, settings
         self.halvings = halvings
         self.batches, self.evaluation = batches, evaluation
         self.steps_per_epoch = steps_per_epoch
@@ -194,8 +194,8 @@ class _Run:
 
     def _first(self) -> PopulationState:
         # Compiled once for all, and the same bits as `fit` begins with.
-        optimiser, batch = make(self.optimiser), self.batches(0)
-        states = [init_state(self.task, optimiser, key, batch) for key in self.init_keys]
+        optimizer, batch = make(self.optimizer), self.batches(0)
+        states = [init_state(self.task, optimizer, key, batch) for key in self.init_keys]
         return PopulationState(
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
             jnp.ones(len(states), bool),
@@ -228,7 +228,7 @@ class _Run:
     def advance(self):
         """Dispatches a step of all who run."""
         self.crowd = advance(
-            self.task, self.optimiser, self.rates, self.keys, self.crowd,
+            self.task, self.optimizer, self.rates, self.keys, self.crowd,
             self.batches(self.step), self.settings.skip_nonfinite, self.together,
         )  # fmt: skip
         self.step += 1

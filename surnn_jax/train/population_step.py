@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.train.optimisers import OptimiserConfig, make
+from surnn_jax.train.optimizers import OptimizerConfig, make
 from surnn_jax.train.state import TrainState
 from surnn_jax.train.step import begin, evaluate, update_if_finite
 from surnn_jax.train.task import Metrics, Task
@@ -41,12 +41,12 @@ class PopulationState(NamedTuple):
 
 @functools.partial(
     jax.jit,
-    static_argnames=("task", "optimiser", "tolerated", "together"),
+    static_argnames=("task", "optimizer", "tolerated", "together"),
     donate_argnames=("crowd",),
 )
 def advance(
     task: Task,
-    optimiser: OptimiserConfig,
+    optimizer: OptimizerConfig,
     rates: tuple[Array, Array],
     each: Array,
     crowd: PopulationState,
@@ -58,7 +58,7 @@ def advance(
 
     Args:
         task: what is trained.
-        optimiser: all of it but the rates.
+        optimizer: all of it but the rates.
         rates: learning rates and weight decays, ``[K]`` each.
         each: the members' keys ``[K]``.
         crowd: is used up.
@@ -73,7 +73,7 @@ def advance(
 
     def one(given, member):
         rate, decay, key = given
-        optimise = make(optimiser, rate, decay)
+        optimise = make(optimizer, rate, decay)
         following, _, good = update_if_finite(task, optimise, key, member.states, batch)
         missed = member.skipped + (~good).astype(member.skipped.dtype)
         return PopulationState(following, missed <= tolerated, missed)

@@ -169,7 +169,7 @@ def _places(mesh: jax.sharding.Mesh, rows: int, state: TrainState) -> TrainState
     return TrainState(
         jax.NamedSharding(mesh, jax.P()),
         jax.tree.map(parameter, state.params),
-        # What an optimiser remembers of a parameter has its shape, and lies where it lies.
+        # What an optimizer remembers of a parameter has its shape, and lies where it lies.
         jax.tree.map(parameter, state.opt_state),
         _memory_places(mesh, rows, state.memory),
     )
@@ -198,15 +198,15 @@ def _programs(mesh: jax.sharding.Mesh, rows: int) -> CompiledSteps:
     def memory(tree: Any) -> Any:
         return jax.lax.with_sharding_constraint(tree, _memory_places(mesh, rows, tree))
 
-    @functools.partial(jax.jit, static_argnames=("task", "optimiser"))
-    def init_state(task, optimiser, key, batch):
-        return keep(step.init_state(task, optimiser, key, batch))
+    @functools.partial(jax.jit, static_argnames=("task", "optimizer"))
+    def init_state(task, optimizer, key, batch):
+        return keep(step.init_state(task, optimizer, key, batch))
 
     @functools.partial(
-        jax.jit, static_argnames=("task", "optimiser", "tolerant"), donate_argnames=("state",)
+        jax.jit, static_argnames=("task", "optimizer", "tolerant"), donate_argnames=("state",)
     )
-    def train_step(task, optimiser, key, state, batch, tolerant=False):
-        state, metrics = step.train_step(task, optimiser, key, state, batch, tolerant)
+    def train_step(task, optimizer, key, state, batch, tolerant=False):
+        state, metrics = step.train_step(task, optimizer, key, state, batch, tolerant)
         return keep(state), whole(metrics)
 
     @functools.partial(jax.jit, static_argnames=("task",))

@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
     Attributes:
         step: int32 scalar, steps done.
         params: the parameters after `step` steps.
-        opt_state: the optimiser's state, its own step count included.
+        opt_state: the optimizer's state, its own step count included.
         memory: what the model carries to the next batch, see `Task`; else empty.
     """
 

@@ -1,6 +1,6 @@
 """The pure functions that are compiled: the first state, a step, and two helpers.
 
-The task and the optimiser are static, so runs of one process share what is compiled for them.
+The task and the optimizer are static, so runs of one process share what is compiled for them.
 """
 
 import functools
@@ -15,19 +15,19 @@ from surnn_jax.train.task import Metrics, Task
 from surnn_jax.typing import Array, Params
 
 
-@functools.partial(jax.jit, static_argnames=("task", "optimiser"))
+@functools.partial(jax.jit, static_argnames=("task", "optimizer"))
 def init_state(
-    task: Task, optimiser: optax.GradientTransformation, key: Array, batch: Any
+    task: Task, optimizer: optax.GradientTransformation, key: Array, batch: Any
 ) -> TrainState:
     """The state before the first step."""
     params = task.init(key, batch)
     memory = () if task.memory is None else task.memory(params, batch)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), memory)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), memory)
 
 
 def update(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     key: Array,
     state: TrainState,
     batch: Any,
@@ -36,7 +36,7 @@ def update(
 
     Args:
         task: what is trained.
-        optimiser: how.
+        optimizer: how.
         key: the run's key; the loss gets it folded with the step, so that nothing random has to
             be carried or saved.
         state: as :func:`init_state` or the step before gives it.
@@ -60,7 +60,7 @@ def update(
     # Optax mixes its int32 step count with floats, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
         norm = optax.tree.norm(grads)
-        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
     one = jnp.ones((), jnp.float32)
     metrics = {
@@ -73,7 +73,7 @@ def update(
 
 def update_if_finite(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     key: Array,
     state: TrainState,
     batch: Any,
@@ -83,18 +83,18 @@ def update_if_finite(
     Returns:
         The next state, the metrics, and whether loss, gradient and next state are finite.
     """
-    following, metrics = update(task, optimiser, key, state, batch)
+    following, metrics = update(task, optimizer, key, state, batch)
     good = is_finite((metrics["loss"][0], metrics["grad_norm"][0], following))
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), following, state)
     return kept._replace(step=state.step + 1), metrics, good
 
 
 @functools.partial(
-    jax.jit, static_argnames=("task", "optimiser", "tolerant"), donate_argnames=("state",)
+    jax.jit, static_argnames=("task", "optimizer", "tolerant"), donate_argnames=("state",)
 )
 def train_step(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     key: Array,
     state: TrainState,
     batch: Any,
@@ -108,8 +108,8 @@ def train_step(
             weight 0, and the others are 0.
     """
     if not tolerant:
-        return update(task, optimiser, key, state, batch)
-    following, told, good = update_if_finite(task, optimiser, key, state, batch)
+        return update(task, optimizer, key, state, batch)
+    following, told, good = update_if_finite(task, optimizer, key, state, batch)
     metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), told)
     metrics |= {name: (told[name][0], metrics[name][1]) for name in ("loss", "grad_norm")}
     return following, metrics
@@ -138,7 +138,7 @@ def copy(tree: Any) -> Any:
 @jax.jit
 def is_finite(tree: Any) -> Array:
     """Whether every number of a tree is finite."""
-    # Random keys, which an optimiser may keep, are always.
+    # Random keys, which an optimizer may keep, are always.
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.number)]
     leaves = [jnp.isfinite(leaf).all() for leaf in leaves]
     return functools.reduce(jnp.logical_and, leaves, jnp.array(True))

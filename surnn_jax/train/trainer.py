@@ -33,11 +33,11 @@ class Trainer:
     """A run in progress: its state, what is pending on the device, what is on the disk."""
 
     def __init__(
-        self, task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
+        self, task, optimizer, batches, steps_per_epoch, evaluation, settings, workdir, mesh
     ):
         if settings.tensorboard:
             check_installed()
-        self.what = (task, optimiser)
+        self.what = (task, optimizer)
         first = batches(0)
         self.layout = ShardingPlan(mesh, first)
         self.programs, self.part = self.layout.programs, self.layout.part

@@ -17,7 +17,7 @@ from surnn_jax.train import checkpoint, state, step
 from surnn_jax.train.population_step import PopulationState, advance, measure
 
 ROOT = Path(__file__).parents[2]
-OPTIMISER = train.OptimiserConfig(
+OPTIMIZER = train.OptimizerConfig(
     schedule="cosine", total_steps=24, clip=1.0, switch_scale=0.5, warmup=2
 )
 # The second is at its best before the last epoch.
@@ -38,7 +38,7 @@ def fit(workdir, members=MEMBERS, **changes):
             settings[name] = changes.pop(name)
     arguments = {
         "task": case.TASK,
-        "optimiser": OPTIMISER,
+        "optimizer": OPTIMIZER,
         "members": members,
         "batches": case.batch,
         "steps_per_epoch": case.STEPS,
@@ -52,7 +52,7 @@ def fit(workdir, members=MEMBERS, **changes):
 
 def alone(workdir, member, **changes):
     """The same by the trainer of one."""
-    optimiser = train.OptimiserConfig(
+    optimizer = train.OptimizerConfig(
         learning_rate=member.learning_rate,
         weight_decay=member.weight_decay,
         schedule="cosine",
@@ -63,7 +63,7 @@ def alone(workdir, member, **changes):
     )
     return case.fit(
         workdir,
-        optimiser=train.make_optimiser(optimiser),
+        optimizer=train.make_optimizer(optimizer),
         seed=member.seed,
         save_seconds=9.0,
         **changes,
@@ -161,9 +161,9 @@ def test_the_worse_half_is_taken_out_and_the_others_do_not_notice(three, tmp_pat
 
 def beginning():
     """Three members at rest."""
-    optimiser = train.make_optimiser(OPTIMISER)
+    optimizer = train.make_optimizer(OPTIMIZER)
     states = [
-        step.init_state(case.TASK, optimiser, jax.random.key(seed), case.batch(0))
+        step.init_state(case.TASK, optimizer, jax.random.key(seed), case.batch(0))
         for seed in range(3)
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
@@ -203,7 +203,7 @@ def test_one_that_diverges_stays_where_it_was(three):
     for number in range(8):
         # The rate rises from 0, so that the first step changes nothing.
         crowd = advance(
-            case.TASK, OPTIMISER, rates, jnp.stack(EACH), crowd, case.batch(number), 0, False
+            case.TASK, OPTIMIZER, rates, jnp.stack(EACH), crowd, case.batch(number), 0, False
         )
     assert list(crowd.active) == [True, False, True]
     assert 0 < crowd.states.step[1] < 8
@@ -218,7 +218,7 @@ def test_side_by_side_gives_the_same_numbers():
         at_rest = case.digest(jax.tree.map(lambda leaf: leaf[1], crowd.states))
         for number in range(3):
             crowd = advance(
-                case.TASK, OPTIMISER, rates_of(MEMBERS), jnp.stack(EACH), crowd, case.batch(number),
+                case.TASK, OPTIMIZER, rates_of(MEMBERS), jnp.stack(EACH), crowd, case.batch(number),
                 0, together,
             )  # fmt: skip
         measured = measure(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train_case import OPTIMISER, TASK, batch, fit
+from train_case import OPTIMIZER, TASK, batch, fit
 
 from surnn_jax import run, selective, switches, train
 from surnn_jax.scan.sharding import shards
@@ -64,11 +64,11 @@ def test_the_batch_and_large_parameters_are_cut_and_stay_so(monkeypatch):
     layout = parallel.ShardingPlan(mesh, batch(0))
     given = layout.batch(batch(0))
     with layout.context():
-        state = layout.programs.init_state(TASK, OPTIMISER, jax.random.key(0), given)
+        state = layout.programs.init_state(TASK, OPTIMIZER, jax.random.key(0), given)
         before = state
         for number in range(2):
             state, _ = layout.programs.train_step(
-                TASK, OPTIMISER, jax.random.key(1), state, layout.batch(batch(number))
+                TASK, OPTIMIZER, jax.random.key(1), state, layout.batch(batch(number))
             )
     places = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
     assert places == jax.tree.map(lambda leaf: leaf.sharding.spec, before)
@@ -148,12 +148,12 @@ def test_accumulated_gradients_are_those_of_one_batch():
     task = TASK._replace(loss=lambda params, b, key: TASK.loss(params, b, jax.random.key(0)))
     ends = []
     for batches, accumulate, steps in ((ones, 1, 3), (parts, 2, 6)):
-        optimiser = train.make_optimiser(
-            train.OptimiserConfig(clip=0.1, accumulate=accumulate, warmup=2)
+        optimizer = train.make_optimizer(
+            train.OptimizerConfig(clip=0.1, accumulate=accumulate, warmup=2)
         )
-        state = step.init_state(task, optimiser, jax.random.key(0), batches(0))
+        state = step.init_state(task, optimizer, jax.random.key(0), batches(0))
         for number in range(steps):
-            state, _ = step.train_step(task, optimiser, jax.random.key(1), state, batches(number))
+            state, _ = step.train_step(task, optimizer, jax.random.key(1), state, batches(number))
         ends.append(state.params)
     close(*ends)
 

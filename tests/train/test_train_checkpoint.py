@@ -108,7 +108,7 @@ def test_leftovers_of_killed_saves_are_no_checkpoints(run, copy):
     checkpoint.verify(copy / "checkpoints" / "24")
 
 
-def test_the_best_parameters_are_read_without_an_optimiser(run):
+def test_the_best_parameters_are_read_without_an_optimizer(run):
     workdir, done = run
     folder = checkpoint.find(workdir)
     assert folder.name == "24"
