@@ -20,7 +20,7 @@ from experiments.tuning.journal import Trial, TrialLog
 from experiments.tuning.protocols import SEARCH, Group, SearchSpace
 from surnn_jax import train
 from surnn_jax.train import checkpoint
-from surnn_jax.train.alone import lock_directory
+from surnn_jax.train.files import lock_directory
 
 _RUNS = {part.EXPERIMENT: part for part in (music_runs, speech_runs)}
 _SAVE_SECONDS = 60.0

@@ -138,7 +138,7 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_FORMAT", 0)
     fit(tmp_path, max_epochs=1, save_seconds=1e9)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 0, this version reads 1"):
+    with pytest.raises(ValueError, match="format 0, this version reads 1 and 2"):
         fit(tmp_path, max_epochs=1)
 
 
