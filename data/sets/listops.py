@@ -1,7 +1,7 @@
 """ListOps of the Long Range Arena: nested list expressions to be worked out; ten classes.
 
-Nangia and Bowman (2018), in the form of Tay et al. (2021). Either the user's own copy, the files
-``basic_train.tsv``, ``basic_val.tsv`` and ``basic_test.tsv``, or made here by the same recipe:
+Nangia and Bowman (2018), in the form of Tay et al. (2021). Reads the user's own copy, the files
+``basic_train.tsv``, ``basic_val.tsv`` and ``basic_test.tsv``, or generates a set by this recipe:
 
 - A node at depth d < 10 is an operator with probability 1/4, else, and always at depth 10, a digit.
   The root has depth 1.
@@ -10,7 +10,7 @@ Nangia and Bowman (2018), in the form of Tay et al. (2021). Either the user's ow
   to an integer; SM is the sum modulo 10.
 - A tree is kept if it has more than 500 and fewer than 2,000 tokens and no earlier one is the same.
 
-A set made here is a function of the seed alone, on any machine and with any NumPy: it is drawn from
+A generated set is a function of the seed alone, on any machine and with any NumPy: it is drawn from
 raw random bits. The trees are exchangeable; the first are for training, the last for the test.
 """
 
@@ -50,7 +50,7 @@ _PLACES = [
 
 
 def value(tokens: list[int]) -> int:
-    """Works out an expression of ids.
+    """Evaluates an expression of ids.
 
     Raises:
         ValueError: they are no whole expression.
@@ -86,9 +86,10 @@ _APPLY = (min, max, _median, lambda values: sum(values) % 10)
 
 
 def grow(bits: np.random.PCG64, roots: int) -> list[np.ndarray]:
-    """Grows so many trees with an operator at the root, and keeps those of a fitting size.
+    """Grows `roots` trees with an operator at the root, and keeps those within the size limits.
 
-    A digit at the root is never kept: trees drawn by the whole recipe are four times as many.
+    A tree that is a single digit is never kept, so none is drawn here; the whole recipe would draw
+    four times as many trees.
 
     Returns:
         For each of the ten levels int64 ``[nodes]``: how many arguments each has, 0: it is a digit.
@@ -114,7 +115,7 @@ def grow(bits: np.random.PCG64, roots: int) -> list[np.ndarray]:
     return [arguments[kept[trees]] for trees, arguments in levels]
 
 
-def written(levels: list[np.ndarray], bits: np.random.PCG64) -> list[np.ndarray]:
+def draw_tokens(levels: list[np.ndarray], bits: np.random.PCG64) -> list[np.ndarray]:
     """Draws operators and digits for trees out of ``grow``; of each the ids, uint8 ``[T]``."""
     spans, before = [], []
     below = np.zeros(0, np.int64)
@@ -143,7 +144,7 @@ def block(number: int, seed: int, trees: int) -> generation.Block:
     bits = np.random.PCG64([seed, number])
     found: list[np.ndarray] = []
     while len(found) < trees:
-        found += written(grow(bits, 2 * trees), bits)
+        found += draw_tokens(grow(bits, 2 * trees), bits)
     found = found[:trees]
     return {
         "tokens": np.concatenate(found),
@@ -163,9 +164,9 @@ def listops_source(
 
     Args:
         sizes: the examples of each split.
-        trees: of a block; what is made depends on it.
-        counts: what must come out where the set is made.
-        seed: of what is made.
+        trees: of a block; a generated set depends on it.
+        counts: figures that a generated set must have.
+        seed: of a generated set.
     """
     recipe = {"seed": seed, "trees": trees}
 
@@ -182,9 +183,9 @@ def listops_source(
             published = {split: Count(size) for split, size in sizes.items()}
             return Reading(str(path), lines, facts | {"made": "by others"}, published)
         # The splits take from one stream: they are read in this order.
-        stream = _made(recipe, -(-sum(sizes.values()) // trees) + 1, unfinished)
-        made = {split: islice(stream, sizes[split]) for split in SPLITS}
-        return Reading("listops made here", made, facts | {"made": f"here, seed {seed}"}, counts)
+        stream = _generate(recipe, -(-sum(sizes.values()) // trees) + 1, unfinished)
+        splits = {split: islice(stream, sizes[split]) for split in SPLITS}
+        return Reading("listops made here", splits, facts | {"made": f"here, seed {seed}"}, counts)
 
     return Source(
         name="listops",
@@ -202,8 +203,8 @@ def listops_source(
     )
 
 
-def _made(recipe: dict[str, int], count: int, unfinished: Path) -> Iterator[Example]:
-    """The distinct trees of so many blocks."""
+def _generate(recipe: dict[str, int], count: int, unfinished: Path) -> Iterator[Example]:
+    """The distinct trees of `count` blocks."""
     seen = set()
     function = f"{__name__}:block"
     for trees in generation.generate(

@@ -63,7 +63,7 @@ def prepare(config: Config, data_dir: str | None) -> launch.Prepared:
     check(config)
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
     feeds = {
-        name: Batches(split.columns, config.batch_size, config.seed, growth=config.growth)
+        name: Batches(split.columns, config.batch_size, config.seed, bucket_growth=config.growth)
         for name, split in splits.items()
     }
     task = task_of(config, training_stats(splits["train"]["x"], config.batch_size))
