@@ -27,7 +27,8 @@ class LaunchOptions(NamedTuple):
         workdir: the folder, or None for one named by what is run.
         data_dir: folder of the originals, or None.
         mesh: the devices that share the work, such as ``data:4``; empty for the first alone.
-        distributed: the processes that share it, see :func:`surnn_jax.train.initialize_distributed`; empty for one.
+        distributed: the processes that share it, see
+            :func:`surnn_jax.train.initialize_distributed`; empty for one.
         restore: see :class:`surnn_jax.train.Settings`.
         profile: likewise.
         tensorboard: likewise.
