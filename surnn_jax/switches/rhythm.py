@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.switches import gates
+from surnn_jax.switches.phase import angle
 from surnn_jax.switches.switch import Switch
 from surnn_jax.typing import Array, Params
 
@@ -106,9 +107,8 @@ class Rhythm(Switch):
             Waves ``[*t.shape, 2K]`` and weights ``[2K, H]``.
         """
         theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
-        clock = t.astype(theta.dtype)[..., None] / self.horizon
-        angle = clock * theta.reshape(*(1,) * t.ndim, -1)
-        waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        turned = angle(theta, t, self.horizon)
+        waves = jnp.concatenate([jnp.sin(turned), jnp.cos(turned)], axis=-1)
         return waves, jnp.concatenate([alpha * jnp.cos(phi), alpha * jnp.sin(phi)])
 
     def rhythm(self, params: Params, t: Array) -> Array:
@@ -116,13 +116,12 @@ class Rhythm(Switch):
         theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
         if not self.per_neuron:
             return weigh(*self.waves(params, t))
-        clock = t.astype(theta.dtype)[..., None] / self.horizon
         lead = (1,) * t.ndim
         total = jnp.zeros((*t.shape, alpha.shape[-1]), theta.dtype)
         # One harmonic at a time keeps memory at one table, whatever K is.
         for k in range(self.harmonics):
-            angle = clock * theta[k].reshape(*lead, -1) + phi[k].reshape(*lead, -1)
-            total = total + alpha[k].reshape(*lead, -1) * jnp.sin(angle)
+            turned = angle(theta[k], t, self.horizon) + phi[k].reshape(*lead, -1)
+            total = total + alpha[k].reshape(*lead, -1) * jnp.sin(turned)
         return total
 
 
