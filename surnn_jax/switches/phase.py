@@ -5,6 +5,7 @@ of a turn long before. Here clocks stay integers, read as unsigned: a stream may
 """
 
 import functools
+import itertools
 import math
 from fractions import Fraction
 from typing import Any
@@ -76,7 +77,7 @@ def _turns(theta: Array, horizon: int) -> tuple[Array, Array]:
     around = [table[jnp.minimum(word + i, len(words) - 1)] for i in range(4)]
     high, middle, low = (
         (left << shift) | jnp.where(shift > 0, right >> ((32 - shift) & 31), 0)
-        for left, right in zip(around[:3], around[1:], strict=True)
+        for left, right in itertools.pairwise(around)
     )
     carried = _multiply(m, low)[0]
     over, below = _multiply(m, middle)

@@ -1,6 +1,7 @@
 """A rhythm for every neuron: what the switches of `fourier` and `event` share."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -133,9 +134,47 @@ def weigh(features: Array, weights: Array) -> Array:
     return product.reshape(*features.shape[:-1], weights.shape[-1])
 
 
-def quantile_bias(raw: Array, rate: float, valid: Array | None) -> Array:
-    """The bias ``[H]`` with which a share `rate` of ``raw [..., H]`` lies above zero."""
+@functools.partial(jax.jit, static_argnames="rate")
+def quantile_bias(
+    raw: Array, rate: float, valid: Array | None = None, default: Array | None = None
+) -> Array:
+    """The bias ``[H]`` with which a share `rate` of ``raw [..., H]`` lies above zero.
+
+    The threshold lies midway between two values that rounding cannot confuse. Where many values
+    are equal (discrete data) it lies between the two that come nearest to the rate. It is never
+    below or above all of them.
+
+    Args:
+        raw: logits without a bias.
+        rate: the wanted share.
+        valid: booleans ``[...]``: which of them count; None for all. Numbers that are not finite
+            do not.
+        default: ``[H]``, for neurons whose values are all equal; None for `raw`'s own, which
+            leaves such neurons open at every step.
+    """
     rows = raw.reshape(-1, raw.shape[-1])
+    counts = jnp.isfinite(rows)
     if valid is not None:
-        rows = jnp.where(valid.reshape(-1, 1), rows, jnp.nan)
-    return -jnp.nanquantile(rows, 1 - rate, axis=0)
+        counts = counts & valid.reshape(-1, 1)
+    ordered = jnp.sort(jnp.where(counts, rows, jnp.nan), axis=0)  # NaN comes last
+    scale = jnp.max(jnp.where(counts, jnp.abs(rows), 0), axis=0, initial=0)
+    if default is None:
+        default = 1 + scale
+    if len(ordered) < 2:
+        return default
+    low, high = ordered[:-1], ordered[1:]
+    number = counts.sum(0).astype(rows.dtype)[None]
+    above = number - jnp.arange(1, len(ordered), dtype=rows.dtype)[:, None]
+    miss = jnp.abs(above / jnp.maximum(number, 1) - rate)
+
+    def nearest(gap: float) -> tuple[Array, Array]:
+        missed = jnp.where(high - low > gap * scale[None], miss, jnp.inf)
+        best = jnp.argmin(missed, axis=0)[None]
+        there = [jnp.take_along_axis(a, best, axis=0)[0] for a in (low, high, missed)]
+        return -(there[0] / 2 + there[1] / 2), there[2]
+
+    # Among millions of values wide gaps are rare, and one of them may be far from the rate.
+    (wide, wide_miss), (narrow, narrow_miss) = nearest(1e-5), nearest(5e-7)
+    accepted = jnp.maximum(1 / jnp.maximum(number[0], 1), 0.02 * min(rate, 1 - rate))
+    close = wide_miss <= accepted
+    return jnp.where(close, wide, jnp.where(jnp.isfinite(narrow_miss), narrow, default))

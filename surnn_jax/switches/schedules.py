@@ -38,9 +38,7 @@ def _whole(number: Any) -> bool:
 
 def _at(seen: SwitchInputs, period: Array, phase: Array) -> Array:
     """Logits ``[*t.shape, H]``: 1 where ``t mod period = phase``, neuron by neuron, else -1."""
-    period, phase = (
-        unsigned(v).reshape(*(1,) * seen.t.ndim, -1) for v in (period, phase)
-    )
+    period, phase = (unsigned(v).reshape(*(1,) * seen.t.ndim, -1) for v in (period, phase))
     return jnp.where(unsigned(seen.t)[..., None] % period == phase, 1, -1).astype(_dtype(seen))
 
 
