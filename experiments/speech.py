@@ -15,11 +15,9 @@ compared in their order alone.
 
 import dataclasses
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.speech.config import Config
 
 
@@ -60,20 +58,5 @@ for _name, _base in _SETS.items():
     PRESETS |= {f"{_name}-{unit}": {"": config} for unit, config in PRESETS[_name].items()}
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.speech", "chung", PRESETS))
-        print("published: of Ubisoft A, other data in other units; compare the order alone")
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.speech import experiment
-
-    experiment.run_all(runs, options.parse_options("experiments.speech", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("speech", Config, PRESETS, registry.load, listing.show)

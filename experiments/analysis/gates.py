@@ -2,7 +2,7 @@
 
 All is NumPy on the switch table of one recurrent layer: booleans ``[T, H]`` where the batch shares
 it, else ``[B, T, H]``, true where a neuron updates. With `lengths`, integers ``[B]``, steps beyond
-them do not count. A layer's run holds its table as numbers: ``np.asarray(run.table) == 1``.
+them do not count. A layer's run holds its table as numbers: ``np.asarray(run.update_mask) == 1``.
 How far back a gradient reaches is in :mod:`experiments.analysis.gradients`.
 """
 

@@ -109,7 +109,7 @@ def gradient_reach(
 
     start = unit.initial_carry(params, (batch,)) if carry is None else carry
     still = unit.cell.carry_dtype(params["cell"])
-    zeros = [unit.cell.rest((*shape, features), still) for shape in ((cuts, batch), (batch,))]
+    zeros = [unit.cell.zero_carry((*shape, features), still) for shape in ((cuts, batch), (batch,))]
     slopes = jax.jit(jax.grad(total, argnums=(0, 1)))(*zeros, params, x, start)
     norms, last = (_norm(tree) for tree in slopes)
     if not (last > 0).any():

@@ -4,35 +4,36 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import tables
-from experiments.report import suites
+from experiments.report import collect, suites
 from experiments.runner.records import Record, headline
 
 
-def show(module: str, suite: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
+def show(name: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
     """A line a preset of one run; those of several are named first.
 
     "Measured" is from the committed records whose configuration is exactly the preset's: what to
     expect of the command, with its epochs and parameters. A dash: nobody has run it yet.
 
     Args:
-        module: such as ``experiments.lra``.
-        suite: where its records and published figures are, see :data:`.suites.SUITES`.
+        name: the experiment.
         presets: preset -> name -> configuration.
     """
-    facts, done = suites.SUITES[suite], tables.collect(suite)
+    suite = suites.of(name)
+    facts, done = suites.SUITES[suite], collect.collect(suite)
     groups = [name for name, runs in presets.items() if len(runs) > 1]
     head = f"{'preset':<40}{'published':>10}{'measured':>20}{'epochs':>8}{'parameters':>12}{'s':>8}"
     lines = [
-        f"python -m {module} --preset=NAME",
+        f"python -m experiments.{name} --preset=NAME",
         f"several runs each: {', '.join(groups)}",
         head,
     ]
-    for name, runs in presets.items():
+    for preset, runs in presets.items():
         for part, config in runs.items():
             if len(runs) > 1 and any(other == {"": config} for other in presets.values()):
                 continue  # It has a name of its own.
-            lines.append(_line(f"{name} {part}".strip(), config, facts, done))
+            lines.append(_line(f"{preset} {part}".strip(), config, facts, done))
+    if facts.caveat:
+        lines.append(facts.caveat)
     return "\n".join(lines)
 
 

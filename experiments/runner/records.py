@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 FILE = "result.json"
 
+PARAMETERS = "params.npz"
+"""The parameters of a small model's best epoch, see :mod:`.parameters`."""
+
+TRIAL = "trial.json"
+"""What a trial leaves: its best validation figure and the seconds that it took."""
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -35,6 +41,8 @@ class Record(NamedTuple):
             repetitions of one another.
         versions: as `versions` gives them.
         command: the command line of the run.
+        search: how a search found the configuration (protocol, budget, draw, …); None for a single
+            run. In the file it is the entry ``search`` of ``config``.
     """
 
     experiment: str
@@ -52,6 +60,11 @@ class Record(NamedTuple):
     config: dict[str, Any]
     versions: dict[str, str]
     command: str
+    search: dict[str, Any] | None = None
+
+
+_FIELDS = tuple(name for name in Record._fields if name != "search")
+"""The fields of a file."""
 
 
 def versions() -> dict[str, str]:
@@ -71,13 +84,22 @@ def write(record: Record, workdir: str | os.PathLike) -> Path:
     Raises:
         ValueError: a field that `read` would refuse.
     """
-    # Here and not above: it brings JAX along, and whoever reads tables should not wait for that.
+    # Not at the top: it imports JAX, which reading records does without.
     from surnn_jax.train import files
 
-    path = Path(workdir) / FILE
-    _check(record._asdict(), path)
-    files.write_json(path, record._asdict())
+    path, fields = Path(workdir) / FILE, to_fields(record)
+    _check(fields, path)
+    files.write_json(path, fields)
     return path
+
+
+def to_fields(record: Record) -> dict[str, Any]:
+    """The record as its file holds it."""
+    fields = record._asdict()
+    search = fields.pop("search")
+    if search is not None:
+        fields["config"] = {**record.config, "search": search}
+    return fields
 
 
 def read(path: str | os.PathLike) -> Record:
@@ -97,7 +119,9 @@ def read(path: str | os.PathLike) -> Record:
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: holds a {type(fields).__name__}, not the result of a run")
     _check(fields, path)
-    return Record(**fields)
+    config = dict(fields["config"])
+    search = config.pop("search", None)
+    return Record(**{**fields, "config": config, "search": search})
 
 
 def headline(record: Record, split: str = "test") -> tuple[str, float]:
@@ -131,19 +155,19 @@ def _no_number(constant: str) -> None:
 
 def _check(fields: dict[str, Any], path: Path) -> None:
     """Refuses other fields than those of a `Record`, and values that they cannot have."""
-    missing = [name for name in Record._fields if name not in fields]
-    unknown = [name for name in fields if name not in Record._fields]
+    missing = [name for name in _FIELDS if name not in fields]
+    unknown = [name for name in fields if name not in _FIELDS]
     if missing or unknown:
         lacks = f"lacks {', '.join(missing)}" if missing else ""
         has = f"has the unknown {', '.join(unknown)}" if unknown else ""
         raise ValueError(
             f"{path}: {' and '.join(filter(None, (lacks, has)))}; the result of a run has exactly "
-            f"the fields {', '.join(Record._fields)}"
+            f"the fields {', '.join(_FIELDS)}"
         )
-    for name, kind in Record.__annotations__.items():
-        said = _WORDS[kind]
+    for name in _FIELDS:
+        kind = Record.__annotations__[name]
         if not _is(fields[name], kind):
-            raise ValueError(f"{path}: {name} should be {said}, but is {fields[name]!r}")
+            raise ValueError(f"{path}: {name} should be {_WORDS[kind]}, but is {fields[name]!r}")
     if fields["update_rate"] > 1:
         raise ValueError(f"{path}: update_rate should lie in 0..1, but is {fields['update_rate']}")
 

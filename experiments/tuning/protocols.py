@@ -41,12 +41,6 @@ CONFIGS: dict[str, type[RecurrentConfig]] = {
 }
 """Experiments that can be searched, and what a run of each is."""
 
-SEARCH = "search"
-"""Where the configuration in a winner's record says how it was found, beside what it is."""
-
-FOUND = ("protocol", "budget", "seed", "dataset", "unit")
-"""What is said there and was known before: the search, its seed, and the group."""
-
 
 class Protocol(NamedTuple):
     """How hyper-parameters are chosen.
@@ -191,7 +185,7 @@ class SearchSpace:
     def __post_init__(self):
         check_known("experiment", self.experiment, CONFIGS)
         check_known("protocol", self.protocol, PROTOCOLS)
-        for name, value, least in (("budget", self.budget, 1), ("search_seed", self.seed, 0)):
+        for name, value, least in (("num_trials", self.budget, 1), ("search_seed", self.seed, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         fields = {field.name for field in dataclasses.fields(CONFIGS[self.experiment])}
@@ -244,18 +238,11 @@ class SearchSpace:
         }
 
 
-def check_known(what: str, name: str, there: Mapping[str, Any]) -> None:
-    """Refuses a name that is not there.
+def check_known(what: str, name: str, known: Mapping[str, Any]) -> None:
+    """Refuses an unknown name.
 
     Raises:
-        ValueError: naming those that are.
+        ValueError: listing the known ones.
     """
-    if name not in there:
-        raise ValueError(f"unknown {what} {name!r}; one of: {', '.join(there)}")
-
-
-def split_off(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The configuration in a record, as its run takes it, and how a search found it, or None."""
-    plain = dict(config)
-    found = plain.pop(SEARCH, None)
-    return plain, found
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; one of: {', '.join(known)}")

@@ -74,7 +74,7 @@ def test_the_rate_is_that_of_the_run():
     x = data(STEPS, BATCH, 2)
     params = drawn(unit, 2, NEURONS)
     run = jax.jit(lambda: scan.run(unit, params, x, lengths=jnp.asarray(LENGTHS)))()
-    opened = np.moveaxis(np.asarray(run.table) == 1, 0, 1)
+    opened = np.moveaxis(np.asarray(run.update_mask) == 1, 0, 1)
     found = gates.update_rate(opened, LENGTHS)
     assert 0 < found.mean < 1
     assert found.mean == pytest.approx(float(run.rate), rel=1e-6)

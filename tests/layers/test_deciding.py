@@ -72,7 +72,7 @@ def test_deciding_units_are_their_equations(name):
     if name == "skip_gru":
         assert opened[0].all()
         np.testing.assert_allclose(done.carries.wait, np.broadcast_to(1 - urges, outputs.shape))
-    assert done.table is None
+    assert done.update_mask is None
     assert done.rate == pytest.approx(opened.mean())
 
 

@@ -1,10 +1,8 @@
 """Exports: loaded by a process that cannot import this library, at two sizes, with our numbers."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_origin
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +12,9 @@ from data_case import run
 from jax import export as jax_export
 from layer_case import CLOSE, FEATURES, INPUTS, STEPS, drawn
 
-from experiments.runner import records
+from experiments.runner import parameters, records
+from experiments.runner.experiment import record_of
 from experiments.tasks import registry
-from experiments.tasks.sequence import experiment
 from experiments.tasks.sequence.config import Config
 from surnn_jax.layers import (
     Backbone,
@@ -33,7 +31,6 @@ from surnn_jax.layers import (
 )
 from surnn_jax.scan import auto, selective
 from surnn_jax.switches import event, fourier
-from surnn_jax.train import checkpoint
 
 V = 11
 SIZES = ((3, 6), (2, 4))
@@ -209,19 +206,22 @@ def test_auto_takes_no_compiled_kernel_for_symbols():
 @pytest.fixture
 def finished_run(tmp_path):
     """The folder of a run, with random parameters, as if it had ended."""
-    config = Config("adding", layers="gru", bare=True, steps=12, features=8)
-    again = experiment.Again(dataclasses.asdict(config), None)
-    params = drawn(again.model, again.inputs)
-    checkpoint.save_best(tmp_path / "run", 7, params, {})
-    empty = {n: get_origin(kind) or kind for n, kind in records.Record.__annotations__.items()}
-    record = {name: kind() for name, kind in empty.items()}
-    record |= {"experiment": "synthetic", "config": dataclasses.asdict(config)}
-    records.write(records.Record(**record), tmp_path / "run")
-    return tmp_path / "run", again, params
+    config = Config(
+        "adding", layers="gru", bare=True, steps=12, features=8, examples=32, evaluated=32
+    )
+    prepared = registry.load("synthetic").prepare(config, None)
+    params = drawn(prepared.model, prepared.inputs)
+    (tmp_path / "run").mkdir()
+    parameters.write(params, tmp_path / "run")
+    record = record_of(
+        "synthetic", config, prepared, params, best_epoch=1, steps=1, seconds=0.0, command=""
+    )
+    records.write(record, tmp_path / "run")
+    return tmp_path / "run", prepared, params
 
 
 def test_a_finished_run_is_exported_by_its_command(finished_run, tmp_path):
-    (workdir, again, params), output = finished_run, tmp_path / "exported"
+    (workdir, prepared, params), output = finished_run, tmp_path / "exported"
     command = ["-m", "experiments.export", workdir, f"--output={output}", "--platforms=cpu"]
     done = run(*command)
     assert done.returncode == 0, done.stderr
@@ -229,9 +229,9 @@ def test_a_finished_run_is_exported_by_its_command(finished_run, tmp_path):
     assert f"{output}/step.jax" in lines[1]
     names: dict = {}
     exec(lines[-1], names)  # what it says is how to load it
-    x = np.asarray(again.inputs[:3])
+    x = np.asarray(prepared.inputs[:3])
     lengths = np.full(len(x), x.shape[1], np.int32)
-    ours = jax.jit(own, static_argnums=0)(again.model, {"params": params}, x, lengths)
+    ours = jax.jit(own, static_argnums=0)(prepared.model, {"params": params}, x, lengths)
     np.testing.assert_allclose(names["call"](x, lengths), ours, **CLOSE)
     done = run(*command)
     assert done.returncode == 2
@@ -240,6 +240,6 @@ def test_a_finished_run_is_exported_by_its_command(finished_run, tmp_path):
 
 def test_a_run_without_checkpoint_is_refused(finished_run):
     workdir, _, _ = finished_run
-    (workdir / "checkpoints").rename(workdir / "gone")
+    (workdir / parameters.FILE).unlink()
     with pytest.raises(ValueError, match="run holds no checkpoint"):
         registry.restore(workdir, None)

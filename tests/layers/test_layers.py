@@ -223,13 +223,15 @@ def test_a_run_has_the_layout_of_its_inputs(kind, batch):
     close(jnp.moveaxis(turned.outputs, 0, -2), run.outputs)
     close((turned.carry, turned.rate), (run.carry, run.rate))
     if SWITCHES[kind] is None:
-        assert run.table is None
+        assert run.update_mask is None
         assert run.rate == 1
         return
     shared = kind == "fourier"
-    assert run.table.shape == ((STEPS, FEATURES) if shared else whole)
-    assert np.array_equal(turned.table if shared else jnp.moveaxis(turned.table, 0, -2), run.table)
-    valid = np.broadcast_to(run.table, whole)[inside]
+    assert run.update_mask.shape == ((STEPS, FEATURES) if shared else whole)
+    assert np.array_equal(
+        turned.update_mask if shared else jnp.moveaxis(turned.update_mask, 0, -2), run.update_mask
+    )
+    valid = np.broadcast_to(run.update_mask, whole)[inside]
     assert 0 < valid.mean() < 1
     # A mean of at most 180 zeros and ones, rounded twice.
     np.testing.assert_allclose(run.rate, valid.mean(), rtol=1e-6)

@@ -12,8 +12,9 @@ from skip_case import WINDOW, assert_empty_unseen, assert_same, solver, turns
 from skip_case import given as make
 
 from surnn_jax import cells, run, selective, switches
-from surnn_jax.scan import masked, pallas
+from surnn_jax.scan import ScanInputs, ScanSpec, masked, pallas
 from surnn_jax.scan.pallas import tiling
+from surnn_jax.scan.spec import ScanShape
 
 pytestmark = pytest.mark.usefixtures("float64", "small_chunks")
 GRU = cells.GRU
@@ -31,11 +32,11 @@ def test_the_tiles_of_accelerators(platform, monkeypatch):
 
 def test_closed_blocks_of_neurons_are_passed_over():
     """One program a batch of two, so a rule is applied once for a step's open block of four."""
-    problem = make(cells.TANH, 5, "neuron")._replace(keep=None, resets=None)
-    blocks = np.pad(np.asarray(problem.a > 0), ((0, 0), (0, 1))).reshape(-1, 3, 4).any(-1)
+    problem = make(cells.TANH, 5, "neuron")._replace(step_mask=None, resets=None)
+    blocks = np.pad(np.asarray(problem.logits > 0), ((0, 0), (0, 1))).reshape(-1, 3, 4).any(-1)
     assert 0 < blocks.sum() < blocks.size
     assert turns("pallas", problem) == blocks.sum()
-    assert turns("pallas", problem._replace(a=problem.a - 9)) == 0
+    assert turns("pallas", problem._replace(logits=problem.logits - 9)) == 0
 
 
 def test_empty_steps_are_not_looked_at():
@@ -49,10 +50,9 @@ def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
     target = tiling.TARGETS["gpu" if platform == "cuda" else platform]
     steps, batch, inputs, features = 40, 20, 8, 96
 
-    def loss(dtype, params, x, a, start, resets):
-        carries = pallas.scan_for_target(
-            target, cell, WINDOW, dtype, params, x, a, start, start, None, resets
-        )
+    def loss(dtype, params, x, logits, start, resets):
+        inputs = ScanInputs(params, x, logits, start, start, None, resets)
+        carries = pallas.scan_for_target(target, ScanSpec(cell, WINDOW, dtype), inputs)
         return jnp.sum(carries.h)
 
     with jax.enable_x64(False):
@@ -76,8 +76,11 @@ def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
     class Old:
         compute_capability = "7.5"
 
-    refusal = pallas.refusal
-    assert refusal(GRU, 64, "float32", "gpu") == ""
+    def refusal(cell, features, dtype, platform):
+        shape = ScanShape(8, 2, features, jnp.dtype("float32"), False, platform)
+        return pallas.unsupported(ScanSpec(cell, WINDOW, dtype), shape)
+
+    assert refusal(GRU, 64, "float32", "gpu") is None
     assert refusal(GRU, 64, "float64", "tpu") == "a tpu has no products of float64"
     assert refusal(cells.get("min_gru"), 64, "float32", "gpu").startswith("min_gru has no product")
     assert refusal(GRU, 64, "float32", "metal") == "no kernels for metal"
@@ -87,9 +90,8 @@ def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Old()])
     assert refusal(GRU, 64, "float32", "gpu") == "a GPU of compute capability 7.5 is older than 8.0"
-    problem = make(GRU, 1, "neuron")[:7]
-    found = pallas.scan(GRU, WINDOW, jnp.float64, *problem)
-    chex.assert_trees_all_equal(found, masked.scan(GRU, WINDOW, jnp.float64, *problem))
+    args = ScanSpec(GRU, WINDOW, jnp.float64), ScanInputs(*make(GRU, 1, "neuron")[:7])
+    chex.assert_trees_all_equal(pallas.scan(*args), masked.scan(*args))
 
 
 @pytest.mark.parametrize(("batch", "features"), [(1, 1), (1, 5), (3, 4)])

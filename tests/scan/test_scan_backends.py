@@ -68,7 +68,7 @@ def _by_the_book(unit, free, given, reverse, opening=None, scale=None):
         free["params"],
         free["x"],
         tuple(free["cell"]),
-        tuple(free["fresh"]),
+        tuple(free["reset_carry"]),
         reverse=reverse,
         previous=free.get("previous"),
         opening=opening,
@@ -201,7 +201,7 @@ def test_promise_1_reference_equals_the_equations(number):
             np.testing.assert_array_equal(end.previous, book.previous)
         end = end.cell
         table = core_oracle.value(gate, book.a)
-        close(np.asarray(got.table)[book.kept], table[book.kept])
+        close(np.asarray(got.update_mask)[book.kept], table[book.kept])
     close(got.outputs, book.outputs)
     for one, two in zip((*got.carries, *end), (*book.carries, *book.end), strict=True):
         close(one, two)

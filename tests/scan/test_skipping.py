@@ -44,7 +44,7 @@ def test_every_cell(cell, backend):
 
 @pytest.mark.parametrize("gate", [switches.sigmoid(), switches.soft(3.0)], ids=lambda g: g.name)
 def test_gates_that_owe_something_everywhere(gate, backend):
-    assert_same(backend, cells.TANH, make(cells.TANH, 2, "neuron"), gate=gate)
+    assert_same(backend, cells.TANH, make(cells.TANH, 2, "neuron"), surrogate=gate)
 
 
 def test_broken_numbers_stay_where_they_are(backend):

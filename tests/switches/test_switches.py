@@ -264,9 +264,11 @@ def test_neurons_of_a_group_open_together(kind):
     unit = selective("gru", made)
     params = unit.init(jax.random.key(0), x, 12, jnp.float64)
     done = run(unit, params, x)
-    np.testing.assert_array_equal(done.table, switches.for_neurons(done.table[..., ::4], 12))
-    assert done.table.any(axis=tuple(range(done.table.ndim - 1))).all()
-    assert done.rate == pytest.approx(done.table.mean())
+    np.testing.assert_array_equal(
+        done.update_mask, switches.for_neurons(done.update_mask[..., ::4], 12)
+    )
+    assert done.update_mask.any(axis=tuple(range(done.update_mask.ndim - 1))).all()
+    assert done.rate == pytest.approx(done.update_mask.mean())
 
 
 def test_the_gradient_of_a_group_is_the_sum_over_its_neurons():
@@ -293,7 +295,7 @@ def test_one_group_leaves_whole_steps_empty():
     made = switches.fourier(64, rate=0.1, groups=1)
     unit, x = selective("tanh", made), _inputs(64, 1)
     params = unit.init(jax.random.key(0), x, 32, jnp.float64)
-    table = run(unit, params, x).table
+    table = run(unit, params, x).update_mask
     assert set(np.asarray(table.sum(-1))) == {0.0, 32.0}
     assert table.any(-1).mean() == pytest.approx(0.1, abs=0.05)
 
@@ -305,7 +307,9 @@ def test_rows_that_teach_the_switch_stand_for_all():
     """Whichever rows teach, their mean over all choices is the gradient from all rows."""
     x = _inputs(6, 4)
     full = selective("gru", switch(SWITCHES[0], gate=switches.triangular(1.0)))
-    some = selective("gru", switch(SWITCHES[0], gate=switches.triangular(1.0, share=0.25)))
+    some = selective(
+        "gru", switch(SWITCHES[0], gate=switches.triangular(1.0, gradient_fraction=0.25))
+    )
     params = full.init(jax.random.key(0), x, 6, jnp.float64)
 
     def grad(unit, x):
@@ -323,13 +327,16 @@ def test_rows_that_teach_the_switch_stand_for_all():
 
 
 def test_how_many_rows_teach():
-    assert [switches.triangular(share=s).teachers(100) for s in (1.0, 0.07, 0.071, 1e-6)] == [
+    assert [
+        switches.triangular(gradient_fraction=s).gradient_rows(100)
+        for s in (1.0, 0.07, 0.071, 1e-6)
+    ] == [
         100,
         7,
         8,
         1,
     ]
-    assert switches.triangular(share=0.5).teachers(1) == 1
+    assert switches.triangular(gradient_fraction=0.5).gradient_rows(1) == 1
 
 
 # Errors
@@ -375,14 +382,17 @@ def test_switch_that_cannot_be(make, horizon, options, message):
             "^window: width must be a positive number, got in",
         ),
         (
-            lambda: switches.triangular(share=0.0),
-            r"^window: share must lie above 0 and not above 1, got 0\.0$",
+            lambda: switches.triangular(gradient_fraction=0.0),
+            r"^window: gradient_fraction must lie above 0 and not above 1, got 0\.0$",
         ),
         (
-            lambda: switches.straight_through(share=1.5),
-            r"^identity: share must .* above 1, got 1\.5$",
+            lambda: switches.straight_through(gradient_fraction=1.5),
+            r"^identity: gradient_fraction must .* above 1, got 1\.5$",
         ),
-        (lambda: switches.sigmoid(share=float("nan")), "^sigmoid: share must .* got nan$"),
+        (
+            lambda: switches.sigmoid(gradient_fraction=float("nan")),
+            "^sigmoid: gradient_fraction must .* got nan$",
+        ),
         (
             lambda: _init(switches.fourier(9, groups=3), _inputs()),
             "^fourier: 8 neurons cannot be cut into 3 equal groups$",

@@ -95,7 +95,71 @@ def presets(tasks: Mapping[str, Mapping[str, Config]]) -> dict[str, dict[str, Co
     found: dict[str, dict[str, Config]] = {}
     for task, runs in tasks.items():
         found[task] = dict(runs)
-        base, cpu, _ = task.partition("-cpu")
+        base, dash, size = task.rpartition("-")
+        base, end = (base, dash + size) if size in ("cpu", "short") else (task, "")
         for name, config in runs.items():
-            found[f"{base}-{name}{cpu}"] = {"": config}
+            found[f"{base}-{name}{end}"] = {"": config}
     return found
+
+
+SHORT: Units = {
+    "sugru": {"switch": "fourier"},
+    "sugru-frozen": {"switch": "fourier", "frozen": True},
+    "sugru-event": {"switch": "event"},
+    "sugru-event-frozen": {"switch": "event", "frozen": True},
+    "gru": {"layers": "gru"},
+    "transformer": {"layers": "attention", "positions": "rotary"},
+    "sugru-soft": {"switch": "fourier", "gate": "soft"},
+    "sugru-threshold": {"switch": "threshold"},
+    "sugru-every3": {"switch": "every", "rate": 1 / 3},
+    "sulstm": {"layers": "sulstm", "switch": "fourier"},
+    "sutanh": {"layers": "sutanh", "switch": "fourier"},
+    "hybrid": {"layers": "sugru,s4d", "switch": "fourier"},
+    "s4d": {"layers": "s4d"},
+}
+"""The models of the short presets: see :mod:`experiments.tuning.matrix`."""
+
+TWO_BLOCKS: Units = {
+    "sugru": {"expand": 1.15},
+    "sugru-frozen": {"expand": 1.15},
+    "sugru-soft": {"expand": 1.15},
+    "sugru-every3": {"expand": 1.2},
+    "gru": {"expand": 1.2},
+    "transformer": {"expand": 1.8},
+    "sulstm": {"hidden": 52},
+    "sutanh": {"expand": 2.4},
+    "hybrid": {"expand": 1.5},
+    "s4d": {"expand": 1.8},
+}
+"""Widths of the feed-forward layers that give two blocks of 64 like numbers of parameters."""
+
+
+def short(
+    task: Config,
+    depth: int,
+    *,
+    sizes: Units,
+    event: Mapping[str, Any] | None = None,
+) -> dict[str, Config]:
+    """A task's configuration for every model of :data:`SHORT`, for two cores.
+
+    All have the same data, epochs, batches, schedule and clipping; learning rate and weight decay
+    are drawn for each alike (:mod:`experiments.tuning.effort`). Parameter counts lie within 10 %.
+
+    Args:
+        task: what all have in common.
+        depth: layers; a mixed stack repeats its pattern that often, halved.
+        sizes: what a model changes to have as many parameters as the others.
+        event: what the event switch changes: its rate, and the weight of the rate penalty.
+    """
+    runs = {}
+    for name, changes in SHORT.items():
+        more = {**changes, **sizes.get(name, {})}
+        if changes.get("switch") in ("event", "threshold"):
+            more = {**HELD, **(event or {}), **more}
+        if name == "sugru-threshold":  # nothing in it is learned
+            more |= {"hold": 0.0}
+        pattern = str(more.get("layers", task.layers)).split(",")
+        more["layers"] = ",".join(pattern * max(1, depth // len(pattern)))
+        runs[name] = dataclasses.replace(task, **more)
+    return runs

@@ -1,14 +1,71 @@
-"""Figures of speech: a waveform beside its prediction, and spectrograms of truth and invention."""
+"""Pictures and sound of the speech experiment: waveforms, spectrograms, WAV files."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io import wavfile
 
+from experiments.analysis import plots
 from experiments.analysis.style import BLACK, BLUE, VERMILION, sheet
+from experiments.tasks.speech.data import NEXT, SEEN, Normalization, Speech
+from experiments.tasks.speech.task import predict, sample
+from surnn_jax.layers import WaveformPredictor
+from surnn_jax.typing import Params
 
+_PRIME, _MORE = 1.0, 1.0
+"""Seconds that a model is given at most, and seconds that it adds."""
+_SHOWN = 50
+"""Steps of a window whose prediction is drawn."""
 _WINDOW, _HOP = 0.02, 0.002
 _DECIBELS = 80
+
+
+def draw(
+    model: WaveformPredictor,
+    scale: Normalization,
+    params: Params,
+    speech: Speech,
+    folder: Path,
+    *,
+    window: int,
+    title: str,
+    seed: int,
+) -> None:
+    """Draws and plays the test recording of median length.
+
+    Writes ``wave.png``, ``switches.png`` (of a model with a switch), ``spectrogram.png``,
+    ``original.wav`` and ``continuation.wav``.
+
+    Args:
+        model: the model.
+        scale: the normalization it was trained with.
+        params: its parameters.
+        speech: the data.
+        folder: where the files go.
+        window: samples of a window.
+        title: the model and its training.
+        seed: of the continuation.
+    """
+    rate, lengths = speech.rate, speech.test["x"].lengths
+    long = np.flatnonzero(lengths >= window)
+    which = int(long[np.argsort(lengths[long], kind="stable")[len(long) // 2]])
+    sound, title = speech.test["x"][which], f"{speech.test.ids[which]}, {title}"
+    samples = sound[_loudest(sound, window)]
+    mean, deviation, nats, table = predict(model, scale, params, samples)
+    # Of long windows only a stretch, or nothing could be made out.
+    part = _loudest(samples[SEEN:].reshape(-1, NEXT), min(_SHOWN, len(nats)))
+    stretch = samples[NEXT * part.start : NEXT * part.stop + SEEN]
+    shown = stretch, mean[part], deviation[part], nats[part]
+    prediction(*shown, rate, folder / "wave.png", title)
+    if table is not None:
+        plots.raster(table, folder / "switches.png", title=title)
+    prime = max(SEEN, min(len(sound) // 2, round(_PRIME * rate)) // NEXT * NEXT)
+    more = sample(model, scale, params, sound[:prime], round(_MORE * rate / NEXT), seed)
+    spectrograms(sound, more, prime, rate, folder / "spectrogram.png", title)
+    wavfile.write(folder / "original.wav", rate, sound)
+    wavfile.write(folder / "continuation.wav", rate, more)
 
 
 def prediction(
@@ -119,3 +176,10 @@ def _power(samples: np.ndarray, rate: int) -> tuple[np.ndarray, tuple[float, flo
     power = np.abs(np.fft.rfft(windows * np.hanning(width + 2)[None, 1:-1], axis=1)) ** 2
     start = (width - hop) / 2
     return power, (start / rate, (start + hop * len(power)) / rate)
+
+
+def _loudest(sound: np.ndarray, length: int) -> slice:
+    """The loudest of the stretches of this length that follow one another."""
+    starts = range(0, len(sound) - length + 1, length)
+    start = max(starts, key=lambda start: sound[start : start + length].astype(float).var())
+    return slice(start, start + length)
