@@ -89,7 +89,7 @@ def test_what_a_layer_is_shown_is_what_the_scan_shows():
         moved = calibrate(layer, layer.init(KEY, X), FAR, **options)
         run = layer.apply(moved, FAR, **options)
         valid = mask & (jnp.arange(T)[None] < options["seq_lengths"][:, None])
-        each = run.table[np.asarray(valid)].mean(0)
+        each = run.update_mask[np.asarray(valid)].mean(0)
         np.testing.assert_allclose(each, 0.2, atol=1.5 / int(valid.sum()))
 
 
