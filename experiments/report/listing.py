@@ -33,12 +33,12 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
             if len(runs) > 1 and any(other == {"": config} for other in presets.values()):
                 continue  # It has a name of its own.
             lines.append(_line(f"{preset} {part}".strip(), config, facts, done))
-    if facts.caveat:
+    if facts is not None and facts.caveat:
         lines.append(facts.caveat)
     return "\n".join(lines)
 
 
-def _line(name: str, config: Any, facts: suites.PaperTable, done: list[Record]) -> str:
+def _line(name: str, config: Any, facts: suites.PaperTable | None, done: list[Record]) -> str:
     wanted = json.dumps(_settings(vars(config)), sort_keys=True)
     found = [r for r in done if json.dumps(_settings(r.config), sort_keys=True) == wanted]
     published = facts.published.get((config.dataset, config.kinds, config.switch_name))

@@ -93,7 +93,7 @@ def train_run(
     settings, optimizer = experiments.training_settings(config, prepared.metric, steps)
     fit = train.fit(
         prepared.task,
-        train.make_optimiser(optimizer),
+        train.make_optimizer(optimizer),
         batches=feeds["train"].batch,
         steps_per_epoch=steps,
         evaluation=feeds["valid"].evaluation,

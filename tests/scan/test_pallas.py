@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from skip_case import WINDOW, assert_empty_unseen, assert_same, solver, turns
 from skip_case import given as make
+from tiers import full, tiered
 
 from surnn_jax import cells, run, selective, switches
 from surnn_jax.scan import ScanInputs, ScanSpec, masked, pallas
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("float64", "small_chunks")
 GRU = cells.GRU
 
 
-@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("platform", ["gpu", full("tpu")])
 def test_the_tiles_of_accelerators(platform, monkeypatch):
     """Their sizes, and the way each sums over spans, interpreted."""
     target = dataclasses.replace(tiling.TARGETS[platform], interpret=True)
@@ -39,12 +41,19 @@ def test_closed_blocks_of_neurons_are_passed_over():
     assert turns("pallas", problem._replace(logits=problem.logits - 9)) == 0
 
 
+@pytest.mark.full
 def test_empty_steps_are_not_looked_at():
     assert_empty_unseen("pallas", GRU, make(GRU, 5, "one"))
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("cell", [cells.TANH, GRU, cells.LSTM_PEEPHOLE], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    ("cell", "platform"),
+    tiered(
+        itertools.product((cells.TANH, GRU, cells.LSTM_PEEPHOLE), ("cuda", "tpu")),
+        [(GRU, "cuda"), (cells.TANH, "tpu")],
+    ),
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
     """Forward, spans and backward become kernels, in float32 and with bfloat16 operands."""
     target = tiling.TARGETS["gpu" if platform == "cuda" else platform]
@@ -94,7 +103,7 @@ def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
     chex.assert_trees_all_equal(pallas.scan(*args), masked.scan(*args))
 
 
-@pytest.mark.parametrize(("batch", "features"), [(1, 1), (1, 5), (3, 4)])
+@pytest.mark.parametrize(("batch", "features"), [full(1, 1), (1, 5), full(3, 4)])
 def test_sizes_that_do_not_fill_a_tile(batch, features):
     """One example and one neuron are no axis to be repeated along."""
     unit = selective("gru", switches.fourier(horizon=6, rate=0.5))
