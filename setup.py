@@ -1,12 +1,15 @@
 """Compiles the CPU kernel with the package; all else about the package is in pyproject.toml.
 
 Where that is not possible - no compiler, no headers - the package installs without the kernel and
-works: the back end `native` then says, once, why it runs as `masked`.
+works: the back end `native` then says, once, why it runs as `masked`. In pip's isolated environment
+the headers are those of the newest jaxlib; a kernel built with them runs under an older one as well
+(src/ffi.cc).
 """
 
 import importlib.util
 import os
 import pathlib
+import shutil
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -22,7 +25,22 @@ class BuildKernel(build_ext):
         # One name, whoever builds it: it is no Python module, and fits every version.
         return os.path.join(*fullname.split(".")) + ".so"
 
+    def run(self):
+        super().run()
+        if self.inplace:  # as for `pip install -e`: the library is copied, its manifest is not
+            for made in self._made(self.extensions[0]):
+                if made.exists():
+                    shutil.copyfile(made, NATIVE / made.name)
+
+    def _made(self, ext):
+        """The library and its manifest."""
+        library = pathlib.Path(self.build_lib, self.get_ext_filename(ext.name))
+        return library, library.with_suffix(".json")
+
     def build_extension(self, ext):
+        # All that lies in build/ is packed, also what an earlier build left there.
+        for made in self._made(ext):
+            made.unlink(missing_ok=True)
         if os.environ.get("SURNN_BUILD") == "0":
             raise CompileError("switched off by SURNN_BUILD=0")
         # By its file: importing the package would ask for all that it depends on.
@@ -30,7 +48,7 @@ class BuildKernel(build_ext):
         build = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(build)
         try:
-            build.build(pathlib.Path(self.get_ext_fullpath(ext.name)))
+            build.build(self._made(ext)[0])
         except build.Unavailable as error:
             raise CompileError(str(error)) from error
 

@@ -8,12 +8,12 @@ Forward and backward pass, gradient for every parameter and for the inputs. The 
 `lax.scan` over the cell, masked where there is a switch, with JAX's own derivative. The schedule
 ``none`` is a unit without a switch, which cuDNN runs as well: its LSTM through
 `jax.experimental.rnn`, its GRU and LSTM through PyTorch, in a process of its own. What is not
-there is left out, and a line on stderr says so.
+installed is left out, and a line on stderr says so.
 
-A record has, besides, the number of steps at which some neuron opens (`busy`), the time of one of
-them, and what share it reaches of the two ceilings: that of products, measured with one large
-product, and that of memory, measured with one large copy, both in the same process. On a CPU the
-kernels are interpreted: good for a trial at small sizes, and for nothing else.
+A record also has the number of steps at which some neuron opens (`busy`), the time of one of them,
+and the shares it reaches of two ceilings: that of products, measured with one large product, and
+that of memory, measured with one large copy, both in the same process. On a CPU the kernels are
+interpreted, which is only good for a trial at small sizes.
 """
 
 import contextlib
@@ -31,12 +31,11 @@ from data import cli
 
 BASE, CUDNN, TORCH = "lax.scan", "cuDNN, jax.experimental.rnn", "cuDNN, PyTorch"
 
-# Operands of 8 or 11 bits, each rounded in an order of its own. A term that is missing is found
-# all the same.
+# Operands of 8 or 11 bits, rounded in different orders. A missing term still shows.
 _ROUNDED = 0.03
 
 
-def enter(case: Case, backends: list[str], dtype: str, stack: contextlib.ExitStack) -> dict:
+def make_entrants(case: Case, backends: list[str], dtype: str, stack: contextlib.ExitStack) -> dict:
     """The entrants of a case; PyTorch's process lives as long as `stack`."""
     import functools
 
@@ -88,9 +87,9 @@ def busy(posed: Any) -> int:
     steps, _, features = posed.target.shape
     if posed.unit.switch is None:
         return steps
-    a = baselines.logits(posed.unit, posed.params["switch"], posed.x, features)
-    wanted = indexing.opened(posed.unit.switch.gate, a)
-    return int(indexing.steps_with(wanted, None, None, steps).sum())
+    logits = baselines.logits(posed.unit, posed.params["switch"], posed.x, features)
+    opened = indexing.open_mask(posed.unit.switch.gate, logits)
+    return int(indexing.active_mask(opened, None, None, steps).sum())
 
 
 def ceilings(dtype: str, rounds: int = 5) -> tuple[float, float]:
@@ -119,8 +118,8 @@ def ceilings(dtype: str, rounds: int = 5) -> tuple[float, float]:
 def shares(line: Record, roof: tuple[float, float]) -> Record:
     """A record with the time of a busy step, and what it reaches of both ceilings.
 
-    Counted is what nobody can do without: products of the candidates that are computed, forward
-    and twice backward; and inputs, their gradient, states and what flows into them, once each.
+    Counts what any program must do: the products of the computed candidates, forward and twice
+    backward; and reading or writing inputs, their gradient, states and their cotangents once each.
     """
     gates = {"tanh": 1, "gru": 3, "lstm": 4}[line["cell"]]
     rows, h, d = line["batch"] * line["steps"], line["features"], line["inputs"]
@@ -160,7 +159,7 @@ def main() -> None:
 
     def measure(case: Case, progress: options.Progress) -> list[Record]:
         with contextlib.ExitStack() as stack:
-            entrants = enter(case, backends, values.dtype, stack)
+            entrants = make_entrants(case, backends, values.dtype, stack)
             progress.case(case, len(entrants) * (values.rounds + 2))
             results = timing.race(
                 entrants, values.rounds, values.seed, progress.tick, tolerance=tolerance
@@ -172,7 +171,7 @@ def main() -> None:
     # Without a switch there is one rate.
     dense = (c if c.schedule else dataclasses.replace(c, asked=1.0) for c in cases)
     seen = dict.fromkeys(dense)
-    options.go(list(seen), measure)
+    options.run_all(list(seen), measure)
 
 
 if __name__ == "__main__":

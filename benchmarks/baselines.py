@@ -1,4 +1,4 @@
-"""What others would run. Nothing here uses our back ends; the derivatives are JAX's own."""
+"""What others would run: none of our back ends, and JAX's own derivatives."""
 
 import functools
 from collections.abc import Callable
@@ -17,16 +17,16 @@ Params = dict[str, Any]
 
 
 def logits(unit: Unit, switch: Params, x: jax.Array, features: int) -> jax.Array:
-    """The table of a switch, ``[T, H]`` or ``[T, B, H]``."""
+    """The logits of a switch, ``[T, H]`` or ``[T, B, H]``."""
     previous = None
-    if unit.switch.looks_back:
+    if unit.switch.uses_previous_input:
         previous = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
     t = jnp.arange(x.shape[0], dtype=jnp.int32)
     return for_neurons(unit.switch.logits(switch, SwitchInputs(x, previous, t)), features)
 
 
 def masked_scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:
-    """A selective GRU as one writes it: everything is computed, the switch chooses.
+    """A selective GRU as most would write it: computes everything, then selects.
 
     The projection of the input stays in the loop, gate by gate: the faster layout on a CPU.
     """
@@ -50,7 +50,7 @@ def masked_scan(unit: Unit, params: Params, x: jax.Array) -> jax.Array:
 
 @functools.cache
 def cell_scan(dtype: Any) -> Callable[[Unit, Params, jax.Array], jax.Array]:
-    """`lax.scan` over the steps of any cell; where there is a switch, it chooses.
+    """`lax.scan` over the steps of any cell; the switch, if there is one, selects.
 
     Args:
         dtype: of the operands of products.
@@ -94,18 +94,18 @@ def for_cudnn(cell: Params) -> jax.Array:
 
 
 def _switches(unit: Unit, params: Params, x: jax.Array, features: int) -> jax.Array:
-    a = logits(unit, params["switch"], x, features)
-    return unit.switch.gate(lax.stop_gradient(a) if unit.switch.frozen else a)
+    found = logits(unit, params["switch"], x, features)
+    return unit.switch.gate(lax.stop_gradient(found) if unit.switch.frozen else found)
 
 
 def _by_row(unit: Unit, g_t: jax.Array, batch: int) -> jax.Array:
-    """The switches ``[B, H]`` or ``[1, H]``, their gradient from the rows that teach."""
+    """The switches ``[B, H]`` or ``[1, H]``, with a gradient from the rows that give one."""
     g_t = g_t[None] if g_t.ndim == 1 else g_t
-    lesson = unit.switch.gate.lesson(batch, g_t.dtype)
-    if lesson is None:
+    weights = unit.switch.gate.row_weights(batch, g_t.dtype)
+    if weights is None:
         return g_t
-    still = lax.stop_gradient(g_t)
-    return still + lesson[:, None] * (g_t - still)
+    constant = lax.stop_gradient(g_t)
+    return constant + weights[:, None] * (g_t - constant)
 
 
 def _minimal(params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:

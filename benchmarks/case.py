@@ -1,13 +1,13 @@
-"""One point of a sweep: sizes, a schedule, a rate. Imports nothing heavy."""
+"""One point of a sweep: sizes, a schedule, a rate. Imports nothing slow."""
 
 import dataclasses
 
 SCHEDULES = ("neuron", "group", "event")
-"""A rhythm of its own for every neuron; one for the layer; a table for every example, opened by
-the input. A whole number is as many rhythms, each of a block of neurons."""
+"""One rhythm a neuron; one for the layer; an update mask for each example, made from the input. A
+whole number is that many rhythms, each for a block of neurons."""
 
 SWITCHES = ("frozen", "learned", "share")
-"""No gradient for the switch; its gradient from all rows of the batch; from an eighth of them."""
+"""No gradient for the switch; a gradient from all rows of the batch; from an eighth of them."""
 
 BACKENDS = ("native", "rows", "compact", "masked")
 """Those for a CPU."""
@@ -20,7 +20,7 @@ def groups(schedule: str) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is run.
+    """A point of a sweep.
 
     Attributes:
         features: H.

@@ -108,8 +108,9 @@ def consumed(features: int, batch: int, steps: int, rounds: int, seed: int) -> t
 
     from benchmarks import problem
 
-    posed = problem.pose(Case(features, batch, steps, 1, "neuron", 0.05, seed=seed))
-    backend = "native" if problem.serves("native", posed.unit) else "masked"
+    case = Case(features, batch, steps, 1, "neuron", 0.05, seed=seed)
+    posed = problem.pose(case)
+    backend = "native" if problem.supports("native", posed.unit, case) else "masked"
     call = problem.step(problem.ours(posed.unit, backend), posed)
     times = []
     for _ in range(rounds + 1):  # The first compiles.

@@ -1,13 +1,13 @@
-"""A training step of a plain GRU: what our back ends cost where there is nothing to skip.
+"""A training step of a plain GRU: the cost of our back ends when there is nothing to skip.
 
     python -m benchmarks.dense_scan --features=256 --batch=16 --steps=1024 --inputs=64 --rounds=7
 
-The baselines are `flax.linen.RNN(GRUCell)` and `torch.nn.GRU`, the latter in a process of its own
-(the thread pools of XLA and PyTorch in one process slow each other down many times over), which
-takes its turn in every round and gets the same numbers; its time includes the word sent to it, a
-tenth of a millisecond at most. Without PyTorch it is left out, and a line on stderr says so.
-Its threads wait for one another by spinning: where other programs compete for the processors it
-slows down out of all proportion, so this benchmark more than the others wants a quiet machine.
+The baselines are `flax.linen.RNN(GRUCell)` and `torch.nn.GRU`. The latter runs in a separate
+process (in one process the thread pools of XLA and PyTorch slow each other down many times over),
+takes its turn in every round and gets the same numbers; its time includes a message of 0.1 ms at
+most. Without PyTorch it is left out, and a line on stderr says so. PyTorch's threads spin while
+they wait, so it slows down disproportionately if other programs compete for the processors: run
+this benchmark on a quiet machine.
 """
 
 import contextlib
@@ -24,7 +24,9 @@ from data import cli
 FLAX, TORCH = "flax.linen.RNN", "torch.nn.GRU"
 
 
-def enter(case: Case, backends: list[str], stack: contextlib.ExitStack, threads: int) -> dict:
+def make_entrants(
+    case: Case, backends: list[str], stack: contextlib.ExitStack, threads: int
+) -> dict:
     """The entrants of a case; PyTorch's process lives as long as `stack`."""
     import functools
 
@@ -46,14 +48,14 @@ def enter(case: Case, backends: list[str], stack: contextlib.ExitStack, threads:
         )
         against = (FLAX, TORCH)
     for backend in backends:
-        if problem.serves(backend, posed.unit):
+        if problem.supports(backend, posed.unit, case):
             call = problem.step(problem.ours(posed.unit, backend), posed)
             entrants[backend] = Entrant(backend, call, posed.facts, against, wanted, _by_flax)
     return entrants
 
 
 def _by_flax(answer: Any) -> Any:
-    """Loss and gradients of ours, by Flax's names."""
+    """Our loss and gradients, under Flax's names."""
     from benchmarks import baselines
 
     value, (params, x) = answer
@@ -68,10 +70,12 @@ def main() -> None:
 
     def measure(case, progress):
         with contextlib.ExitStack() as stack:
-            race = options.race("dense_scan", lambda case: enter(case, backends, stack, threads))
+            race = options.race(
+                "dense_scan", lambda case: make_entrants(case, backends, stack, threads)
+            )
             return race(case, progress)
 
-    options.go(options.cases(), measure)
+    options.run_all(options.cases(), measure)
 
 
 if __name__ == "__main__":

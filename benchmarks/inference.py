@@ -1,4 +1,4 @@
-"""One long sequence, forward alone: what skipping is worth where a model is used.
+"""Inference on one long sequence: forward pass only.
 
     python -m benchmarks.inference --features=256 --steps=784 --rates=0.17
 
@@ -6,9 +6,9 @@ One pixel a step, as in the task on which the paper of the suRNN times its C pro
 17 % updates, 5.3 times faster than its dense one; 1 / 0.17 = 5.88 is ideal). The baseline is our
 own native kernel on the same cell without a switch, the fastest dense one that we have.
 
-The table of the switch is made within the call. For one sequence alone that costs as much as many
-updates; but a rhythm's table is the same for all sequences, and who serves a model makes it once:
-that is the variant `native, table given`.
+The call includes computing the switch's logits, which costs as much as many updates for a single
+sequence. A rhythm's logits are the same for all sequences, so a server computes them once: the
+variant `native, table given`.
 """
 
 from absl import flags
@@ -20,7 +20,7 @@ from data import cli
 DENSE, GIVEN = "native, no switch", "native, table given"
 
 
-def enter(case: Case, backends: list[str]) -> dict:
+def make_entrants(case: Case, backends: list[str]) -> dict:
     """The entrants of a case.
 
     Raises:
@@ -33,14 +33,14 @@ def enter(case: Case, backends: list[str]) -> dict:
 
     from benchmarks import baselines, problem
     from benchmarks.timing import Entrant
-    from surnn_jax.scan import BACKENDS
+    from surnn_jax.scan import ScanInputs, ScanSpec, native
 
     def call(forward, posed, *more):
         compiled, arguments = jax.jit(forward), (posed.params, posed.x, *more)
         return lambda: compiled(*arguments)
 
     dense = problem.pose(dataclasses.replace(case, schedule=None))
-    if not problem.serves("native", dense.unit):
+    if not problem.supports("native", dense.unit, case):
         raise ValueError(
             "the baseline is the native kernel, which is not built; "
             "python -m surnn_jax.scan.native.build builds it"
@@ -49,7 +49,7 @@ def enter(case: Case, backends: list[str]) -> dict:
     plain = call(problem.theirs(baselines.masked_scan, posed.unit), posed)
     entrants = {DENSE: Entrant(DENSE, call(problem.ours(dense.unit, "native"), dense), dense.facts)}
     for backend in backends:
-        if problem.serves(backend, posed.unit):
+        if problem.supports(backend, posed.unit, case):
             entrants[backend] = Entrant(
                 backend,
                 call(problem.ours(posed.unit, backend), posed),
@@ -58,27 +58,25 @@ def enter(case: Case, backends: list[str]) -> dict:
                 plain,
             )
     if "native" in backends and not posed.unit.switch.per_example:
-        cell, gate = posed.unit.cell, posed.unit.switch.gate
+        spec = ScanSpec(posed.unit.cell, posed.unit.switch.gate, jnp.float32)
 
-        def given(params, x, a):
-            start = cell.initial_carry(params["cell"], (case.batch,))
-            rest = (start, start, None, None)
-            return BACKENDS["native"](cell, gate, jnp.float32, params["cell"], x, a, *rest).h
+        def scan(params, x, logits):
+            start = spec.cell.initial_carry(params["cell"], (case.batch,))
+            return native.scan(spec, ScanInputs(params["cell"], x, logits, start, start)).h
 
-        switch = posed.params["switch"]
-        table = jax.jit(lambda switch, x: baselines.logits(posed.unit, switch, x, case.features))(
-            switch, posed.x
+        logits = jax.jit(lambda switch, x: baselines.logits(posed.unit, switch, x, case.features))(
+            posed.params["switch"], posed.x
         )
-        entrants[GIVEN] = Entrant(GIVEN, call(given, posed, table), posed.facts, (DENSE,), plain)
+        entrants[GIVEN] = Entrant(GIVEN, call(scan, posed, logits), posed.facts, (DENSE,), plain)
     return entrants
 
 
 def main() -> None:
     """Runs the sweep that the flags ask for."""
     backends, schedules = options.names("backends"), options.names("schedules")
-    # One sequence after another, as whoever streams or samples has it.
-    race = options.race("inference", lambda case: enter(case, backends), warm=2)
-    options.go(options.cases(schedules), race)
+    # One sequence after another, as in streaming or sampling.
+    race = options.race("inference", lambda case: make_entrants(case, backends), warm=2)
+    options.run_all(options.cases(schedules), race)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""A training step of one layer against the length of the sequence: time and memory.
+"""Time and memory of a training step of one layer against the length of the sequence.
 
     python -m benchmarks.lengths --features=128 --inputs=128 --batch=4 --steps=256,1024,4096
 
-A suGRU whose switch learns, the GRU without one, causal attention over the whole sequence, and
-S4D, all as the layers that a model is built of: batch-major, without the feed-forward part that
-models put between them. They compute different things, so nothing is compared but time and
-memory. At one length all take turns; the baseline is the GRU.
+Times a suGRU whose switch learns, the GRU without a switch, causal attention over the whole
+sequence, and S4D, as the layers that models are built of: batch-major, without the feed-forward
+part between them. They compute different things, so only time and memory are compared. At each
+length all take turns; the baseline is the GRU.
 
-`kept_bytes` is what lies between forward and backward pass and `temporary_bytes` the most that XLA
-needs besides arguments and results, both as in `benchmarks.memory`: what the native kernel
-allocates by itself is not in them. Attention keeps T² numbers a head and sequence: 1 GB at the
-sizes above. S4D's outputs are as wide as its inputs, so it wants both sizes equal.
+`kept_bytes` and `temporary_bytes` are as in `benchmarks.memory`. Attention saves T² numbers a head
+and sequence: 1 GB at the sizes above. S4D's outputs are as wide as its inputs, so both sizes must
+be equal.
 """
 
 from typing import Any
@@ -25,8 +24,8 @@ MODELS = ("sugru", "gru", "attention", "s4d")
 _NAMES = {"sugru": "suGRU", "gru": "GRU"}
 
 
-def chosen(models: list[str]) -> list[str]:
-    """The models, checked.
+def check_models(models: list[str]) -> list[str]:
+    """The models, if they are known.
 
     Raises:
         ValueError: an unknown or repeated one, or none.
@@ -39,10 +38,10 @@ def chosen(models: list[str]) -> list[str]:
 
 
 def pose(case: Case, models: list[str], backends: list[str], heads: int) -> dict[str, Any]:
-    """What is run: ``"suGRU, native"`` and so on -> (forward, :class:`.problem.Problem`).
+    """The entrants: ``"suGRU, native"`` and so on -> (forward, :class:`.problem.Problem`).
 
     Raises:
-        ValueError: a recurrent layer is asked for and no back end that could run it.
+        ValueError: no back end listed can run a recurrent layer that is listed.
     """
     import dataclasses
 
@@ -56,7 +55,9 @@ def pose(case: Case, models: list[str], backends: list[str], heads: int) -> dict
     serving = {}
     for model in (model for model in models if model in cases):
         unit = problem.unit(cases[model], "learned")
-        serving[model] = [backend for backend in backends if problem.serves(backend, unit)]
+        serving[model] = [
+            backend for backend in backends if problem.supports(backend, unit, cases[model])
+        ]
         if not serving[model]:
             raise ValueError(
                 f"--backends: none of {', '.join(backends)} runs a {_NAMES[model]} here; native "
@@ -121,7 +122,7 @@ def measure(case: Case, posed: dict[str, Any], progress: options.Progress) -> li
 def main() -> None:
     """Runs the sweep that the flags ask for."""
     values = flags.FLAGS
-    models, backends = chosen(values.models), options.names("backends")
+    models, backends = check_models(values.models), options.names("backends")
 
     def measured(case, progress):
         import dataclasses
@@ -129,7 +130,7 @@ def main() -> None:
         case = dataclasses.replace(case, schedule="neuron", asked=values.rate)
         return measure(case, pose(case, models, backends, values.heads), progress)
 
-    options.go(options.cases(), measured)
+    options.run_all(options.cases(), measured)
 
 
 if __name__ == "__main__":

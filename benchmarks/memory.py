@@ -2,19 +2,18 @@
 
     python -m benchmarks.memory --features=256 --batch=16 --steps=1024 --inputs=64 --rates=0.1
 
-`kept_bytes` is counted, not timed: the forward pass is run under `jax.vjp` and `jit`, and the
-arrays are added up that its backward pass holds on to. Arrays equal to an argument, or to one
-already counted, take no memory of their own in a training step and do not count. The outputs do,
-where a back end keeps them: the baseline keeps its states beside them.
+`kept_bytes` is the size of the arrays that the forward pass, run under `jax.vjp` and `jit`, saves
+for its backward pass. Arrays equal to an argument or to one already counted take no extra memory in
+a training step and do not count. The outputs count if a back end saves them; the baseline saves its
+states in addition.
 
-`temporary_bytes` is what XLA says a compiled training step needs besides arguments and results at
-its highest, the work space of the backward pass included; what the native kernel allocates by
-itself is not in it.
+`temporary_bytes` is XLA's peak memory of a compiled training step besides arguments and results. It
+includes the workspace of the backward pass, but not what the native kernel allocates itself.
 
-`reads` says what the loss reads. With chunks (`--chunks`, steps a chunk) a scan keeps one state a
-chunk and computes the others anew. A loss that reads all outputs then holds them itself until the
-backward pass begins, so there `temporary_bytes` is the fairer figure. The baseline is the masked
-`lax.scan` with JAX's own derivative.
+`reads` is what the loss reads. With `--chunks` (steps a chunk) a scan saves one state a chunk and
+recomputes the others. A loss that reads all outputs then holds them itself until the backward pass,
+so `temporary_bytes` is the fairer figure there. The baseline is the masked `lax.scan` with JAX's
+own derivative.
 """
 
 from absl import flags
@@ -44,7 +43,7 @@ def measure(case: Case, progress: options.Progress) -> list[dict]:
             found = {(BASE, None): base}
             progress.tick()
             for backend, chunk in variants:
-                if problem.serves(backend, posed.unit):
+                if problem.supports(backend, posed.unit, case):
                     forward = problem.ours(posed.unit, backend, chunk)
                     now = saved_memory.measure(forward, posed, reads)
                     saved_memory.agree(f"{switch}/{backend}", now, base)
@@ -60,7 +59,7 @@ def measure(case: Case, progress: options.Progress) -> list[dict]:
 
 def main() -> None:
     """Runs the sweep that the flags ask for."""
-    options.go(options.cases(options.names("schedules")), measure)
+    options.run_all(options.cases(options.names("schedules")), measure)
 
 
 if __name__ == "__main__":

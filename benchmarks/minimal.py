@@ -1,4 +1,4 @@
-"""A training step of a selective unit whose candidate does not read the state: minGRU.
+"""A training step of a minimal selective unit, whose candidate does not read the state: minGRU.
 
     python -m benchmarks.minimal --features=256 --batch=16 --steps=1024 --inputs=64 --rates=0.1
 
@@ -15,7 +15,7 @@ from data import cli
 ASSOCIATIVE, WHERE = "associative_scan", "where in lax.scan"
 
 
-def enter(case: Case, backends: list[str]) -> dict:
+def make_entrants(case: Case, backends: list[str]) -> dict:
     """The entrants of a case."""
     import functools
 
@@ -31,7 +31,7 @@ def enter(case: Case, backends: list[str]) -> dict:
         WHERE: Entrant(WHERE, where, posed.facts, (ASSOCIATIVE,), wanted),
     }
     for backend in backends:
-        if problem.serves(backend, posed.unit):
+        if problem.supports(backend, posed.unit, case):
             call = problem.step(problem.ours(posed.unit, backend), posed)
             entrants[backend] = Entrant(backend, call, posed.facts, (ASSOCIATIVE, WHERE), wanted)
     return entrants
@@ -40,8 +40,8 @@ def enter(case: Case, backends: list[str]) -> dict:
 def main() -> None:
     """Runs the sweep that the flags ask for."""
     backends, schedules = options.names("backends"), options.names("schedules")
-    race = options.race("held", lambda case: enter(case, backends))
-    options.go(options.cases(schedules, "min_gru"), race)
+    race = options.race("minimal", lambda case: make_entrants(case, backends))
+    options.run_all(options.cases(schedules, "min_gru"), race)
 
 
 if __name__ == "__main__":

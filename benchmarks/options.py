@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: a sweep over lists, records out, a table, a plot."""
+"""The command line of the benchmarks: a sweep over lists of values; records, a table, a plot."""
 
 import importlib.util
 import itertools
@@ -39,7 +39,7 @@ def define(rounds: int = 7, **defaults: str) -> None:
             more = ", a number of groups" if name == "schedules" else ""
             flags.DEFINE_list(name, defaults[name], f"Of {', '.join(known)}{more}")
     ours = defaults.get("backends", ",".join(BACKENDS))
-    flags.DEFINE_list("backends", ours, "Those of ours that are raced")
+    flags.DEFINE_list("backends", ours, "Our back ends to time")
     if rounds:
         flags.DEFINE_integer("rounds", rounds, "How often each variant is timed", lower_bound=1)
         if "rates" in defaults:
@@ -96,7 +96,7 @@ def cases(schedules: Iterable[str | None] = (None,), cell: str = "gru") -> list[
 
 
 class Progress:
-    """A bar on stderr over all calls of all cases, guessed from the first."""
+    """A progress bar on stderr over all calls of all cases, their number guessed from the first."""
 
     def __init__(self, cases: int):
         self._left = cases
@@ -109,22 +109,22 @@ class Progress:
         )
 
     def case(self, case: Case, calls: int) -> None:
-        """A case begins that is going to make so many calls."""
+        """Starts a case that will make so many calls."""
         self._bar.total = self._bar.n + calls * self._left
         self._bar.set_description(f"{case.schedule or 'dense'} {case.asked:g}")
         self._left -= 1
 
     def tick(self) -> None:
-        """A call has been made."""
+        """Counts one call."""
         self._bar.update()
 
     def close(self) -> None:
-        """The bar stays where it is."""
+        """Leaves the bar as it is."""
         self._bar.close()
 
 
-def go(cases: Sequence[Case], measure: Callable[[Case, Progress], list[Record]]) -> None:
-    """Measures every case, writes its records at once, ends with the table and the plot.
+def run_all(cases: Sequence[Case], measure: Callable[[Case, Progress], list[Record]]) -> None:
+    """Measures every case, writes its records at once, and prints the table and the plot.
 
     Raises:
         ValueError: ``--plot`` without matplotlib.
@@ -158,14 +158,14 @@ def go(cases: Sequence[Case], measure: Callable[[Case, Progress], list[Record]])
 
 
 def race(
-    benchmark: str, enter: Callable[[Case], dict], warm: int = 0
+    benchmark: str, make_entrants: Callable[[Case], dict], warm: int = 0
 ) -> Callable[[Case, Progress], list[Record]]:
-    """For :func:`go`: races what `enter` makes of a case, key -> :class:`.timing.Entrant`."""
+    """For :func:`run_all`: races the :class:`.timing.Entrant` of each case, by their keys."""
 
     def measure(case: Case, progress: Progress) -> list[Record]:
         from benchmarks import records, timing
 
-        entrants, values = enter(case), flags.FLAGS
+        entrants, values = make_entrants(case), flags.FLAGS
         progress.case(case, len(entrants) * (values.rounds + 2))
         results = timing.race(entrants, values.rounds, values.seed, progress.tick, warm)
         return records.timed(benchmark, case, entrants, *results)

@@ -21,7 +21,7 @@ from benchmarks.case import BACKENDS
 from benchmarks.records import Record
 from data import cli
 
-TIMED = ("skip_scan", "held", "inference", "lengths")
+TIMED = ("skip_scan", "minimal", "inference", "lengths")
 
 AXES = {
     "rate": "open switches [%]",

@@ -12,27 +12,28 @@ import numpy as np
 from benchmarks import baselines
 from benchmarks.case import Case, groups
 from surnn_jax import scan, selective, switches
-from surnn_jax.scan import Unit, indexing, native, rows
+from surnn_jax.scan import BACKENDS, ScanSpec, Unit, indexing
+from surnn_jax.scan.spec import ScanShape
 
 Params = dict[str, Any]
 Forward = Callable[[Params, jax.Array], jax.Array]
 
-_SHARE = 1 / 8
+_FRACTION = 1 / 8
 _WINDOW = 0.25
 
 
 class Problem(NamedTuple):
-    """A unit with all that it is given.
+    """A unit with its parameters and data.
 
     Attributes:
         unit: the unit.
         params: its parameters.
         x: ``[T, B, D]``, the inputs.
         target: ``[T, B, H]``, what the loss compares the outputs with.
-        facts: fields of every record about it. ``rate`` is the share of open switches, counted;
-            ``asked`` what was asked for; ``computed`` the share of candidates that a training
-            step has to compute: those of the open neurons, and of the nearly open ones in the
-            rows from which the switch learns.
+        facts: fields of every record about it. ``rate`` is the counted share of open switches;
+            ``asked`` the share asked for; ``computed`` the share of candidates that a training
+            step has to compute: open neurons, and nearly open ones in the rows that give the
+            switch its gradient.
     """
 
     unit: Unit
@@ -50,7 +51,7 @@ def unit(case: Case, switch: str) -> Unit:
         # A switch cannot be asked for 1; its biases are raised afterwards.
         "rate": 0.5 if case.asked == 1 else case.asked,
         "frozen": switch == "frozen",
-        "gate": switches.triangular(_WINDOW, share=_SHARE if switch == "share" else 1.0),
+        "gate": switches.triangular(_WINDOW, _FRACTION if switch == "share" else 1.0),
     }
     if case.schedule == "event":
         return selective(case.cell, switches.event(case.steps, read="counts", **options))
@@ -68,29 +69,29 @@ def pose(case: Case, switch: str = "frozen") -> Problem:
     facts = {"schedule": "none", "switch": "none", "rate": 1.0, "computed": 1.0, "asked": 1.0}
     if made.switch is None:
         return Problem(made, params, x, target, facts)
-    table = jax.jit(lambda switch: baselines.logits(made, switch, x, case.features))
-    params["switch"] = (_open if case.asked == 1 else _apart)(params["switch"], table)
-    a, gate = table(params["switch"]), made.switch.gate
-    rate = computed = float(indexing.opened(gate, a).mean())
+    logits_of = jax.jit(lambda switch: baselines.logits(made, switch, x, case.features))
+    params["switch"] = (_open if case.asked == 1 else _apart)(params["switch"], logits_of)
+    logits, surrogate = logits_of(params["switch"]), made.switch.gate
+    rate = computed = float(indexing.open_mask(surrogate, logits).mean())
     if not made.switch.frozen:
-        near = float(indexing.needed(gate, a, learned=True).mean()) - rate
-        computed += near * gate.teachers(case.batch) / case.batch
+        near = float(indexing.computed_mask(surrogate, logits, learned=True).mean()) - rate
+        computed += near * surrogate.gradient_rows(case.batch) / case.batch
     facts = {"schedule": case.schedule, "switch": switch, "rate": rate, "computed": computed}
-    # The rate has done its work; without it, all rates share what is compiled.
+    # The rate is used up; with the same one in all, all rates share compiled programs.
     made = dataclasses.replace(made, switch=dataclasses.replace(made.switch, rate=0.5))
     return Problem(made, params, x, target, {**facts, "asked": case.asked})
 
 
-def _apart(switch: Params, table: Callable[[Params], jax.Array]) -> Params:
-    """The switch with biases at which no logit is next to 0; the rate stays but for 0.2 %.
+def _apart(switch: Params, logits_of: Callable[[Params], jax.Array]) -> Params:
+    """The switch with biases moved so that no logit is close to 0; the rate changes by 0.2 %.
 
-    Two programs round a sine in two ways. At a logit next to 0 one would open and the other not,
-    and the answers of two right variants could not be compared.
+    Two programs may round a sine differently. At a logit close to 0 one would open and the other
+    not, and the answers of two correct variants would differ.
     """
     bias = np.asarray(switch["b"])
 
     def rows(bias):
-        a = np.asarray(table({**switch, "b": jnp.asarray(bias)}))
+        a = np.asarray(logits_of({**switch, "b": jnp.asarray(bias)}))
         return a.reshape(-1, a.shape[-1])[:, :: a.shape[-1] // bias.size]
 
     a = rows(bias)
@@ -106,21 +107,22 @@ def _apart(switch: Params, table: Callable[[Params], jax.Array]) -> Params:
     return {**switch, "b": jnp.asarray(bias - middles / slope)}
 
 
-def _open(switch: Params, table: Callable[[Params], jax.Array]) -> Params:
-    """The switch with biases at which every neuron is open at every step, and none nearly so."""
+def _open(switch: Params, logits_of: Callable[[Params], jax.Array]) -> Params:
+    """The switch with biases at which every neuron is open at every step, by a clear margin."""
     bias = jnp.ones_like(switch["b"])
-    while table({**switch, "b": bias}).min() < 2 * _WINDOW:
+    while logits_of({**switch, "b": bias}).min() < 2 * _WINDOW:
         bias = 2 * bias
     return {**switch, "b": bias}
 
 
-def serves(backend: str, unit: Unit) -> bool:
-    """Whether the back end runs this unit itself: what it hands on is not timed under its name."""
-    gate = None if unit.switch is None else unit.switch.gate
-    if backend == "native":
-        return native.available() and native.supports(unit.cell, gate, jnp.float32)
-    shared = unit.switch is not None and not unit.switch.per_example
-    return backend != "rows" or rows.serves(unit.cell, gate, shared)
+def supports(backend: str, unit: Unit, case: Case) -> bool:
+    """Whether the back end runs this unit itself; if not, it is not timed under its name."""
+    dtype = jnp.dtype(jnp.float32)
+    spec = ScanSpec(unit.cell, None if unit.switch is None else unit.switch.gate, dtype)
+    per_example = unit.switch is not None and unit.switch.per_example
+    platform = jax.default_backend()
+    shape = ScanShape(case.steps, case.batch, case.features, dtype, per_example, platform)
+    return BACKENDS[backend].unsupported(spec, shape) is None
 
 
 @functools.cache
@@ -138,7 +140,7 @@ def theirs(baseline: Callable[[Unit, Params, jax.Array], jax.Array], unit: Unit)
 def loss(forward: Forward) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
     """Of parameters, inputs and target: the mean squared error.
 
-    What flows back depends on the outputs, so that no derivative is known before they are.
+    Its derivative depends on the outputs, so that no part of it can be computed before them.
     """
     return lambda params, x, target: jnp.mean(jnp.square(forward(params, x) - target))
 
@@ -151,7 +153,7 @@ def _compiled(forward: Forward) -> Callable[..., Any]:
 def step(forward: Forward, problem: Problem) -> Callable[[], Any]:
     """A training step: the loss, and its gradient for every parameter and for the inputs.
 
-    Compiled at its first call. Everything is an argument; nothing can be computed beforehand.
+    Compiled at its first call. Everything is an argument, so nothing is computed beforehand.
     """
     arguments = jax.block_until_ready((problem.params, problem.x, problem.target))
     return lambda: _compiled(forward)(*arguments)

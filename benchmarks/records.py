@@ -17,8 +17,12 @@ _ALWAYS = (
 )  # fmt: skip
 
 
+# Benchmarks by the names that old records have.
+_RENAMED = {"held": "minimal"}
+
+
 def machine(memory_kept: bool) -> Record:
-    """What the numbers depend on besides the case."""
+    """The machine and the versions: what the numbers depend on besides the case."""
     from experiments.runner import records
     from surnn_jax.scan.native import library
 
@@ -61,8 +65,8 @@ def timed(
 ) -> list[Record]:
     """The records of a race: one for each entrant (:class:`.timing.Entrant`) and baseline of it.
 
-    ``rate`` and ``computed`` are counted, ``asked`` is what the switch was asked for. A learned
-    switch's record has ``of_frozen`` too: its speed as a share of the same back end's with the
+    ``rate`` and ``computed`` are counted, ``asked`` is the rate the switch was made for. The record
+    of a learned switch also has ``of_frozen``: its speed as a share of the same back end's with the
     switch frozen.
     """
     from benchmarks import timing  # brings JAX along, which reading records should not wait for
@@ -91,7 +95,7 @@ def dump(record: Record) -> str:
 
 
 def read(path: str | os.PathLike) -> list[Record]:
-    """The records of a file, in their order.
+    """The records of a file, in their order, with the benchmarks' present names.
 
     Raises:
         OSError: the file is missing or cannot be read.
@@ -107,6 +111,7 @@ def read(path: str | os.PathLike) -> list[Record]:
         lacks = [n for n in _ALWAYS if n not in record] if isinstance(record, dict) else _ALWAYS
         if lacks:
             raise ValueError(f"{where}: it lacks {', '.join(lacks)}")
+        record["benchmark"] = _RENAMED.get(record["benchmark"], record["benchmark"])
         found.append(record)
     if not found:
         raise ValueError(f"{path}: holds no record; --output={path} of a benchmark adds some")
@@ -137,7 +142,7 @@ _COLUMNS = {
 
 
 def table(lines: Sequence[Record]) -> str:
-    """Records for the eye; columns that say nothing are left out."""
+    """Records as a table for people; empty columns are left out."""
     columns = [c for c in _COLUMNS if any(line.get(c) is not None for line in lines)]
     rows = [[_COLUMNS[c][0] for c in columns]]
     rows += [[_cell(c, line.get(c)) for c in columns] for line in lines]

@@ -1,4 +1,4 @@
-"""What a backward pass holds on to."""
+"""Counts the memory that a forward pass saves for its backward pass."""
 
 import functools
 import hashlib
@@ -12,11 +12,11 @@ from benchmarks.problem import Forward, Problem, loss
 
 
 class Residuals(NamedTuple):
-    """What :func:`measure` finds.
+    """The result of :func:`measure`.
 
     Attributes:
-        kept: bytes kept between forward and backward pass.
-        temporary: bytes of a compiled training step besides its arguments and results.
+        kept: bytes saved between forward and backward pass.
+        temporary: bytes that a compiled training step needs besides arguments and results.
         answer: loss and gradients of a training step.
     """
 
@@ -26,12 +26,12 @@ class Residuals(NamedTuple):
 
 
 def measure(forward: Forward, problem: Problem, reads: str) -> Residuals:
-    """Runs a forward pass and counts what is left of it for the backward pass.
+    """Runs a forward pass and counts the bytes saved for the backward pass.
 
     Args:
         forward: parameters and inputs to outputs.
         problem: its arguments.
-        reads: ``"outputs"`` or ``"last"``, what of the outputs a loss is made of.
+        reads: ``"outputs"`` or ``"last"``, the outputs that the loss reads.
     """
 
     target = problem.target if reads == "outputs" else problem.target[-1]
@@ -44,7 +44,7 @@ def measure(forward: Forward, problem: Problem, reads: str) -> Residuals:
 
 @functools.cache
 def _compiled(forward: Forward, reads: str, form: Any, leaves: tuple) -> tuple[Any, Any]:
-    """What is left of a forward pass, and a training step, both as compiled functions."""
+    """A forward pass that returns its residuals, and a training step, both compiled."""
 
     def read(params, x):
         outputs = forward(params, x)
@@ -57,7 +57,7 @@ def _compiled(forward: Forward, reads: str, form: Any, leaves: tuple) -> tuple[A
 
 
 def counted(leaves: list[Any], free: list[Any]) -> int:
-    """Bytes of the arrays; those that hold what a free or an earlier one holds are left out."""
+    """Bytes of the arrays, without those equal to a free or an earlier one."""
     seen = {_content(leaf) for leaf in free}
     total = 0
     for leaf in leaves:
@@ -69,11 +69,11 @@ def counted(leaves: list[Any], free: list[Any]) -> int:
 
 
 def _content(leaf: Any) -> tuple[str, bytes]:
-    # Not the shape: to reshape is not to copy.
+    # Without the shape: a reshaped array is no copy.
     array = np.asarray(leaf)
     return array.dtype.str, hashlib.blake2b(array.tobytes()).digest()
 
 
 def agree(name: str, found: Residuals, wanted: Residuals) -> None:
-    """Refuses numbers for something that computes another thing, as :func:`.timing.agree`."""
+    """Raises if two variants compute different things, see :func:`.timing.agree`."""
     timing.agree(name, found.answer, wanted.answer)

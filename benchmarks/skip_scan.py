@@ -1,15 +1,14 @@
-"""A training step of a selective GRU, by its update rate.
+"""A training step of a selective GRU against its update rate.
 
     python -m benchmarks.skip_scan --features=256 --batch=16 --steps=1024 --inputs=64 \\
         --rates=0.05,0.1,0.25,1 --rounds=7 --output=skip.jsonl --plot=skip.png
 
-Forward and backward pass, gradient for every parameter, the switch's where it learns, and for the
-inputs. The baseline is a masked `lax.scan` with JAX's own derivative; Flax's plain GRU runs along.
-The table of the switch and all that is made of it are part of the step and are timed with it. At
-rate 1 the switch is there and everything open.
+Forward and backward pass with the gradient of every parameter (the switch's if it learns) and of
+the inputs. The baseline is a masked `lax.scan` with JAX's own derivative; Flax's plain GRU is timed
+too. Computing the switch's logits is part of the step. At rate 1 there is a switch, always open.
 
-A schedule and a rate is one race: all back ends, frozen and learned, take turns. `computed` is
-the share of candidates the schedule asks for, near ones included; the masked scans compute all.
+Each schedule and rate is one race: all back ends, frozen and learned, take turns. `computed` is
+the share of candidates that the schedule needs, nearly open ones included; masked scans need all.
 """
 
 from typing import Any
@@ -23,7 +22,7 @@ from data import cli
 BASE, DENSE = "masked lax.scan", "flax.linen.RNN"
 
 
-def enter(case: Case, learning: list[str], backends: list[str]) -> dict[str, Any]:
+def make_entrants(case: Case, learning: list[str], backends: list[str]) -> dict[str, Any]:
     """The entrants of a case: ``frozen/native``, ``learned/masked lax.scan`` and so on."""
     import dataclasses
     import functools
@@ -36,12 +35,12 @@ def enter(case: Case, learning: list[str], backends: list[str]) -> dict[str, Any
         posed = problem.pose(case, switch)
         plain = problem.step(problem.theirs(baselines.masked_scan, posed.unit), posed)
         wanted, against = functools.cache(plain), (f"{switch}/{BASE}",)
-        if switch == "share":  # whoever writes a masked scan has nothing to gain by it
+        if switch == "share":  # a masked scan gains nothing by it
             against = (f"learned/{BASE}",)
         else:
             entrants[f"{switch}/{BASE}"] = Entrant(BASE, plain, posed.facts)
         for backend in backends:
-            if problem.serves(backend, posed.unit):
+            if problem.supports(backend, posed.unit, case):
                 call = problem.step(problem.ours(posed.unit, backend), posed)
                 entrants[f"{switch}/{backend}"] = Entrant(
                     backend, call, posed.facts, against, wanted
@@ -58,8 +57,8 @@ def main() -> None:
     if "share" in learning and "learned" not in learning:
         raise ValueError("--switches: share is compared with learned, which is not listed")
     schedules = options.names("schedules")
-    race = options.race("skip_scan", lambda case: enter(case, learning, backends))
-    options.go(options.cases(schedules), race)
+    race = options.race("skip_scan", lambda case: make_entrants(case, learning, backends))
+    options.run_all(options.cases(schedules), race)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Holds records against what this project asks of itself, as a Markdown table.
+"""Compares records with this project's targets, as a Markdown table.
 
     python -m benchmarks.targets bench.jsonl
 
@@ -22,14 +22,14 @@ _JAX = BACKENDS[1:]
 EMPTY = "–"
 
 
-class Floor(NamedTuple):
+class Target(NamedTuple):
     """A row of the table.
 
     Attributes:
-        what: what is measured.
+        what: the quantity.
         base: what it is compared with.
-        least: the ratio below which the row is missed.
-        aim: the ratio that is wished for.
+        least: the ratio below which the target is missed.
+        aim: the ratio aimed at.
         wanted: fields that a record has for this row; a tuple allows each of its values.
         measure: the field that holds the ratio.
     """
@@ -56,19 +56,19 @@ def _skip(schedule: str, switch: str, asked: float, backends: Sequence[str]) -> 
 
 def _three(
     what: str, base: str, schedule: str, switch: str, numbers: str, measure: str = "speedup"
-) -> list[Floor]:
-    """Rows at 5, 10 and 25 %; `numbers` are their floors and aims, ``least/aim``."""
+) -> list[Target]:
+    """Rows at 5, 10 and 25 %; `numbers` are ``least/aim`` of each."""
     rows = []
     for asked, pair in zip((0.05, 0.1, 0.25), numbers.split(), strict=True):
         least, aim = map(float, pair.split("/"))
         wanted = _skip(schedule, switch, asked, ["native"])
-        rows.append(Floor(f"{asked:.0%}, {what}", base, least, aim, wanted, measure))
+        rows.append(Target(f"{asked:.0%}, {what}", base, least, aim, wanted, measure))
     return rows
 
 
 _DENSE = {**_SIZES, "benchmark": "dense_scan", "backend": BACKENDS}
 
-FLOORS = [
+TARGETS = [
     *_three("per neuron, native, frozen", _MASKED, "neuron", "frozen", "12/16 9.5/12 4.7/6"),
     *_three(
         "per neuron, native, learned from 1/8 of the batch", "the same frozen",
@@ -82,20 +82,20 @@ FLOORS = [
         "table per example (event), native, learned", _MASKED,
         "event", "learned", "6/12 4/8 2/4",
     ),
-    Floor("5%, per neuron, pure JAX", _MASKED, 3.5, 6, _skip("neuron", "frozen", 0.05, _JAX)),
-    Floor("5%, one group, pure JAX", _MASKED, 20, 25, _skip("group", "frozen", 0.05, _JAX)),
+    Target("5%, per neuron, pure JAX", _MASKED, 3.5, 6, _skip("neuron", "frozen", 0.05, _JAX)),
+    Target("5%, one group, pure JAX", _MASKED, 20, 25, _skip("group", "frozen", 0.05, _JAX)),
     *(
-        Floor("100%", base, 1, 1.5, {**_DENSE, "baseline": base})
+        Target("100%", base, 1, 1.5, {**_DENSE, "baseline": base})
         for base in ("flax.linen.RNN", "torch.nn.GRU")
     ),
-    Floor(
+    Target(
         "minGRU, 10%", "associative_scan", 1.7, 3,
         {
-            **_SIZES, "benchmark": "held", "schedule": "neuron", "asked": 0.1,
+            **_SIZES, "benchmark": "minimal", "schedule": "neuron", "asked": 0.1,
             "backend": BACKENDS, "baseline": "associative_scan",
         },
     ),
-    Floor(
+    Target(
         "bytes kept for the backward pass, 10%, per neuron", _MASKED, 3, 5,
         {
             **_SIZES, "benchmark": "memory", "schedule": "neuron", "switch": "frozen",
@@ -104,7 +104,7 @@ FLOORS = [
         "saving",
     ),
     *(
-        Floor(
+        Target(
             f"inference, one sequence, 784 steps, 17%, {what}", "native, no switch", 5.3, 5.7,
             {
                 "benchmark": "inference", "features": 256, "batch": 1, "steps": 784, "inputs": 1,
@@ -117,14 +117,14 @@ FLOORS = [
         )
     ),
 ]  # fmt: skip
-"""What is asked, row by row."""
+"""The targets, row by row."""
 
 
-def best(floor: Floor, records: Iterable[Record]) -> Record | None:
+def best(target: Target, records: Iterable[Record]) -> Record | None:
     """The record that counts for a row: of each back end the last one, of those the best."""
-    last = {r["backend"]: r for r in records if _fits(r, floor.wanted)}
-    measured = [record for record in last.values() if floor.measure in record]
-    return max(measured, key=lambda record: record[floor.measure], default=None)
+    last = {r["backend"]: r for r in records if _fits(r, target.wanted)}
+    measured = [record for record in last.values() if target.measure in record]
+    return max(measured, key=lambda record: record[target.measure], default=None)
 
 
 def _fits(record: Record, wanted: dict[str, Any]) -> bool:
@@ -140,16 +140,16 @@ def table(records: Sequence[Record]) -> str:
         "| update rate and what | base | at least | aim | measured | by | met |",
         "| --- | --- | ---: | ---: | ---: | --- | --- |",
     ]
-    for floor in FLOORS:
-        record = best(floor, records)
+    for target in TARGETS:
+        record = best(target, records)
         found, by, met = EMPTY, EMPTY, "not measured"
         if record is not None:
-            value = record[floor.measure]
+            value = record[target.measure]
             found, by = _times(value), record["backend"]
             if "computed" in record and record["computed"] != record["rate"]:
                 by += f", computes {record['computed']:.1%}"
-            met = "no" if value < floor.least else "yes" if value < floor.aim else "yes, the aim"
-        row = (floor.what, floor.base, _times(floor.least), _times(floor.aim), found, by, met)
+            met = "no" if value < target.least else "yes" if value < target.aim else "yes, the aim"
+        row = (target.what, target.base, _times(target.least), _times(target.aim), found, by, met)
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Variants raced against one another in one process, round by round."""
+"""Times variants against one another in one process, round by round."""
 
 import ctypes
 import dataclasses
@@ -13,9 +13,9 @@ import numpy as np
 TOLERANCE = 1e-3
 """Largest difference from the baseline's answer, as a share of the norm of what is compared.
 
-float32 keeps 6e-8. Gradients are sums of thousands to millions of products, in another order and
-with some cancellation: 1e-6 is usual, 1e-4 was seen. A term that is missing shows as more than
-1e-2. What was found stands in each record as ``difference``.
+float32 has 6e-8. Gradients are sums of thousands to millions of products, in different orders and
+with some cancellation: 1e-6 is usual, 1e-4 was seen. A missing term shows as more than 1e-2. Each
+record has the difference found as ``difference``.
 """
 
 
@@ -25,11 +25,11 @@ class Entrant:
 
     Attributes:
         backend: its name in the records.
-        call: runs it once and returns its answer, a tree of arrays, perhaps still under way.
+        call: runs it once and returns its answer, a tree of arrays, perhaps still being computed.
         facts: fields of its record: ``schedule``, ``switch``, ``rate``, ``computed``, ``asked``.
-        against: entrants of the same race, by their keys, whose time is divided by its own.
-        wanted: the answer it has to give; None for one that is the measure itself.
-        read: brings its answer into the form of `wanted`.
+        against: keys of the entrants in the same race that it is compared with.
+        wanted: returns the correct answer; None if its own counts as correct.
+        read: converts its answer to the form of `wanted`.
     """
 
     backend: str
@@ -48,24 +48,24 @@ def race(
     warm: int = 0,
     tolerance: float = TOLERANCE,
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Checks what everyone computes, then times everyone once a round, in a new order each.
+    """Checks all answers, then times each entrant once a round, each round in a new order.
 
-    The first call of each compiles, the second warms up.
+    The first call of an entrant compiles, the second warms up.
 
     Args:
         entrants: key -> variant.
         rounds: how often each is timed.
         seed: of the orders.
         tick: called ``len(entrants) * (rounds + 2)`` times, for a progress bar.
-        warm: calls of the same entrant right before each that is timed. What takes milliseconds
-            is bound by where its weights are; with 0 the entrant before has others in the cache.
+        warm: untimed calls of the same entrant right before each timed one. A call of a few
+            milliseconds depends on whether its weights are in the cache.
         tolerance: of :func:`agree`.
 
     Returns:
-        Key -> milliseconds of wall clock a round; key -> difference from what was wanted.
+        Key -> milliseconds of wall clock of each round; key -> difference from the correct answer.
 
     Raises:
-        ValueError: an answer is not the wanted one; nothing is timed then.
+        ValueError: an answer is wrong; nothing is timed then.
     """
     differences = {}
     for key, entrant in entrants.items():
@@ -94,7 +94,7 @@ def agree(name: str, answer: Any, wanted: Any, tolerance: float = TOLERANCE) -> 
     """The largest difference of two trees, leaf by leaf, as a share of the wanted leaf's norm.
 
     Raises:
-        ValueError: it is above `tolerance`, or something is not a number; names the leaf.
+        ValueError: it is above `tolerance` or not a number; names the leaf.
     """
     worst = 0.0
     found = jax.tree.leaves(answer)
@@ -123,24 +123,23 @@ def spread(times: Sequence[float]) -> list[float]:
 def speedup(base: Sequence[float], times: Sequence[float]) -> float:
     """The median over the rounds of base / variant.
 
-    Not the ratio of the medians: a slow spell of a shared machine falls on all of a round and
-    cancels within it.
+    Not the ratio of the medians: a slow spell of a shared machine hits a whole round and cancels.
     """
     return float(np.median(np.asarray(base) / np.asarray(times)))
 
 
 def keep_memory() -> bool:
-    """Tells glibc to keep freed memory; False where there is no glibc.
+    """Tells glibc to keep freed memory; returns False without glibc.
 
-    Without it a fresh array of some megabytes is mapped, and its pages are touched for the first
-    time, at every call: at 5 % updates that takes as long as the good kernel it is timed with.
+    Otherwise every call maps new pages for its arrays of some megabytes and touches them for the
+    first time: at 5 % updates that takes as long as the kernel itself.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError):
         return False
-    # One arena: those of threads are given back whatever the threshold is. The masked scan was as
-    # fast as with several, those that need less memory than it were faster.
+    # One arena: those of threads are freed whatever the threshold is. With one, the masked scan was
+    # as fast as with several, and variants that need less memory were faster.
     trim_threshold, top_pad, most_mapped, most_arenas = -1, -2, -4, -8
     options = {trim_threshold: 2**31 - 1, top_pad: 64 << 20, most_mapped: 0, most_arenas: 1}
     return all(mallopt(option, value) for option, value in options.items())

@@ -21,7 +21,7 @@ _MODULES = {
     "music": ("jsb", "nottingham", "musedata", "piano_midi"),
     "jsb_16th": ("jsb_16th",),
     "speech": ("timit", "fsdd", "asterisk_speech", "ljspeech"),
-    "listops": ("listops",),
+    "listops": ("listops", "listops_short"),
     "reviews": ("imdb_bytes",),
     "retrieval": ("aan", "wikipairs"),
     "images": ("cifar10_gray", "scifar10", "smnist", "psmnist", "digits"),

@@ -1,12 +1,13 @@
-"""Scores a checkpoint again and compares with its record.
+"""Scores the parameters of a finished run again and compares with its record.
 
     python -m experiments.evaluate --checkpoint=runs/music/jsb-gru-0 [--data_dir=FOLDER]
 
-With ``--show=FOLDER`` it also leaves there the pictures and sounds that a run makes of its best
-epoch: what a search found can be looked at and listened to, too.
+The folder holds checkpoints, as that of a run does, or ``params.npz``, as that of a winner of a
+search does. With ``--show=FOLDER`` the pictures and sounds of the best epoch are written there.
 
-Exit code 0 if every figure agrees with ``result.json`` to a relative 1e-5, or nats to an absolute
-one (on the machine that wrote it they agree to the last bit), 1 if one does not, 2 for bad input.
+Exit code 0 if every figure agrees with ``result.json`` to a relative 1e-5 (nats also to an absolute
+1e-5), 1 if one does not, 2 for bad input. On the machine that wrote the record the figures agree to
+the last bit.
 """
 
 import math
@@ -22,30 +23,31 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else
 _SHOW = flags.DEFINE_string("show", None, "Folder for pictures and sounds of it; made if missing.")
 
 TOLERANCE = 1e-5
-"""Relative; other machines add in other orders."""
+"""Other machines add in another order."""
 
 
 def main() -> None:
-    """Prints a line a figure: recorded, again, and whether they agree."""
+    """Prints a line for each figure: recorded, again, and whether they agree."""
     if _CHECKPOINT.value is None:
         raise ValueError("--checkpoint is missing: name the workdir of a finished run")
     shown = None if _SHOW.value is None else Path(_SHOW.value)
-    if shown is not None:  # Before all is scored, which can take minutes.
+    if shown is not None:  # Before scoring, which can take minutes.
         shown.mkdir(parents=True, exist_ok=True)
+    from experiments.runner.experiment import scores
     from experiments.tasks import registry
 
-    record, run, params = registry.restore(Path(_CHECKPOINT.value), _DATA_DIR.value)
-    again = run.metrics(params)
+    run = registry.restore(Path(_CHECKPOINT.value), _DATA_DIR.value)
+    again, _ = scores(run.prepared, run.params)
     agree = True
-    for name, value in record.metrics.items():
-        # Where nats are zero is an accident of the units: near it no relative error is small.
-        least = TOLERANCE if name.endswith("nll") else 0.0
-        same = math.isclose(value, again[name], rel_tol=TOLERANCE, abs_tol=least)
+    for name, value in run.record.metrics.items():
+        # A zero of nats depends on the units: near it no relative error is small.
+        absolute = TOLERANCE if name.endswith("nll") else 0.0
+        same = math.isclose(value, again[name], rel_tol=TOLERANCE, abs_tol=absolute)
         verdict = "identical" if value == again[name] else "agrees" if same else "DIFFERS"
         print(f"{name:<20}recorded {value:.6f}  again {again[name]:.6f}  {verdict}")
         agree = agree and same
     if shown is not None:
-        run.show(record, params, shown)
+        run.prepared.draw(run.record, run.params, shown)
         print(f"pictures and sounds: {shown}")
     if not agree:
         sys.exit(1)

@@ -3,7 +3,7 @@
     python -m experiments.export runs/music/jsb-gru-0 --output=FOLDER [--platforms=cpu,cuda,tpu]
 
 ``sequence.jax`` reads whole sequences; ``step.jax`` streams, from the carry that ``begin.jax``
-gives: :mod:`surnn_jax.layers.export` says what each takes. The parameters are those of the best
+gives. For their arguments see :mod:`surnn_jax.layers.export`. The parameters are those of the best
 epoch. Batch and time may have any size.
 """
 
@@ -14,7 +14,7 @@ from absl import flags
 from data import cli
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-_PLATFORMS = flags.DEFINE_list("platforms", None, "Of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
+_PLATFORMS = flags.DEFINE_list("platforms", None, "Some of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
 
 
@@ -27,15 +27,16 @@ def main(workdir: str) -> None:
     from experiments.tasks import registry
     from surnn_jax.layers import export
 
-    _, run, params = registry.restore(Path(workdir), _DATA_DIR.value)
+    run = registry.restore(Path(workdir), _DATA_DIR.value)
+    model, inputs = run.prepared.model, run.prepared.inputs
     platforms = _PLATFORMS.value or export.PLATFORMS
-    given = (run.model, {"params": params}, run.inputs)
-    programs = {"sequence": export.sequence(*given, platforms=platforms)}
+    arguments = (model, {"params": run.params}, inputs)
+    programs = {"sequence": export.sequence(*arguments, platforms=platforms)}
     missing = ""
     try:
-        programs["step"] = export.step(*given, platforms=platforms)
-        programs["begin"] = export.begin(*given, platforms=platforms)
-    except ValueError as error:  # It is told, and the sequence is still good.
+        programs["step"] = export.step(*arguments, platforms=platforms)
+        programs["begin"] = export.begin(*arguments, platforms=platforms)
+    except ValueError as error:  # The sequence is still good.
         missing = str(error)
     output.mkdir(parents=True)
     for name, program in programs.items():
@@ -43,8 +44,8 @@ def main(workdir: str) -> None:
         print(f"{output / name}.jax: {len(program):,} bytes, for {', '.join(platforms)}")
     if missing:
         print(f"no step.jax: {missing}")
-    dims = ", ".join(["B", "T", *map(str, run.inputs.shape[2:])])
-    print(f"x: {run.inputs.dtype} [{dims}], {run.wants}; lengths: int32 [B]")
+    dims = ", ".join(["B", "T", *map(str, inputs.shape[2:])])
+    print(f"x: {inputs.dtype} [{dims}], {run.prepared.inputs_text}; lengths: int32 [B]")
     print("to load it, with jax and flatbuffers alone:")
     file = f'pathlib.Path("{output}/sequence.jax")'
     print("import pathlib; from jax import export; ", end="")

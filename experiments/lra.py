@@ -4,16 +4,14 @@
     python -m experiments.lra --dataset=imdb_bytes --layers=sugru,s4d --workdir=runs/text
 
 Test accuracy at the epoch with the fewest errors on the validation split; every model reads from
-left to right unless told otherwise. Table 2 of the suRNN paper. Presets: ``--list``.
+left to right, without ``--bidirectional``. Table 2 of the suRNN paper. Presets: ``--list``.
 """
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.sequence.config import Config
-from experiments.tasks.sequence.presets import presets, units
+from experiments.tasks.sequence.presets import TWO_BLOCKS, presets, short, units
 
 _DENSE = {"learning_rate": 0.001}
 _OTHER = {"learning_rate": 0.001}
@@ -50,6 +48,21 @@ def _cpu(dataset: str, **own) -> dict[str, Config]:
     return units(task, 2, dense=_DENSE, other=_OTHER, event=_EVENT)
 
 
+def _short(dataset: str, **own) -> dict[str, Config]:
+    """Two blocks of 64 for `experiments.reproduce`: minutes of one core."""
+    task = Config(
+        dataset,
+        features=64,
+        expand=1.0,
+        heads=2,
+        rate=0.15,
+        warmup=100,
+        batch_size=32,
+        **{"evaluated": 2000, **own},
+    )
+    return short(task, 2, sizes=TWO_BLOCKS)
+
+
 TASKS = {
     "listops": _full("listops"),
     "listops-cpu": _cpu("listops", longest=640, max_epochs=4, evaluated=0),
@@ -61,6 +74,11 @@ TASKS = {
     "image-cpu": _cpu("cifar10_gray", max_epochs=3),
     "pathfinder": _full("pathfinder32"),
     "pathfinder-cpu": _cpu("pathfinder32", max_epochs=2, examples=48000),
+    "listops-short": _short("listops_short", examples=40000, max_epochs=4),
+    "text-short": _short("imdb_bytes", steps=512, examples=16000, max_epochs=4),
+    "image-short": _short("cifar10_gray", examples=16000, max_epochs=2),
+    "pathfinder-short": _short("pathfinder32", examples=24000, max_epochs=2),
+    "retrieval-short": _short("wikipairs", steps=512, examples=8000, max_epochs=4),
     "path-x": _full("pathfinder128", batch_size=8),
 }
 """Task -> model -> configuration."""
@@ -68,19 +86,5 @@ TASKS = {
 PRESETS = presets(TASKS)
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.lra", "surnn", PRESETS))
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.sequence import experiment
-
-    experiment.run_all("lra", runs, options.parse_options("experiments.lra", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("lra", Config, PRESETS, registry.load, listing.show)

@@ -11,11 +11,9 @@ piece is not predicted. The epoch with the lowest figure on the validation split
 
 import dataclasses
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.music.config import Config
 
 
@@ -72,19 +70,5 @@ PRESETS: dict[str, dict[str, Config]] = {
 }
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.music", "music", PRESETS))
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.music import experiment
-
-    experiment.run_all(runs, options.parse_options("experiments.music", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("music", Config, PRESETS, registry.load, listing.show)

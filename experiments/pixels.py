@@ -9,13 +9,11 @@ Table 5 of the suRNN paper. Presets: ``--list``.
 
 import dataclasses
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.sequence.config import Config
-from experiments.tasks.sequence.presets import presets, units
+from experiments.tasks.sequence.presets import presets, short, units
 
 _CPU = Config(
     "smnist",
@@ -47,11 +45,36 @@ _OTHER = {"learning_rate": 0.002, "warmup": 500, "pooling": "mean"}
 _EVENT = {"rate": 0.1, "read": "pair"}
 
 
+_SHORT = Config(
+    "smnist",
+    features=128,
+    bare=True,
+    encoder="raw",
+    pooling="last",
+    rate=0.15,
+    warmup=100,
+    batch_size=64,
+    examples=55000,
+    max_epochs=4,
+)
+_BLOCKS = {"bare": False, "encoder": "", "pooling": "mean"}
+_SIZES = {
+    "transformer": {**_BLOCKS, "layers": "attention,attention", "features": 56, "expand": 1.3},
+    "hybrid": {**_BLOCKS, "features": 56, "expand": 1.0},
+    "s4d": {**_BLOCKS, "layers": "s4d,s4d", "features": 56, "expand": 1.2},
+    "sulstm": {"features": 110},
+    "sutanh": {"features": 222},
+}
+
+
 def _on(dataset: str) -> dict[str, dict[str, Config]]:
     cpu = dataclasses.replace(_CPU, dataset=dataset)
     full = dataclasses.replace(_FULL, dataset=dataset)
     return {
         f"{dataset}-cpu": units(cpu, dense=_DENSE, other=_OTHER, event=_EVENT),
+        f"{dataset}-short": short(
+            dataclasses.replace(_SHORT, dataset=dataset), 1, sizes=_SIZES, event={"read": "pair"}
+        ),
         dataset: units(full, 4, dense={"learning_rate": 0.001}, other={"learning_rate": 0.001}),
     }
 
@@ -62,19 +85,5 @@ TASKS = {**_on("smnist"), **_on("psmnist"), **_on("scifar10")}
 PRESETS = presets(TASKS)
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.pixels", "surnn", PRESETS))
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.sequence import experiment
-
-    experiment.run_all("pixels", runs, options.parse_options("experiments.pixels", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("pixels", Config, PRESETS, registry.load, listing.show)

@@ -1,21 +1,24 @@
 """Searches hyper-parameters for every unit alike, after Chung et al. 2014, sections 4.1 and 4.2.
 
     python -m experiments.search --experiment=music --protocol=chung --datasets=jsb,nottingham \\
-        --units=tanh,gru,lstm,sugru --seeds=3 --budget=10 --data_dir=FOLDER
+        --units=tanh,gru,lstm,sugru --seeds=3 --num_trials=10 --data_dir=FOLDER
 
-For every data set, unit and seed the draws of the protocol are trained at once, and the worse half
-is taken out again and again, until one is left. The best on the validation split is scored on the
-test split and leaves ``result.json`` and its parameters, which ``experiments.evaluate`` scores
-again. ``journal.jsonl`` has every trial, failed ones included. Run again, the command goes on where
-it was; run twice at once, with one folder, the two share the work: layers of the paper's sizes keep
-little more than one core busy.
+For every data set, unit and seed the draws of the protocol are trained together, and the worse half
+is dropped again and again until one is left. The best on the validation split is scored on the test
+split; its ``result.json`` and parameters are kept, and ``experiments.evaluate`` scores it again.
+``journal.jsonl`` has every trial, failed ones included. Rerun the same command to resume. Run it
+twice at once with one folder to share the work between two processes: layers of the paper's sizes
+use little more than one core.
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
 
 from data import cli
+from experiments.report import searches
+from experiments.runner.config import flag_of
 from experiments.tuning import protocols
 
 _EXPERIMENT = flags.DEFINE_string("experiment", "music", ", ".join(protocols.CONFIGS))
@@ -23,13 +26,24 @@ _PROTOCOL = flags.DEFINE_string("protocol", "chung", ", ".join(protocols.PROTOCO
 _DATASETS = flags.DEFINE_list("datasets", None, "Data sets; by default those of the paper's table")
 _UNITS = flags.DEFINE_list("units", list(protocols.UNITS), "Units")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many; they count from 0")
-_BUDGET = flags.DEFINE_integer("budget", 10, "Draws for every data set, unit and seed")
-_SEARCH_SEED = flags.DEFINE_integer("search_seed", 0, "Of the draws")
+_TRIALS = flags.DEFINE_integer("num_trials", 10, "Draws for every data set, unit and seed")
+_SEARCH_SEED = flags.DEFINE_integer("search_seed", 0, "Seed of the draws")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search; the same resumes it")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA")
-_LIST = flags.DEFINE_boolean("list", False, "Print what can be searched and the draws; end")
-for _name in protocols.SMALLER:
-    flags.DEFINE_integer(_name, None, f"Instead of every data set's own {_name}")
+_LIST = flags.DEFINE_boolean("list", False, "Print units, data sets and draws; end")
+
+_CHANGES = {
+    field.name: flag_of(field)
+    for config in protocols.CONFIGS.values()
+    for field in dataclasses.fields(config)
+    if field.name in protocols.SMALLER
+}
+"""Field -> its flag."""
+for _name, _flag in _CHANGES.items():
+    flags.DEFINE_integer(_flag, None, f"Instead of every data set's own {_flag}")
+    if _flag != _name:  # Commands in records have the old name.
+        flags.DEFINE_alias(_name, _flag)
+flags.DEFINE_alias("budget", "num_trials")
 
 _USUAL = {
     "music": ["jsb", "nottingham", "musedata", "piano_midi"],
@@ -38,11 +52,11 @@ _USUAL = {
 
 
 def main() -> None:
-    """Runs the search that the flags ask for, and ends in its table."""
+    """Runs the search that the flags ask for, and prints its table."""
     values = flags.FLAGS.flag_values_dict()
-    changes = {n: values[n] for n in protocols.SMALLER if values[n] is not None}
+    changes = {n: values[flag] for n, flag in _CHANGES.items() if values[flag] is not None}
     space = protocols.SearchSpace(
-        _EXPERIMENT.value, _PROTOCOL.value, _BUDGET.value, _SEARCH_SEED.value, changes
+        _EXPERIMENT.value, _PROTOCOL.value, _TRIALS.value, _SEARCH_SEED.value, changes
     )
     if _LIST.value:
         print(listing(space))
@@ -57,14 +71,15 @@ def main() -> None:
     ]
     configs = {group: space.config(group) for group in groups}
     workdir = Path(_WORKDIR.value or f"runs/search/{space.experiment}-{space.protocol}")
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tuning import run as search_runs
+    # This imports JAX, which takes seconds: --help and bad flags do not wait for it.
+    from experiments.tuning import run
 
-    search_runs.run_search(space, configs, workdir, _DATA_DIR.value, _command())
+    if run.run_search(space, configs, workdir, _DATA_DIR.value, _command()):
+        print(searches.of_folder(workdir))
 
 
 def listing(space: protocols.SearchSpace) -> str:
-    """What can be searched, and the draws of a protocol."""
+    """The units, data sets and draws of a search."""
     fixed = protocols.PROTOCOLS[space.protocol].fixed
     lines = [f"units: {', '.join(protocols.UNITS)}", f"{'data set':<24}settings, all units alike"]
     for name, plan in protocols.DATASETS[space.experiment].items():
@@ -77,12 +92,14 @@ def listing(space: protocols.SearchSpace) -> str:
 
 
 def _command() -> str:
-    """What was asked for, less the folders, which are nobody else's."""
+    """The command line without the folders."""
     names = (
-        "experiment", "protocol", "datasets", "units", "seeds", "budget", "search_seed",
-        *protocols.SMALLER,
+        "experiment", "protocol", "datasets", "units", "seeds", "num_trials", "search_seed",
+        *_CHANGES.values(),
     )  # fmt: skip
-    given = (flags.FLAGS[name] for name in names if flags.FLAGS[name].present)
+    given = (
+        flags.FLAGS[name] for name in names if flags.FLAGS[name].value != flags.FLAGS[name].default
+    )
     return " ".join(["python -m experiments.search", *(flag.serialize() for flag in given)])
 
 

@@ -5,8 +5,8 @@
 
 The model sees 20 samples and gives a density for the next 10, a mixture of 20 Gaussians; then it
 moves on by 10. The figure reported is the negative log-density in nats a step, that is of 10
-samples in units of the training samples' standard deviation. It is below 0 where the density is
-above 1, and no lower than -36.9 at the usual floor of the deviations, see `--floor`. The epoch
+samples in units of the training samples' standard deviation. It is below 0 if the density is above
+1, and at least -36.9 with the default ``--min_std``, the least deviation of a Gaussian. The epoch
 with the lowest figure on the validation split counts.
 
 The paper's recordings are not public; these sets stand in for them, so its figures and ours can be
@@ -15,11 +15,9 @@ compared in their order alone.
 
 import dataclasses
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.speech.config import Config
 
 
@@ -60,20 +58,5 @@ for _name, _base in _SETS.items():
     PRESETS |= {f"{_name}-{unit}": {"": config} for unit, config in PRESETS[_name].items()}
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.speech", "chung", PRESETS))
-        print("published: of Ubisoft A, other data in other units; compare the order alone")
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.speech import experiment
-
-    experiment.run_all(runs, options.parse_options("experiments.speech", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("speech", Config, PRESETS, registry.load, listing.show)

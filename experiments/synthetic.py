@@ -1,7 +1,7 @@
-"""Made-up tasks that ask for memory: selective copying, copying, adding, Mackey-Glass.
+"""Synthetic tasks that need memory: selective copying, copying, adding, Mackey-Glass.
 
     python -m experiments.synthetic --preset=adding-sugru-event-cpu
-    python -m experiments.synthetic --dataset=copy --steps=200 --layers=sugru --workdir=runs/copy
+    python -m experiments.synthetic --dataset=copy --max_length=200 --workdir=runs/copy
 
 Selective Copy: accuracy over the tokens to be given back. Adding: mean squared error, 0.167 for
 the mean. Mackey-Glass: error relative to the answer 0. Presets: ``--list``.
@@ -9,15 +9,13 @@ the mean. Mackey-Glass: error relative to the answer 0. Presets: ``--list``.
 
 import dataclasses
 
-from absl import flags
-
-from data import cli
 from experiments.report import listing
-from experiments.runner import flags as options
+from experiments.runner import main
+from experiments.tasks import registry
 from experiments.tasks.sequence.config import Config
-from experiments.tasks.sequence.presets import presets, units
+from experiments.tasks.sequence.presets import presets, short, units
 
-# One layer that reads the input as it is: what the switch sees is what happens.
+# One layer that reads the raw input, so that the switch sees the events themselves.
 _BARE = {"bare": True, "batch_size": 64, "learning_rate": 0.01}
 _ADDING = Config("adding", steps=400, features=64, encoder="raw", rate=0.5, max_epochs=8, **_BARE)
 _SELECTIVE_COPY = Config(
@@ -30,12 +28,16 @@ _MACKEY_GLASS = Config(
     "mackey_glass", steps=1000, features=64, encoder="raw", examples=1280, evaluated=128,
     max_epochs=20, **{**_BARE, "batch_size": 32},
 )  # fmt: skip
+# For `experiments.reproduce`: like numbers of parameters, and a budget that eight divides.
+_BLOCKS = {"bare": False, "encoder": "", "heads": 2}
+_TWO_ATTENTION = "attention,attention"
+_SHORT = {"warmup": 100, "examples": 12800, "evaluated": 2048}
 _EVENT = {"rate": 0.1, "hold": 10.0}
 _OTHER = {"learning_rate": 0.002, "warmup": 100}
 
 TASKS = {
-    # Two numbers are marked among 400: their sum. Ours: the paper has no such table. Events are to
-    # stay below 5 % and settle a little above where they begin.
+    # The sum of two marked numbers among 400. Not in the paper. The update rate should stay below
+    # 5 %; it settles a little above its start.
     "adding-cpu": units(_ADDING, event={"rate": 0.045, "hold": 1.0}, other=_OTHER),
     "adding": units(
         dataclasses.replace(_ADDING, steps=1000, features=128, max_epochs=20),
@@ -48,6 +50,32 @@ TASKS = {
         dataclasses.replace(_SELECTIVE_COPY, steps=4096, features=256, max_epochs=100),
         event={"rate": 0.05, "hold": 10.0},
         other=_OTHER,
+    ),
+    "adding-short": short(
+        dataclasses.replace(_ADDING, **_SHORT),
+        1,
+        sizes={
+            "transformer": {**_BLOCKS, "layers": _TWO_ATTENTION, "features": 28, "expand": 1.5},
+            "s4d": {**_BLOCKS, "layers": "s4d,s4d", "features": 26, "expand": 1.0},
+        },
+        event={"rate": 0.045},
+    ),
+    "selective-copy-short": short(
+        dataclasses.replace(_SELECTIVE_COPY, rate=0.1, **{**_SHORT, "max_epochs": 32}),
+        1,
+        sizes={
+            "transformer": {**_BLOCKS, "layers": _TWO_ATTENTION, "features": 56, "expand": 1.75},
+            "s4d": {**_BLOCKS, "layers": "s4d,s4d", "features": 60, "expand": 1.2},
+        },
+        event={"hold": 10.0},
+    ),
+    "mackey-glass-short": short(
+        dataclasses.replace(_MACKEY_GLASS, rate=0.3, warmup=100, evaluated=256, max_epochs=16),
+        1,
+        sizes={
+            "transformer": {**_BLOCKS, "layers": _TWO_ATTENTION, "features": 28, "expand": 1.5},
+            "s4d": {**_BLOCKS, "layers": "s4d,s4d", "features": 26, "expand": 1.0},
+        },
     ),
     # Ten symbols after a delay of 180 steps.
     "copy-cpu": units(_COPY, event=_EVENT, other=_OTHER),
@@ -69,19 +97,5 @@ TASKS = {
 PRESETS = presets(TASKS)
 
 
-def main() -> None:
-    """Trains what the flags ask for; several runs end in a table and a figure."""
-    if flags.FLAGS.list:
-        print(listing.show("experiments.synthetic", "surnn", PRESETS))
-        return
-    runs = options.parse_flags(Config, PRESETS)
-    # What takes seconds to import waits until --help and bad flags are out of the way.
-    from experiments.tasks.sequence import experiment
-
-    experiment.run_all("synthetic", runs, options.parse_options("experiments.synthetic", Config))
-
-
 if __name__ == "__main__":
-    options.define(Config, PRESETS)
-    flags.adopt_module_key_flags(options)  # for --help, which lists a program's own flags
-    cli.run(main)
+    main.run("synthetic", Config, PRESETS, registry.load, listing.show)

@@ -35,6 +35,8 @@ DEPTH = 10
 ARGUMENTS = (2, 10)
 TOKENS = (501, 1999)
 """The fewest and the most of a tree that is kept."""
+SHORT_TOKENS = (100, 512)
+"""The same, for ``listops_short``."""
 
 _VERSION = 1
 _LONGEST = 2_000
@@ -85,7 +87,7 @@ def _median(values: list[int]) -> int:
 _APPLY = (min, max, _median, lambda values: sum(values) % 10)
 
 
-def grow(bits: np.random.PCG64, roots: int) -> list[np.ndarray]:
+def grow(bits: np.random.PCG64, roots: int, fitting: tuple[int, int] = TOKENS) -> list[np.ndarray]:
     """Grows `roots` trees with an operator at the root, and keeps those within the size limits.
 
     A tree that is a single digit is never kept, so none is drawn here; the whole recipe would draw
@@ -108,10 +110,10 @@ def grow(bits: np.random.PCG64, roots: int) -> list[np.ndarray]:
         arguments[operators] = fewest + _uniform(bits, operators.sum(), most - fewest + 1)
         # An operator is two tokens, itself and its closing bracket.
         tokens += np.bincount(trees, 1 + operators, roots).astype(np.int64)
-        arguments[tokens[trees] > TOKENS[1]] = 0  # Not to be kept: it need not grow.
+        arguments[tokens[trees] > fitting[1]] = 0  # Not to be kept: it need not grow.
         levels.append((trees, arguments))
         trees = np.repeat(trees, arguments)
-    kept = (tokens >= TOKENS[0]) & (tokens <= TOKENS[1])
+    kept = (tokens >= fitting[0]) & (tokens <= fitting[1])
     return [arguments[kept[trees]] for trees, arguments in levels]
 
 
@@ -139,22 +141,28 @@ def draw_tokens(levels: list[np.ndarray], bits: np.random.PCG64) -> list[np.ndar
     return np.split(tokens, ends[:-1])
 
 
-def block(number: int, seed: int, trees: int) -> generation.Block:
+def block(number: int, seed: int, trees: int, tokens: tuple[int, int] = TOKENS) -> generation.Block:
     """Trees of the recipe: their ids end to end, the length of each, the class of each."""
     bits = np.random.PCG64([seed, number])
     found: list[np.ndarray] = []
     while len(found) < trees:
-        found += draw_tokens(grow(bits, 2 * trees), bits)
+        found += draw_tokens(grow(bits, 2 * trees, tokens), bits)
     found = found[:trees]
     return {
         "tokens": np.concatenate(found),
-        "lengths": np.array([len(tokens) for tokens in found]),
-        "classes": np.array([value(tokens.tolist()) for tokens in found], np.uint8),
+        "lengths": np.array([len(tree) for tree in found]),
+        "classes": np.array([value(tree.tolist()) for tree in found], np.uint8),
     }
 
 
 def _uniform(bits: np.random.PCG64, count: int, choices: int) -> np.ndarray:
     return ((bits.random_raw(int(count)) >> 11) * 2.0**-53 * choices).astype(np.int64)
+
+
+_COLUMNS = {
+    "x": Column("uint8", (None,), "tokens of the expression"),
+    "y": Column("uint8", (), "its value, 0 to 9"),
+}
 
 
 def listops_source(
@@ -192,10 +200,7 @@ def listops_source(
         title="100,000 nested list expressions of LRA ListOps, of 501 to 1,999 tokens; ten values",
         licence="none needed where made here; LRA's own files: Apache 2.0",
         origin="made here; or LRA's basic_train.tsv, basic_val.tsv and basic_test.tsv",
-        columns={
-            "x": Column("uint8", (None,), "tokens of the expression"),
-            "y": Column("uint8", (), "its value, 0 to 9"),
-        },
+        columns=_COLUMNS,
         digest=digest,
         read=read,
         show=_show,
@@ -203,12 +208,14 @@ def listops_source(
     )
 
 
-def _generate(recipe: dict[str, int], count: int, unfinished: Path) -> Iterator[Example]:
+def _generate(
+    recipe: dict[str, Any], count: int, unfinished: Path, name: str = "listops"
+) -> Iterator[Example]:
     """The distinct trees of `count` blocks."""
     seen = set()
     function = f"{__name__}:block"
     for trees in generation.generate(
-        function, recipe, count, unfinished, "listops: making", "block"
+        function, recipe, count, unfinished, f"{name}: making", "block"
     ):
         ends = np.cumsum(trees["lengths"])
         for tokens, label in zip(
@@ -270,6 +277,36 @@ def _show(example: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     return [*textwrap.wrap(text, 100), f"= {int(example['y'])}"]
 
 
+def short_source(sizes: dict[str, int], trees: int, counts: dict[str, Count] | None) -> Source:
+    """``listops_short``: the same recipe, but trees of 100 to 512 tokens; always made here.
+
+    Of the trees of ``listops`` hardly any is short enough for a small machine.
+    """
+    recipe = {"seed": 1, "trees": trees, "tokens": list(SHORT_TOKENS)}
+    recipe_text = json.dumps([_VERSION, recipe, sizes])
+
+    def read(data_dir: Folder, unfinished: Path) -> Reading:
+        del data_dir
+        facts = {"tokens": len(VOCABULARY), "classes": 10, "vocabulary": list(VOCABULARY)}
+        stream = _generate(
+            recipe, -(-sum(sizes.values()) // trees) + 1, unfinished, "listops_short"
+        )
+        splits = {split: islice(stream, sizes[split]) for split in SPLITS}
+        return Reading("listops_short made here", splits, facts | {"made": "here, seed 1"}, counts)
+
+    return Source(
+        name="listops_short",
+        title="44,000 nested list expressions by the recipe of ListOps, of 100 to 512 tokens",
+        licence="none needed: made here",
+        origin="made here",
+        columns=_COLUMNS,
+        digest=lambda data_dir: hashlib.sha256(recipe_text.encode()).hexdigest(),
+        read=read,
+        show=_show,
+        generated=True,
+    )
+
+
 SOURCES = [
     listops_source(
         {"train": 96_000, "valid": 2_000, "test": 2_000},
@@ -279,5 +316,14 @@ SOURCES = [
             "valid": Count(2_000, 501, 1996, 2_072_534, 16_257_806),
             "test": Count(2_000, 501, 1998, 2_067_658, 16_232_157),
         },
-    )
+    ),
+    short_source(
+        {"train": 40_000, "valid": 2_000, "test": 2_000},
+        trees=1_000,
+        counts={
+            "train": Count(40_000, 100, 512, 12_186_986, 96_119_230),
+            "valid": Count(2_000, 100, 512, 608_541, 4_796_319),
+            "test": Count(2_000, 100, 512, 600_943, 4_737_689),
+        },
+    ),
 ]

@@ -1,18 +1,18 @@
-"""Figures of :mod:`experiments.analysis.gates`: rates over time, periods, memory, reach of the gradient.
+"""Figures of a trained model: switches, rates over time, periods, memory, gradients.
 
-Each takes one entry a layer or run, by its label, writes one PNG and returns the figure, in the
-style of :mod:`experiments.analysis.style`, where the raster of a table is.
+Every function writes one PNG and returns the matplotlib figure. Those of several layers or runs
+take one entry each, by its label.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from experiments.analysis.gates import Memory, UpdateRate
 from experiments.analysis.gradients import Reach
-from experiments.analysis.style import BLACK, BLUE, COLOURS, sheet
+from experiments.analysis.style import BLACK, BLUE, COLOURS, shades, sheet, width_of
 
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _BINS_A_DECADE = 10
@@ -21,15 +21,73 @@ _SMOOTH_FROM = 200
 """Steps from which on a moving mean is drawn over the single steps."""
 
 
+def raster(
+    table: np.ndarray,
+    path: str | os.PathLike,
+    title: str = "",
+    above: Callable[[Any], None] | None = None,
+) -> Any:
+    """When each neuron's switch was open; neurons that seldom change below, restless ones above.
+
+    Above it: the share of open neurons at each step; beside it: the share of open steps for each
+    neuron.
+
+    Args:
+        table: booleans ``[T, H]``.
+        path: the PNG.
+        title: the piece and the model.
+        above: draws the input of the layer on an axis at the top, over the same time; None for no
+            such axis.
+
+    Raises:
+        ValueError: other shapes or values.
+    """
+    table = np.asarray(table)
+    if table.ndim != 2 or not table.size or table.dtype != bool:
+        raise ValueError(
+            f"table should be booleans [T, H], but is {table.dtype} {list(table.shape)}"
+        )
+    steps, neurons = table.shape
+    changes = np.count_nonzero(table[1:] != table[:-1], axis=0)
+    order = np.lexsort((-table.mean(0), changes))
+    heights = [1.6, 0.8, 3.2] if above is not None else [0.8, 3.2]
+    with sheet(width_of(steps), 1.2 * sum(heights) + 1, title, path) as figure:
+        grid = figure.add_gridspec(len(heights), 2, width_ratios=[6, 1], height_ratios=heights)
+        *top, share, main = [figure.add_subplot(grid[row, 0]) for row in range(len(heights))]
+        side = figure.add_subplot(grid[-1, 1], sharey=main)
+        main.imshow(
+            table.T[order], cmap=shades(BLUE), vmin=0, vmax=1, origin="lower", aspect="auto",
+            extent=(0, steps, 0, neurons),
+        )  # fmt: skip
+        main.set(xlabel="time [steps]", ylabel="neuron")
+        main.set_title("Open switches (slow neurons below, fast ones above)")
+        main.locator_params(integer=True)
+        share.stairs(100 * table.mean(1), np.arange(steps + 1), fill=True, color=BLUE, alpha=0.8)
+        share.set(ylim=(0, 100), ylabel="open [%]")
+        share.set_title(f"Neurons that update: {100 * table.mean():.1f} % over the sequence")
+        side.stairs(
+            100 * table.mean(0)[order], np.arange(neurons + 1), orientation="horizontal",
+            fill=True, color=BLUE, alpha=0.8,
+        )  # fmt: skip
+        side.set(xlim=(0, 100), xlabel="open [%]")
+        side.tick_params(labelleft=False)
+        for axis in top:
+            above(axis)
+        for axis in (*top, share):
+            axis.sharex(main)
+            axis.tick_params(labelbottom=False)
+    return figure
+
+
 def rate_over_time(
     rates: Mapping[str, UpdateRate], path: str | os.PathLike, title: str = ""
 ) -> Any:
     """The share of open neurons at each step, a panel a layer, all on the same axes.
 
     Args:
-        rates: label -> what :func:`.inside.update_rate` says of a layer.
+        rates: label -> :func:`.gates.update_rate` of a layer.
         path: the PNG.
-        title: what was trained.
+        title: of the figure.
 
     Raises:
         ValueError: nothing to draw.
@@ -62,13 +120,13 @@ def rate_over_time(
 
 
 def periods(measured: Mapping[str, np.ndarray], path: str | os.PathLike, title: str = "") -> Any:
-    """Histograms of the neurons' periods, a panel a layer; who has none is counted in its title.
+    """Histograms of the neurons' periods, a panel a layer; its title counts those without one.
 
     Args:
-        measured: label -> periods in steps ``[H]``, NaN for none, as :func:`.inside.periods`
+        measured: label -> periods in steps ``[H]``, NaN for none, as :func:`.gates.periods`
             gives them in `between` or `dominant`.
         path: the PNG.
-        title: what was trained, and which of the two it is.
+        title: of the figure; it should name which of the two is drawn.
 
     Raises:
         ValueError: nothing to draw.
@@ -104,9 +162,9 @@ def memory_survival(
     """How long values stay, bit for bit: by stretches, and by the share of all memory in them.
 
     Args:
-        memories: label -> what :func:`.inside.memory` says of a layer.
+        memories: label -> :func:`.gates.memory` of a layer.
         path: the PNG.
-        title: what was trained.
+        title: of the figure.
 
     Raises:
         ValueError: nothing to draw, or a layer that never updated.
@@ -142,12 +200,12 @@ def gradient_reach(
 ) -> Any:
     """The gradient that reaches earlier steps, on a logarithmic axis; a gradient of 0 is a gap.
 
-    What lies below 1e-12, where a sum in float32 no longer notices it, is off the picture.
+    Values below 1e-12, which a sum in float32 no longer notices, are off the picture.
 
     Args:
-        reaches: label -> what :func:`.reach.gradient_reach` says of a run.
+        reaches: label -> :func:`.gradients.gradient_reach` of a run.
         path: the PNG.
-        title: what was trained.
+        title: of the figure.
         steps: T, the length of the sequences; the last step has 1.
 
     Raises:
@@ -169,7 +227,7 @@ def gradient_reach(
         axis.set_xlim(0, steps)
         if axis.get_ylim()[0] < _FAINT:
             axis.set_ylim(bottom=_FAINT)
-            axis.set_title(f"What is below {_FAINT:g} is off the picture")
+            axis.set_title(f"Values below {_FAINT:g} are off the picture")
         axis.grid(axis="y")
         figure.legend(loc="outside right upper")
     return figure
@@ -186,7 +244,7 @@ def _look(number: int) -> tuple[str, Any]:
 
 
 def _plain(axis: Any) -> None:
-    """Numbers as one writes them, at decades and, where there are few, between."""
+    """Plain numbers at decades and, if these are few, between."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()

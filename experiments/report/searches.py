@@ -1,16 +1,15 @@
-"""The tables and verdicts of searches: both protocols, what was published beside what was found."""
+"""The tables and verdicts of searches under both protocols, with published figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import tables
-from experiments.report import significance
-from experiments.report.suites import SUITES, PaperTable
+from experiments.report import collect, runs, significance
+from experiments.report.runs import EMPTY, line
+from experiments.report.suites import SUITES, PaperTable, published
 from experiments.runner import records
 from experiments.runner.records import Record, headline
 from experiments.tuning import protocols
-from experiments.tuning.protocols import SEARCH
 
 _HEAD = (
     "unit", "published test", "test", "valid", "train", "parameters", "updated, %", "seconds",
@@ -21,13 +20,13 @@ _HEAD = (
 def of_folder(workdir: Path) -> str:
     """The tables of the winners below a folder."""
     paths = sorted(workdir.rglob(records.FILE))
-    return markdown(SUITES["chung"], list(tables.distinct("chung", paths).values()))
+    return markdown(SUITES["chung"], list(collect.distinct("chung", paths).values()))
 
 
 def markdown(suite: PaperTable, results: Sequence[Record]) -> str:
     """A part for each search, with its verdicts; then single runs, the notes and the commands."""
-    searched = [record for record in results if SEARCH in record.config]
-    single = [record for record in results if SEARCH not in record.config]
+    searched = [record for record in results if record.search is not None]
+    single = [record for record in results if record.search is None]
     searches: dict[str, list[Record]] = {}
     for record in sorted(searched, key=lambda record: record.seed):
         searches.setdefault(_title(record), []).append(record)
@@ -39,14 +38,14 @@ def markdown(suite: PaperTable, results: Sequence[Record]) -> str:
     if not single:
         return "\n\n".join([*parts, suite.notes])
     run = {record.dataset for record in single}
-    there = {name: title for name, title in suite.datasets.items() if name in run}
-    table = tables.markdown(suite._replace(datasets=there), single)
+    titles = {name: title for name, title in suite.datasets.items() if name in run}
+    table = runs.markdown(suite._replace(datasets=titles), single)
     return "\n\n".join([*parts, "## Single runs, no search", table])
 
 
 def _title(record: Record) -> str:
-    """What makes a search another search."""
-    found = record.config[SEARCH]
+    """The heading of a search: everything that sets it apart from others."""
+    found = record.search
     usual = protocols.DATASETS[record.experiment].get(found["dataset"], {})
     usual = {**protocols.UNITS.get(found["unit"], {}), **usual}
     changed = {
@@ -54,10 +53,10 @@ def _title(record: Record) -> str:
         for name in protocols.SMALLER
         if name in record.config and record.config[name] != _usual(record.experiment, usual, name)
     }
-    said = [f"budget {found['budget']}"]
-    said += [f"search seed {found['seed']}"] if found["seed"] else []
-    said += [f"{name} {value}" for name, value in changed.items()]
-    return f"Protocol {found['protocol']}: {', '.join(said)}"
+    parts = [f"budget {found['budget']}"]
+    parts += [f"search seed {found['seed']}"] if found["seed"] else []
+    parts += [f"{name} {value}" for name, value in changed.items()]
+    return f"Protocol {found['protocol']}: {', '.join(parts)}"
 
 
 def _usual(experiment: str, plan: dict[str, Any], name: str) -> Any:
@@ -69,25 +68,25 @@ def _search(suite: PaperTable, title: str, ours: Sequence[Record]) -> list[str]:
     parts = [f"## {title}"]
     for experiment in protocols.CONFIGS:
         of_it = [record for record in ours if record.experiment == experiment]
-        names = {record.config[SEARCH]["dataset"] for record in of_it}
+        names = {record.search["dataset"] for record in of_it}
         figures: dict[str, dict[str, dict[int, float]]] = {}
         for dataset in sorted(names, key=lambda name: (_place(suite, name), name)):
-            there = [record for record in of_it if record.config[SEARCH]["dataset"] == dataset]
-            about = f"`{dataset}`; {headline(there[0])[0]}"
-            table = _table(suite, dataset, there)
+            own = [record for record in of_it if record.search["dataset"] == dataset]
+            about = f"`{dataset}`; {headline(own[0])[0]}"
+            table = _table(suite, dataset, own)
             parts.append(f"**{suite.datasets.get(dataset, dataset)}** ({about})\n\n{table}")
             units = figures.setdefault(dataset, {})
-            for record in there:
-                seeds = units.setdefault(record.config[SEARCH]["unit"], {})
+            for record in own:
+                seeds = units.setdefault(record.search["unit"], {})
                 if record.seed in seeds:
                     raise ValueError(
-                        f"two winners for {dataset}, {record.config[SEARCH]['unit']}, seed "
+                        f"two winners for {dataset}, {record.search['unit']}, seed "
                         f"{record.seed} of {title}; remove one of them"
                     )
                 seeds[record.seed] = headline(record)[1]
-        said = [f"- {verdict}" for verdict in significance.verdicts(figures) if verdict.parts]
-        if said:
-            parts.append(f"Verdicts, {experiment}:\n\n" + "\n".join(said))
+        verdicts = [f"- {verdict}" for verdict in significance.verdicts(figures) if verdict.parts]
+        if verdicts:
+            parts.append(f"Verdicts, {experiment}:\n\n" + "\n".join(verdicts))
     return parts
 
 
@@ -97,17 +96,17 @@ def _place(suite: PaperTable, dataset: str) -> int:
 
 
 def _table(suite: PaperTable, dataset: str, ours: Sequence[Record]) -> str:
-    lines = [tables.line(_HEAD), tables.line(["---", *["---:"] * (len(_HEAD) - 1)])]
+    lines = [line(_HEAD), line(["---", *["---:"] * (len(_HEAD) - 1)])]
     for (cell, switch), unit in suite.units.items():
-        runs = [record for record in ours if (record.cell, record.switch) == (cell, switch)]
-        published = tables.published(suite, dataset, cell, switch)
-        cells = _cells(runs) if runs else [tables.EMPTY] * len(_HEAD[2:])
-        lines.append(tables.line([unit, published, *cells]))
+        own = [record for record in ours if (record.cell, record.switch) == (cell, switch)]
+        quoted = published(suite, dataset, cell, switch)
+        cells = _cells(own) if own else [EMPTY] * len(_HEAD[2:])
+        lines.append(line([unit, quoted, *cells]))
     return "\n".join(lines)
 
 
 def _cells(runs: Sequence[Record]) -> list[str]:
-    found = [record.config[SEARCH] for record in runs]
+    found = [record.search for record in runs]
     return [
         *(
             _spread([headline(record, split)[1] for record in runs])

@@ -1,49 +1,81 @@
-"""What configurations of experiments share: the switch, the training, one recurrent layer."""
+"""Configurations of experiments: the fields that all of them have, and how records name them."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+C = TypeVar("C")
 
 
-def field(default: Any, text: str) -> Any:
-    """A field of a configuration; `text` becomes the help of its flag."""
-    return dataclasses.field(default=default, metadata={"help": text})
+def field(default: Any, text: str, *, flag: str = "", least: float | None = None) -> Any:
+    """A field of a configuration.
+
+    Args:
+        default: its default.
+        text: help of its flag.
+        flag: name of the flag, if it is not that of the field: records keep the field's name, which
+            also stays an alias of the flag.
+        least: the smallest value that :func:`check` accepts.
+    """
+    return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "least": least})
+
+
+def flag_of(field: dataclasses.Field) -> str:
+    """The name of a field's flag."""
+    return field.metadata["flag"] or field.name
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Data, switch, training; every field is a flag."""
 
+    retired: ClassVar[Mapping[str, Any]] = {"harmonics": 4}
+    """Fields that older records have -> the value that is always used now."""
+
+    # No annotation: no field, but experiments may have a field of this name.
+    warmup = 0
+    """Updates in which the learning rate rises."""
+
     dataset: str = field("", "Name of the data")
     switch: str = field("none", "none, fourier (a learned rhythm) or event (reads the input)")
-    gate: str = field("window", "Surrogate: window, sigmoid, identity; or soft, no step at all")
     frozen: bool = field(False, "Keep the random switch it starts with: the control")
-    rate: float = field(0.5, "Share of open switches at the start")
-    hold: float = field(0.0, "Weight of the penalty (rate now - rate)^2 in the loss")
-    harmonics: int = field(4, "Sines a switch")
-    horizon: int = field(160, "Longest period of a switch, in steps")
-    read: str = field("counts", "What an event switch reads: input, pair, counts")
-    spread: float = field(0.5, "Standard deviation of the event weights at the start")
-    optimiser: str = field("adam", "adam, rmsprop, adagrad")
-    learning_rate: float = field(0.003, "Of the weights")
+    rate: float = field(0.5, "Share of open switches at the start", flag="update_rate")
+    hold: float = field(
+        0.0, "Weight of the penalty (update rate - update_rate)^2 in the loss", flag="rate_penalty"
+    )
+    horizon: int = field(160, "Longest period of a switch, in steps", flag="max_period")
+    optimiser: str = field("adam", "adam, rmsprop, adagrad", flag="optimizer")
+    learning_rate: float = field(0.003, "Learning rate of the weights")
     schedule: str = field("constant", "constant, or cosine: down to 5 % at max_epochs")
-    switch_scale: float = field(1.0, "Factor on it for the parameters of switches")
-    clip: float = field(1.0, "Largest norm of the gradient of the weights")
+    switch_scale: float = field(
+        1.0, "Factor on the learning rate for switches", flag="switch_lr_multiplier"
+    )
+    clip: float = field(1.0, "Largest norm of the gradient of the weights", flag="clip_norm")
     weight_decay: float = field(0.0, "AdamW's: share of the weights taken off, times the rate")
-    batch_size: int = field(8, "Sequences a step")
+    batch_size: int = field(8, "Sequences a step", least=1)
     accumulate: int = field(1, "Steps an update, which takes the mean of their gradients")
     max_epochs: int = field(200, "The most epochs")
     patience: int = field(15, "Epochs without a better validation figure before it stops")
     skip_nonfinite: int = field(0, "Steps that may be left out because a number is not finite")
-    seed: int = field(0, "Of everything random")
+    seed: int = field(0, "Of everything random", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentConfig(TrainConfig):
     """One recurrent layer below a read-out: music and speech."""
 
+    retired: ClassVar[Mapping[str, Any]] = {
+        **TrainConfig.retired,
+        "gate": "window",
+        "read": "counts",
+    }
+
+    spread: float = field(
+        0.5, "Standard deviation of the event weights at the start", flag="event_init_std"
+    )
     cell: str = field("gru", "A cell of surnn_jax.cells")
     features: int | None = field(None, "Neurons; by default the paper's size for the cell")
-    weight_noise: float = field(0.0, "Standard deviation of noise on the cell's matrices")
+    weight_noise: float = field(0.0, "Standard deviation of noise on the cell's matrices", least=0)
 
     @property
     def kinds(self) -> str:
@@ -60,3 +92,46 @@ class RecurrentConfig(TrainConfig):
         """A short name for the unit, such as ``gru`` or ``gru-fourier-frozen``."""
         parts = [self.cell] if self.switch == "none" else [self.cell, self.switch]
         return "-".join([*parts, "frozen"] if self.frozen else parts)
+
+
+def check(config: TrainConfig) -> None:
+    """Compares every field with its least value.
+
+    Raises:
+        ValueError: naming the first flag that is too small.
+    """
+    for own in dataclasses.fields(config):
+        least, value = own.metadata["least"], getattr(config, own.name)
+        if least is not None and value is not None and value < least:
+            raise ValueError(f"{flag_of(own)} must be at least {least}, got {value}")
+
+
+def from_record(kind: type[C], stored: Mapping[str, Any], where: object = "record") -> C:
+    """The configuration that a record holds, whatever version wrote it.
+
+    Fields that were added later get their defaults, which the run used. A field may also have the
+    name of its flag.
+
+    Args:
+        kind: the experiment's configuration.
+        stored: field -> value.
+        where: the file, for the message.
+
+    Raises:
+        ValueError: a field that does not exist, or a retired one with another value than the one
+            that is used now.
+    """
+    names = {flag_of(own): own.name for own in dataclasses.fields(kind)}
+    fields = {names.get(name, name): value for name, value in stored.items()}
+    retired = kind.retired
+    for name, value in retired.items():
+        if (found := fields.pop(name, value)) != value:
+            raise ValueError(
+                f"{where}: its configuration has {name}={found!r}, which no run has now: it is "
+                f"always {value!r}"
+            )
+    if unknown := sorted(fields.keys() - set(names.values())):
+        raise ValueError(
+            f"{where}: its configuration has {', '.join(unknown)}, which no run has now"
+        )
+    return kind(**fields)

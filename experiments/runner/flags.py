@@ -1,13 +1,16 @@
-"""absl flags made from the fields of a frozen dataclass, and presets they override."""
+"""absl flags made from the fields of a configuration, and presets they override."""
 
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
+
+from experiments.runner.config import flag_of
 
 C = TypeVar("C")
 
@@ -20,7 +23,7 @@ _DEFINE = {
 
 
 class LaunchOptions(NamedTuple):
-    """What a command line asks for beside configurations: where, and on what, but no number.
+    """Where and on which devices to run; nothing here changes the numbers.
 
     Attributes:
         preset: its name, or None.
@@ -30,9 +33,11 @@ class LaunchOptions(NamedTuple):
         distributed: the processes that share it, see
             :func:`surnn_jax.train.initialize_distributed`; empty for one.
         restore: see :class:`surnn_jax.train.Settings`.
-        profile: likewise.
-        tensorboard: likewise.
-        command: what was asked for, less the folders and devices, which are nobody else's.
+        profile: see :class:`surnn_jax.train.Settings`.
+        tensorboard: see :class:`surnn_jax.train.Settings`.
+        trial: train only, and leave the best validation figure in ``trial.json``: no scores, no
+            pictures, no record. The test split is not read.
+        command: the command line without folders and devices, for the record.
     """
 
     preset: str | None = None
@@ -43,39 +48,73 @@ class LaunchOptions(NamedTuple):
     restore: str = "latest"
     profile: bool = False
     tensorboard: bool = False
+    trial: bool = False
     command: str = ""
 
 
-def define(config: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Defines one flag a field of `config`, ``--list``, and those of :class:`Asked`.
+def define(
+    config: type,
+    presets: Mapping[str, Mapping[str, Any]],
+    values: flags.FlagValues = flags.FLAGS,
+) -> None:
+    """Defines a flag for each field of `config`, ``--list``, and those of :class:`LaunchOptions`.
 
-    A field's help is its metadata entry ``help``. Every flag defaults to None, which leaves the
-    value of the preset.
+    Every flag of a field defaults to None, which leaves the value of the preset. All of them count
+    as flags of the program, so ``--help`` lists them.
+
+    Args:
+        config: the class of configurations.
+        presets: preset -> name -> configuration.
+        values: where the flags are kept.
     """
-    flags.DEFINE_string("preset", None, f"Runs with known settings, such as {min(presets)}.")
-    flags.DEFINE_boolean("list", False, "Print the presets, what was published and measured; end.")
-    flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
-    flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
-    flags.DEFINE_string("mesh", "", "Devices that share the work: data:4, or data:4,model:2.")
+    own, before = {"flag_values": values}, set(values)
+    flags.DEFINE_string("preset", None, f"Runs with known settings, such as {min(presets)}.", **own)
+    flags.DEFINE_boolean(
+        "list", False, "Print the presets, what was published and measured; end.", **own
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.", **own)
+    flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.", **own)
+    flags.DEFINE_string(
+        "mesh", "", "Devices that share the work: data:4, or data:4,model:2.", **own
+    )
     flags.DEFINE_string(
         "distributed",
         "",
         "Processes that share the work, with --mesh: auto (SLURM, TPU pod), or "
         "ADDRESS:PORT,NUMBER,COUNT.",
+        **own,
     )
-    flags.DEFINE_boolean("profile", False, "Trace ten steps into the folder profile of the run.")
-    flags.DEFINE_boolean("tensorboard", False, "Write events into the folder tensorboard, too.")
+    flags.DEFINE_boolean(
+        "profile", False, "Trace ten steps into the folder profile of the run.", **own
+    )
+    flags.DEFINE_boolean(
+        "tensorboard", False, "Write events into the folder tensorboard, too.", **own
+    )
+    flags.DEFINE_boolean(
+        "trial", False, "Train only; leave the best validation figure, no record.", **own
+    )
     flags.DEFINE_enum(
         "restore",
         "latest",
         ["latest", "latest_good"],
-        "Of a damaged checkpoint: an error, or go on from the newest good one.",
+        "With a damaged checkpoint: stop with an error, or resume from the newest good one.",
+        **own,
     )
     for field in dataclasses.fields(config):
-        _DEFINE[_plain(field)](field.name, None, f"{field.metadata['help']} [{field.default}]")
+        name = flag_of(field)
+        _DEFINE[_plain(field)](name, None, f"{field.metadata['help']} [{field.default}]", **own)
+    for name in set(values) - before:
+        values.register_key_flag_for_module(sys.argv[0], values[name])
+    for field in dataclasses.fields(config):
+        if field.metadata["flag"]:  # Commands in records have the old name.
+            flags.DEFINE_alias(field.name, field.metadata["flag"], **own)
 
 
-def parse_flags(config: type[C], presets: Mapping[str, Mapping[str, C]]) -> dict[str, C]:
+def parse_flags(
+    config: type[C],
+    presets: Mapping[str, Mapping[str, C]],
+    values: flags.FlagValues = flags.FLAGS,
+) -> dict[str, C]:
     """The runs that the command line asks for: name -> configuration.
 
     Without a preset it is one run, named ``""``, of the defaults. Flags that are given win.
@@ -83,30 +122,36 @@ def parse_flags(config: type[C], presets: Mapping[str, Mapping[str, C]]) -> dict
     Raises:
         ValueError: no preset of this name.
     """
-    values = flags.FLAGS.flag_values_dict()
-    names = (field.name for field in dataclasses.fields(config))
-    given = {name: values[name] for name in names if values[name] is not None}
-    preset = values["preset"]
+    given = {field.name: value for field, value in _given(config, values)}
+    preset = values.preset
     if preset is not None and preset not in presets:
         near = difflib.get_close_matches(preset, presets, n=4, cutoff=0.5) or sorted(presets)[:8]
-        raise ValueError(f"no preset {preset!r}; such as: {', '.join(near)} (--list tells all)")
+        raise ValueError(f"no preset {preset!r}; such as: {', '.join(near)} (--list shows all)")
     runs = {"": config()} if preset is None else presets[preset]
     return {name: dataclasses.replace(run, **given) for name, run in runs.items()}
 
 
-def parse_options(module: str, config: type) -> LaunchOptions:
-    """What the command line asks for beside configurations.
+def parse_options(
+    module: str, config: type, values: flags.FlagValues = flags.FLAGS
+) -> LaunchOptions:
+    """The options beside configurations.
 
     Args:
-        module: that it runs, such as ``experiments.lra``.
-        config: whose fields are flags.
+        module: the program, such as ``experiments.lra``.
+        config: the class whose fields are flags.
+        values: the parsed flags.
     """
-    values = {name: flags.FLAGS[name].value for name in LaunchOptions._fields if name != "command"}
-    names = ["preset", *(field.name for field in dataclasses.fields(config))]
-    given = (flags.FLAGS[name] for name in names if flags.FLAGS[name].present)
-    return LaunchOptions(
-        **values, command=" ".join([f"python -m {module}", *(flag.serialize() for flag in given)])
-    )
+    options = {name: values[name].value for name in LaunchOptions._fields if name != "command"}
+    names = ["preset"] if values.preset is not None else []
+    names += [flag_of(field) for field, _ in _given(config, values)]
+    given = [values[name].serialize() for name in names]
+    return LaunchOptions(**options, command=" ".join([f"python -m {module}", *given]))
+
+
+def _given(config: type, values: flags.FlagValues) -> list[tuple[dataclasses.Field, Any]]:
+    """The fields whose flags are given, with their values."""
+    found = ((field, values[flag_of(field)].value) for field in dataclasses.fields(config))
+    return [(field, value) for field, value in found if value is not None]
 
 
 def _plain(field: dataclasses.Field) -> type:

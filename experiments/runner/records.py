@@ -1,4 +1,4 @@
-"""``result.json``: what a run came to, and all that is needed to run it again."""
+"""``result.json``: the outcome of a run, and everything needed to repeat it."""
 
 import json
 import math
@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 FILE = "result.json"
 
+PARAMETERS = "params.npz"
+"""The parameters of a small model's best epoch, see :mod:`.parameters`."""
+
+TRIAL = "trial.json"
+"""What a trial leaves: its best validation figure and the seconds that it took."""
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -19,9 +25,9 @@ class Record(NamedTuple):
     Attributes:
         experiment: such as ``"music"``.
         dataset: the data set's name.
-        cell: the cell's name; of a stack of layers, the names of its layers.
-        switch: ``"none"`` or the switch's name, with ``"-frozen"`` after it where the switch keeps
-            its random start.
+        cell: the name of the cell, or those of the layers of a stack.
+        switch: ``"none"`` or the name of the switch, with ``"-frozen"`` after it if the switch
+            keeps its random start.
         seed: of the initial parameters and of everything random.
         parameters: numbers in the whole model.
         recurrent_parameters: of these, numbers in the recurrent layer, its switch included; of a
@@ -35,6 +41,8 @@ class Record(NamedTuple):
             repetitions of one another.
         versions: as `versions` gives them.
         command: the command line of the run.
+        search: how a search found the configuration (protocol, budget, draw, …); None for a single
+            run. In the file it is the entry ``search`` of ``config``.
     """
 
     experiment: str
@@ -52,10 +60,15 @@ class Record(NamedTuple):
     config: dict[str, Any]
     versions: dict[str, str]
     command: str
+    search: dict[str, Any] | None = None
+
+
+_FIELDS = tuple(name for name in Record._fields if name != "search")
+"""The fields of a file."""
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, of what a run computes with, and of surnn_jax."""
+    """The versions of Python, of the packages that a run computes with, and of surnn_jax."""
     import surnn_jax
 
     packages = {name: metadata.version(name) for name in _PACKAGES}
@@ -71,13 +84,22 @@ def write(record: Record, workdir: str | os.PathLike) -> Path:
     Raises:
         ValueError: a field that `read` would refuse.
     """
-    # Here and not above: it brings JAX along, and whoever reads tables should not wait for that.
+    # Not at the top: it imports JAX, which reading records does without.
     from surnn_jax.train import files
 
-    path = Path(workdir) / FILE
-    _check(record._asdict(), path)
-    files.write_json(path, record._asdict())
+    path, fields = Path(workdir) / FILE, to_fields(record)
+    _check(fields, path)
+    files.write_json(path, fields)
     return path
+
+
+def to_fields(record: Record) -> dict[str, Any]:
+    """The record as its file holds it."""
+    fields = record._asdict()
+    search = fields.pop("search")
+    if search is not None:
+        fields["config"] = {**record.config, "search": search}
+    return fields
 
 
 def read(path: str | os.PathLike) -> Record:
@@ -92,21 +114,23 @@ def read(path: str | os.PathLike) -> Record:
         fields = json.loads(path.read_bytes(), parse_constant=_no_number)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; a run writes it at its end") from None
-    except ValueError as error:  # Also what is not UTF-8.
+    except ValueError as error:  # Also of bytes that are not UTF-8.
         raise ValueError(f"{path}: damaged, not whole JSON ({error}); run it again") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: holds a {type(fields).__name__}, not the result of a run")
     _check(fields, path)
-    return Record(**fields)
+    config = dict(fields["config"])
+    search = config.pop("search", None)
+    return Record(**{**fields, "config": config, "search": search})
 
 
 def headline(record: Record, split: str = "test") -> tuple[str, float]:
-    """The figure that people compare: what it is, and its value.
+    """The figure to compare: its unit, and its value.
 
-    ``nats a frame`` for music; ``nats a step`` of ten samples for speech, negative where the
-    density exceeds 1; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
+    ``nats a frame`` for music; ``nats a step`` of ten samples for speech, negative if the density
+    exceeds 1; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
     error`` or, for Mackey-Glass, ``relative error``, the root of its share of the mean square of
-    the targets.
+    the targets. For any other experiment, the first metric of the split, by its name.
 
     Raises:
         KeyError: with the name of the metric that the record lacks.
@@ -122,7 +146,10 @@ def headline(record: Record, split: str = "test") -> tuple[str, float]:
         return "relative error", math.sqrt(metrics[f"{split}_mse"] / metrics[f"{split}_power"])
     if f"{split}_mse" in metrics:
         return "mean squared error", metrics[f"{split}_mse"]
-    return "perplexity", math.exp(metrics[f"{split}_nll"])
+    own = [name for name in metrics if name.startswith(f"{split}_")]
+    if record.experiment == "wikitext" or f"{split}_nll" in metrics or not own:
+        return "perplexity", math.exp(metrics[f"{split}_nll"])
+    return own[0].removeprefix(f"{split}_"), metrics[own[0]]
 
 
 def _no_number(constant: str) -> None:
@@ -130,20 +157,20 @@ def _no_number(constant: str) -> None:
 
 
 def _check(fields: dict[str, Any], path: Path) -> None:
-    """Refuses other fields than those of a `Record`, and values that they cannot have."""
-    missing = [name for name in Record._fields if name not in fields]
-    unknown = [name for name in fields if name not in Record._fields]
+    """Refuses fields that are not those of a `Record`, and bad values."""
+    missing = [name for name in _FIELDS if name not in fields]
+    unknown = [name for name in fields if name not in _FIELDS]
     if missing or unknown:
         lacks = f"lacks {', '.join(missing)}" if missing else ""
         has = f"has the unknown {', '.join(unknown)}" if unknown else ""
         raise ValueError(
             f"{path}: {' and '.join(filter(None, (lacks, has)))}; the result of a run has exactly "
-            f"the fields {', '.join(Record._fields)}"
+            f"the fields {', '.join(_FIELDS)}"
         )
-    for name, kind in Record.__annotations__.items():
-        said = _WORDS[kind]
+    for name in _FIELDS:
+        kind = Record.__annotations__[name]
         if not _is(fields[name], kind):
-            raise ValueError(f"{path}: {name} should be {said}, but is {fields[name]!r}")
+            raise ValueError(f"{path}: {name} should be {_WORDS[kind]}, but is {fields[name]!r}")
     if fields["update_rate"] > 1:
         raise ValueError(f"{path}: update_rate should lie in 0..1, but is {fields['update_rate']}")
 

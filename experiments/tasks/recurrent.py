@@ -1,10 +1,11 @@
-"""The recurrent unit that a configuration describes, and the noise on its matrices."""
+"""The switch and the recurrent layer that a configuration describes, and noise on its matrices."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
-from experiments.runner.config import RecurrentConfig
+from experiments.runner.config import RecurrentConfig, TrainConfig
 from surnn_jax import cells, switches
 from surnn_jax.typing import Array, Params
 
@@ -12,11 +13,11 @@ from surnn_jax.typing import Array, Params
 def layer_of(
     config: RecurrentConfig, sizes: Mapping[str, int]
 ) -> tuple[cells.Cell, int, switches.Switch | None]:
-    """Cell, neurons and switch of the one recurrent layer.
+    """Cell, neurons and switch of a single recurrent layer.
 
     Args:
-        config: what is asked for.
-        sizes: cell -> neurons where the configuration names none.
+        config: the run's.
+        sizes: cell -> neurons, for a configuration that names none.
 
     Raises:
         ValueError: an unknown name, or a number out of range.
@@ -27,35 +28,55 @@ def layer_of(
         raise ValueError(f"{config.cell} has no usual size here: give features, its neurons")
     if features < 1:
         raise ValueError(f"features must be at least 1, got {features}")
-    return cell, features, switch_of(config)
+    if config.switch == "none":
+        return cell, features, None
+    reads = {"read": "counts", "spread": config.spread}
+    return cell, features, switch_of(config, config.horizon, reads)
 
 
-def switch_of(config: RecurrentConfig) -> switches.Switch | None:
-    """The switch that a configuration describes.
+def switch_of(
+    config: TrainConfig,
+    horizon: int,
+    reads: Mapping[str, Any],
+    surrogate: switches.Surrogate | None = None,
+) -> switches.Switch:
+    """The switch that a configuration names.
+
+    Args:
+        config: its switch, update rate, and whether it is frozen.
+        horizon: the longest period, in steps.
+        reads: options of switches that read the input.
+        surrogate: of learned switches; None for a window.
 
     Raises:
         ValueError: an unknown name, or a number out of range.
     """
-    if config.switch == "none":
-        return None
-    if config.switch not in switches.SWITCHES:
-        there = ", ".join(["none", *switches.SWITCHES])
-        raise ValueError(f"unknown switch {config.switch!r}; one of: {there}")
-    own = {"read": config.read, "spread": config.spread} if config.switch == "event" else {}
-    return switches.SWITCHES[config.switch](
-        config.horizon,
-        harmonics=config.harmonics,
-        rate=config.rate,
-        gate=switches.get_gate(config.gate),
-        frozen=config.frozen,
-        **own,
-    )
+    name, rate = config.switch, config.rate
+    if name not in switches.SWITCHES:
+        none = ["none"] if isinstance(config, RecurrentConfig) else []
+        known = ", ".join([*none, *switches.SWITCHES])
+        raise ValueError(f"unknown switch {name!r}; one of: {known}")
+    learned = {
+        "rate": rate,
+        "frozen": config.frozen,
+        "gate": switches.get_gate("window") if surrogate is None else surrogate,
+    }
+    options: dict[str, Mapping[str, Any]] = {
+        "fourier": learned,
+        "event": {**learned, **reads},
+        "every": {"n": max(1, round(1 / rate)) if rate > 0 else 1},
+        "clockwork": {},
+        "phased": {"frozen": config.frozen},
+        "zoneout": {"hold": 1 - rate},
+        "threshold": {"rate": rate, **reads},
+    }
+    return switches.SWITCHES[name](horizon, **options[name])
 
 
 def noisy(params: Params, key: Array, deviation: float) -> Params:
-    """Parameters with Gaussian noise on the cell's matrices, biases left alone.
+    """Parameters with Gaussian noise on the matrices of the cell, not on its biases.
 
-    The regulariser of Chung et al. 2014, section 4.2, there with a deviation of 0.075: one draw a
+    The regulariser of Chung et al. 2014, section 4.2, where the deviation is 0.075: one draw a
     step, gradients taken at the noisy weights and applied to the clean ones.
     """
     leaves, form = jax.tree.flatten(params["recurrent"]["cell"])

@@ -1,57 +1,87 @@
-"""A finished run, opened again: what was trained, and the parameters of its best epoch."""
+"""All experiments by name, and finished runs opened again."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
+from experiments.runner import records
+from experiments.runner.config import TrainConfig, from_record
+from experiments.tasks.sequence.config import DATASETS
 
-from experiments.runner import launch, records
-from experiments.tasks.music import experiment as music_runs
-from experiments.tasks.sequence import data
-from experiments.tasks.sequence import experiment as sequence_runs
-from experiments.tasks.speech import experiment as speech_runs
-from experiments.tuning import protocols
-from surnn_jax.train import checkpoint
-from surnn_jax.typing import Params
+if TYPE_CHECKING:  # These import JAX, and scripts import this module before they parse flags.
+    from experiments.runner.experiment import Experiment, Prepared
+    from surnn_jax.typing import Params
+
+NAMES = ("music", "speech", *DATASETS)
+"""The experiments."""
+
+
+def load(name: str) -> "Experiment":
+    """The experiment of this name; imports its modules, and JAX with them.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name == "music":
+        from experiments.tasks.music import experiment as music
+
+        return music.EXPERIMENT
+    if name == "speech":
+        from experiments.tasks.speech import experiment as speech
+
+        return speech.EXPERIMENT
+    if name in DATASETS:
+        from experiments.tasks.sequence import experiment as sequence
+
+        return sequence.EXPERIMENTS[name]
+    raise ValueError(f"no experiment {name!r}; one of: {', '.join(NAMES)}")
 
 
 class RestoredRun(NamedTuple):
     """A finished run.
 
     Attributes:
-        record: what it came to.
-        run: its model and its data.
-        params: the best parameters.
+        record: its record.
+        config: its configuration.
+        prepared: its model and its data.
+        params: the parameters of its best epoch.
     """
 
     record: records.Record
-    run: launch.Again
-    params: Params
+    config: TrainConfig
+    prepared: "Prepared"
+    params: "Params"
 
 
 def restore(workdir: Path, data_dir: str | None) -> RestoredRun:
-    """Opens the folder of a finished run.
+    """Opens the folder of a finished run, or of a winner that was kept with ``params.npz``.
 
     Args:
         workdir: the folder.
         data_dir: folder of the originals, or None.
 
     Raises:
-        OSError: no record is there, or the data are missing.
-        ValueError: no checkpoint is there, or something there is damaged.
+        OSError: the record or the data are missing.
+        ValueError: the parameters are missing, or a file is damaged.
     """
-    record = records.read(workdir / records.FILE)
-    experiments: dict[str, Any] = {
-        part.EXPERIMENT: part.Again for part in (music_runs, speech_runs)
-    }
-    experiments |= dict.fromkeys(data.EXPERIMENTS, sequence_runs.Again)
-    if record.experiment not in experiments:
-        there = ", ".join(experiments)
-        raise ValueError(f"{workdir}: no experiment {record.experiment!r}; there are {there}")
-    folder = checkpoint.find(workdir)
+    from experiments.runner import parameters
+    from experiments.runner.experiment import parameter_shapes
+    from surnn_jax.train import checkpoint
+
+    path = workdir / records.FILE
+    record = records.read(path)
+    try:
+        experiment = load(record.experiment)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    config = from_record(experiment.config, record.config, path)
+    kept = (workdir / parameters.FILE).exists()
+    folder = None if kept else checkpoint.find(workdir)
+    if folder is None and not kept:
+        raise ValueError(f"{workdir} holds no checkpoint and no {parameters.FILE}")
+    prepared = experiment.prepare(config, data_dir)
+    like = parameter_shapes(prepared)
     if folder is None:
-        raise ValueError(f"{workdir} holds no checkpoint")
-    config, _ = protocols.split_off(record.config)
-    run = experiments[record.experiment](config, data_dir)
-    like = jax.eval_shape(run.task.init, jax.random.key(0), run.first)
-    return RestoredRun(record, run, checkpoint.read(folder, "best", like))
+        params = parameters.read(workdir, like)
+    else:
+        params = checkpoint.read(folder, "best", like)
+    return RestoredRun(record, config, prepared, params)

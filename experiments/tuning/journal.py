@@ -1,8 +1,8 @@
-"""The journal of a search: what every trial came to, failed ones included.
+"""The journal of a search: the result of every trial, failed ones included.
 
-A file of JSON lines. The first line holds the search space, each other one a trial; ``crc`` at the
-end of a line is the CRC-32 of the line without it. A last line that a kill cut short is taken off
-and its trial done again; any other damage is an error. Several processes may share a journal.
+A file of JSON lines: first the search space, then one trial a line. ``crc`` at the end of a line is
+the CRC-32 of the line without it. A last line that a kill cut short is removed, and its trial runs
+again; any other damage is an error. Several processes may share a journal.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ from experiments.tuning.protocols import Group
 
 FILE = "journal.jsonl"
 
-_ASKED = ("experiment", "protocol", "budget", "search_seed", "changes")
-"""What a command line asks for; the rest of a header follows from it, and from the program."""
+_IDENTITY = ("experiment", "protocol", "budget", "search_seed", "changes")
+"""The flags of a search; the rest of a header follows from them and from the program."""
 
 
 class Trial(NamedTuple):
-    """What one draw came to.
+    """The result of one draw.
 
     Attributes:
         dataset: as the search names it.
-        unit: likewise.
+        unit: as the search names it.
         seed: of the initial parameters, the noise and the order of the data.
         draw: its number.
         learning_rate: drawn.
         weight_decay: drawn, or 0.
-        status: ``ok``; ``behind`` where others were ahead at a halving, and it was taken out;
-            ``diverged`` where a number was not finite.
-        valid_nll: lowest on the validation split; None where it diverged before the first.
+        status: ``ok``; ``behind``, removed at a halving because others were ahead; ``diverged``, a
+            number was not finite.
+        valid_nll: lowest on the validation split; None if it diverged before the first.
         best_epoch: the epoch of that, counted from 1.
         epochs: epochs begun.
         skipped: steps left out, at which a loss or gradient was not finite.
@@ -59,7 +59,7 @@ class Trial(NamedTuple):
 
     @property
     def group(self) -> Group:
-        """What it belongs to."""
+        """The group it belongs to."""
         return Group(self.dataset, self.unit, self.seed)
 
 
@@ -67,11 +67,11 @@ class TrialLog:
     """The journal of one search.
 
     Args:
-        workdir: its folder, which is there.
-        header: the search space, as `Space.header` gives it.
+        workdir: its folder, which exists.
+        header: the search space, as `SearchSpace.header` gives it.
 
     Raises:
-        ValueError: the journal there is of another space, or damaged.
+        ValueError: the journal is of another search, or damaged.
     """
 
     def __init__(self, workdir: Path, header: dict[str, Any]):
@@ -83,7 +83,7 @@ class TrialLog:
             self._read(file)
 
     def trials(self) -> list[Trial]:
-        """All trials that are over, those of other processes included.
+        """All finished trials, those of other processes included.
 
         Raises:
             ValueError: the journal is damaged.
@@ -92,28 +92,28 @@ class TrialLog:
             return self._read(file)
 
     def append(self, trials: Sequence[Trial]) -> None:
-        """Adds trials; those that it has already, it leaves alone."""
+        """Adds trials that the journal does not have yet."""
         with self._locked() as file:
             have = {(trial.group, trial.draw) for trial in self._read(file)}
             _write(file, [t._asdict() for t in trials if (t.group, t.draw) not in have])
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        """The file, for this process alone, without what a kill left of its last line."""
+        """The file, locked, without a last line that a kill cut short."""
         with open(self.path, "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # Closing lets go of it.
+            fcntl.flock(file, fcntl.LOCK_EX)  # Closing the file releases it.
             file.seek(0)
             whole = file.read().rfind(b"\n") + 1
             file.truncate(whole)
             yield file
 
     def _read(self, file: BinaryIO) -> list[Trial]:
-        # What takes seconds to import waits until there is something to read.
+        # Not at the top: it imports JAX, which takes seconds.
         from surnn_jax.train.settings import differences
 
         file.seek(0)
         header, *lines = (self._parsed(line, n) for n, line in enumerate(file, 1))
-        for names in (_ASKED, self._header.keys() | header.keys()):
+        for names in (_IDENTITY, self._header.keys() | header.keys()):
             stored, given = ({n: d[n] for n in names if n in d} for d in (header, self._header))
             if found := differences(stored, given):
                 raise ValueError(
@@ -124,18 +124,18 @@ class TrialLog:
         seen = set()
         for number, trial in enumerate(trials, 2):
             if (trial.group, trial.draw) in seen:
-                raise ValueError(f"{self.path}, line {number}: this trial was there already")
+                raise ValueError(f"{self.path}, line {number}: this trial is a repetition")
             seen.add((trial.group, trial.draw))
         return trials
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             fields = json.loads(line)
-            told = fields.pop("crc")
+            stored = fields.pop("crc")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{self.path}, line {number}: damaged ({error!r})") from None
-        if told != _sum(fields):
-            raise ValueError(f"{self.path}, line {number}: damaged, its crc is not {told}")
+        if stored != _sum(fields):
+            raise ValueError(f"{self.path}, line {number}: damaged, its crc is not {stored}")
         return fields
 
     def _trial(self, fields: dict[str, Any], number: int) -> Trial:
@@ -158,16 +158,16 @@ def _sum(fields: dict[str, Any]) -> str:
 
 
 def winner(trials: Sequence[Trial]) -> Trial | None:
-    """The trial of lowest figure on the validation split; None where all diverged."""
+    """The trial of lowest figure on the validation split; None if all diverged."""
     able = [t for t in trials if t.status != "diverged" and t.valid_nll is not None]
     return min(able, key=lambda t: (t.valid_nll, t.draw), default=None)
 
 
 def time_left(trials: Sequence[Trial], groups: Sequence[Group]) -> float | None:
-    """Seconds that `groups` will take, by what those like them took; None without any.
+    """Seconds that `groups` will take, estimated from finished ones; None without any.
 
-    A group takes what others of its data set and unit took on average; where there is none, those
-    of its data set; else all.
+    The estimate for a group is the mean over those of its data set and unit; else over those of its
+    data set; else over all.
     """
     took: dict[Group, float] = {}
     for trial in trials:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.cells.pointwise import rule_is_pointwise
 from surnn_jax.typing import Array, Carry, Params
 
 Gates = Mapping[str, Array]
@@ -34,7 +35,8 @@ class Cell:
     2. ``u[g] = h @ U[g]`` for every gate g of `recurrent`: linear in the state, so the rows of
        one neuron can be taken alone;
     3. ``candidate = rule(vectors, carry, z, u)``: **pointwise**. Neuron i of the result depends
-       on neuron i of every argument only.
+       on neuron i of every argument only. A rule that does not keep to that (layer norm) is
+       recognised, and runs on back ends that compute whole layers.
 
     A unit whose equations hold a second product (the GRU that resets before the product) names
     its operand in `inner`, itself pointwise, ``v = inner(vectors, carry, z, u)``, and the gates
@@ -69,7 +71,14 @@ class Cell:
     @property
     def pointwise(self) -> bool:
         """Whether the rows of a neuron suffice to update it."""
-        return self.inner is None
+        return self.inner is None and self.rule_is_pointwise
+
+    @property
+    def rule_is_pointwise(self) -> bool:
+        """Whether :func:`.pointwise.rule_is_pointwise` finds `rule` to be so; checked once."""
+        products = self.recurrent + self.inner_recurrent
+        vectors = tuple(name for name, _ in self.vectors)
+        return rule_is_pointwise(self.rule, self.carry, self.inputs, products, vectors)
 
     def init(self, key: Array, inputs: int, features: int, dtype: Any = jnp.float32) -> Params:
         """Draws parameters.
@@ -138,9 +147,9 @@ class Cell:
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
         """The state of rest: zeros ``[*batch_shape, H]``, in float32 at least."""
-        return self.rest((*batch_shape, self.features(params)), self.carry_dtype(params))
+        return self.zero_carry((*batch_shape, self.features(params)), self.carry_dtype(params))
 
-    def rest(self, shape: tuple[int, ...], dtype: Any) -> Carry:
+    def zero_carry(self, shape: tuple[int, ...], dtype: Any) -> Carry:
         """A carry of zeros of `shape` ``[..., H]`` for parameters of `dtype`."""
         return self.carry(*(jnp.zeros(shape, _state_dtype(dtype)) for _ in self.carry._fields))
 
@@ -183,7 +192,7 @@ class Cell:
         """The candidate carry ``[..., H]`` for one input frame ``x [..., D]``."""
         z = self.project(params, x, dtype)
         u = self.recur(params, carry.h, dtype)
-        if not self.pointwise:
+        if self.inner is not None:
             u = {**u, **self.recur_inner(params, carry, z, u, dtype)[1]}
         return self.update(params, carry, z, u)
 

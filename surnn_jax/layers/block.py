@@ -16,11 +16,11 @@ class Trace(NamedTuple):
     Attributes:
         rate: scalar, share of open switches among valid steps; differentiable, see
             :class:`surnn_jax.scan.Run`.
-        table: ``[T, H]`` or ``[B, T, H]``; None for units that open by their own state.
+        update_mask: ``[T, H]`` or ``[B, T, H]``; None for units that open by their own state.
     """
 
     rate: Array
-    table: Array | None
+    update_mask: Array | None
 
 
 class GatedFeedForward(nn.Module):
@@ -124,7 +124,7 @@ class Block(nn.Module):
             _, back, other = _mix(self.backward, turned, lengths, None)
             y = jnp.concatenate([y, _turn(back, lengths)], axis=-1)
             if other is not None:
-                trace = Trace((trace.rate + other.rate) / 2, trace.table)
+                trace = Trace((trace.rate + other.rate) / 2, trace.update_mask)
         traced = mixers.is_traced(self.kind)
         return carry, self._after(x, y, train), trace if traced else None
 
@@ -156,7 +156,7 @@ def _mix(mixer, x, lengths, carry):
     if not isinstance(mixer, Recurrent):
         return *mixer(x, initial_carry=carry, seq_lengths=lengths), None
     run = mixer(x, initial_carry=carry, seq_lengths=lengths, return_run=True)
-    return run.carry, run.outputs, Trace(run.rate, run.table)
+    return run.carry, run.outputs, Trace(run.rate, run.update_mask)
 
 
 def _turn(x: Array, lengths: Array | None) -> Array:

@@ -57,8 +57,8 @@ class MultiHeadRecurrent(nn.Module):
             **options: what else the layer is called with: seq_lengths, resets and so on.
 
         Returns:
-            As the layer; outputs, carries and table are those of N · H neurons, head after head;
-            the carry is stacked, ``[N, …]``; the rate is that of all.
+            As the layer; outputs, carries and update mask are those of N · H neurons, in order of
+            heads; the carry is stacked, ``[N, …]``; the rate is that of all.
         """
 
         def one(layer, carry):
@@ -69,7 +69,7 @@ class MultiHeadRecurrent(nn.Module):
             outputs=_concat_heads(run.outputs),
             carries=jax.tree.map(_concat_heads, run.carries),
             rate=run.rate.mean(),
-            table=None if run.table is None else _concat_heads(run.table),
+            update_mask=None if run.update_mask is None else _concat_heads(run.update_mask),
         )
         if check_backend(return_run, self.layer.return_run and return_carry is None):
             return run

@@ -32,8 +32,8 @@ class Recurrent(nn.Module):
         switch: when each neuron updates; None for always.
         time_major: inputs and outputs are ``[T, *batch, …]`` instead of ``[*batch, T, …]``.
         return_carry: return ``(carry, outputs)``.
-        return_run: return a :class:`surnn_jax.scan.Run`: outputs, carry, all carries, update rate
-            and switch table.
+        return_run: return a :class:`surnn_jax.ScanOutput`: outputs, carry, all carries, update
+            rate and update mask.
         reverse: run from the end of each sequence to its beginning.
         keep_order: with `reverse`, outputs in the order of the inputs.
         learn_carry: the carry from which sequences begin is a parameter (zeros at first).
@@ -132,7 +132,7 @@ class Recurrent(nn.Module):
             reverse=check_backend(reverse, self.reverse),
             keep_order=check_backend(keep_order, self.keep_order),
             carry=initial_carry,
-            fresh=self._fresh(unit),
+            reset_carry=self._reset_carry(unit),
             backend=self.backend,
             chunk=self.chunk,
             dtype=self.dtype,
@@ -146,13 +146,13 @@ class Recurrent(nn.Module):
             return result.carry, result.outputs
         return result.outputs
 
-    def _fresh(self, unit: scan.Unit) -> Carry | None:
+    def _reset_carry(self, unit: scan.Unit) -> Carry | None:
         if not self.learn_carry:
             return None
 
         def rest(key):
             del key
-            return unit.cell.rest((self.features,), self.param_dtype)._asdict()
+            return unit.cell.zero_carry((self.features,), self.param_dtype)._asdict()
 
         return unit.cell.carry(**self.param("carry", rest))
 
@@ -206,9 +206,11 @@ def _batch_major(result: scan.ScanOutput) -> scan.ScanOutput:
     def turn(leaf):
         return jnp.moveaxis(leaf, 0, -2)
 
-    table = result.table
-    if table is not None and table.ndim == result.outputs.ndim:
-        table = turn(table)
+    update_mask = result.update_mask
+    if update_mask is not None and update_mask.ndim == result.outputs.ndim:
+        update_mask = turn(update_mask)
     return result._replace(
-        outputs=turn(result.outputs), carries=jax.tree.map(turn, result.carries), table=table
+        outputs=turn(result.outputs),
+        carries=jax.tree.map(turn, result.carries),
+        update_mask=update_mask,
     )

@@ -153,7 +153,7 @@ class PairClassifier(nn.Module):
         a, b = u.outputs, v.outputs
         y = nn.gelu(self.hidden(jnp.concatenate([a, b, a * b, a - b], axis=-1)))
         traces = tuple(
-            Trace((one.rate + two.rate) / 2, one.table)
+            Trace((one.rate + two.rate) / 2, one.update_mask)
             for one, two in zip(u.traces, v.traces, strict=True)
         )
         return Result(self.head(y), None, traces)

@@ -83,7 +83,7 @@ class UnitCell(nn.RNNCellBase):
         del rng
         *batch, inputs = input_shape
         unit = scan.selective(self.cell, self.switch)
-        carry = unit.rest(tuple(batch), inputs, self.features, self.param_dtype)
+        carry = unit.zero_carry(tuple(batch), inputs, self.features, self.param_dtype)
         if unit.switch is not None:  # nn.RNN picks carries by example: all leaves have batch axes
             carry = carry._replace(clock=jnp.zeros(tuple(batch), jnp.int32))
         return carry

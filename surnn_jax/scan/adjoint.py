@@ -1,7 +1,10 @@
-"""What the back ends in JAX share: one step forward, and the same step pulled back by hand.
+"""Shared by the back ends written in JAX: one step forward, and its hand-written transpose.
 
-A step backward needs the products of the step forward, which the caller recomputes (for as many
-steps at once as suits it), and gives what is owed to them; weight gradients are the caller's too.
+A backward step needs the products of the forward step. The caller recomputes them, for as many
+steps at once as suits it, and computes the weight gradients from the cotangents of the products.
+
+Names of cotangents: `ct_output` comes from the use of a step's carry as an output, `ct_future` from
+later steps, `ct_total` is their sum, and `ct_carry` belongs to the carry before the step.
 """
 
 from collections.abc import Callable
@@ -12,32 +15,35 @@ import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
+from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 
 def select(rows: Array, yes: Carry, no: Carry) -> Carry:
-    """One carry or the other, by example: ``rows`` is ``[B]``."""
+    """One carry or the other, example by example: `rows` are booleans ``[B]``."""
     return jax.tree.map(lambda a, b: jnp.where(rows[:, None], a, b), yes, no)
 
 
-def opening(gate: Surrogate | None, a: Array | None, keep: Array | None, like: Array):
-    """The switch ``[B, H]`` of one step; None where every neuron updates."""
+def switch_values(
+    surrogate: Surrogate | None, logits: Array | None, step_mask: Array | None, like: Array
+) -> Array | None:
+    """The switches ``[B, H]`` of one step; None if every neuron updates."""
     g = None
-    if a is not None:
-        g = gate.value(a.astype(like.dtype))
+    if logits is not None:
+        g = surrogate.value(logits.astype(like.dtype))
         g = jnp.broadcast_to(g[None] if g.ndim == 1 else g, like.shape)
-    if keep is not None:
-        g = jnp.where(keep[:, None], jnp.ones_like(like) if g is None else g, 0)
+    if step_mask is not None:
+        g = jnp.where(step_mask[:, None], jnp.ones_like(like) if g is None else g, 0)
     return g
 
 
-def mix(gate: Surrogate | None, g: Array | None, candidate: Carry, old: Carry) -> Carry:
-    """The new carry: candidate where the switch is open, old where it is closed."""
+def mix(surrogate: Surrogate | None, g: Array | None, candidate: Carry, old: Carry) -> Carry:
+    """The new carry: the candidate if the switch is open, the old value if it is closed."""
     if g is None:
         return candidate
-    if gate is None or gate.hard:
-        # NaN logits are neither open nor closed, and say so.
+    if surrogate is None or surrogate.hard:
+        # A NaN logit is neither open nor closed; the result shows it.
         return jax.tree.map(
             lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, jnp.nan)), candidate, old
         )
@@ -46,51 +52,50 @@ def mix(gate: Surrogate | None, g: Array | None, candidate: Carry, old: Carry) -
     )
 
 
-def _taught(gate: Surrogate, dg: Array) -> Array:
-    """What is owed to the switches ``[..., B, H]``, where few rows teach: theirs, scaled."""
-    lesson = gate.lesson(dg.shape[-2], dg.dtype)
-    if lesson is None:
+def _weigh_rows(surrogate: Surrogate, dg: Array) -> Array:
+    """Cotangents of the switches ``[..., B, H]``, scaled if only some rows give the gradient."""
+    weights = surrogate.row_weights(dg.shape[-2], dg.dtype)
+    if weights is None:
         return dg
-    lesson = lesson.reshape((1,) * (dg.ndim - 2) + (-1, 1))
-    return jnp.where(lesson == 0, 0, lesson * dg)
+    weights = weights.reshape((1,) * (dg.ndim - 2) + (-1, 1))
+    return jnp.where(weights == 0, 0, weights * dg)
 
 
 def _map_once(function: Callable[[Array], Array], tree: Any) -> Any:
-    """`jax.tree.map` that gives leaves which are one object one result."""
+    """`jax.tree.map` that computes leaves which are the same object only once."""
     leaves, form = jax.tree.flatten(tree)
     done = {id(leaf): function(leaf) for leaf in {id(leaf): leaf for leaf in leaves}.values()}
     return jax.tree.unflatten(form, [done[id(leaf)] for leaf in leaves])
 
 
 def forward(
-    cell: Cell,
-    gate: Surrogate | None,
-    dtype: Any,
+    spec: ScanSpec,
     params: Params,
-    fresh: Carry,
+    reset_carry: Carry,
     carry: Carry,
     now: tuple[Array, Array | None, Array | None, Array | None],
 ) -> Carry:
-    """The carry after a step, from the one before and the step's ``x, a, keep, resets``."""
-    x, a, keep, reset = now
+    """The carry after a step, from the one before and the step's :attr:`.ScanInputs.per_step`."""
+    x, logits, step_mask, reset = now
     if reset is not None:
-        carry = select(reset, fresh, carry)
-    candidate = cell.step(params, carry, x, dtype)
-    return mix(gate, opening(gate, a, keep, carry.h), candidate, carry)
+        carry = select(reset, reset_carry, carry)
+    candidate = spec.cell.step(params, carry, x, spec.dtype)
+    g = switch_values(spec.surrogate, logits, step_mask, carry.h)
+    return mix(spec.surrogate, g, candidate, carry)
 
 
 class StepCotangents(NamedTuple):
-    """What one step owes to its arguments.
+    """Cotangents of the arguments of one step.
 
     Attributes:
-        vectors: to the per-neuron parameters, ``[B, H]`` each.
-        past: to the carry before the step.
-        z: to the input products.
-        u: to the products with the state, inner ones included.
+        vectors: of the per-neuron parameters, ``[B, H]`` each.
+        carry: of the carry before the step.
+        z: of the input products.
+        u: of the products with the state, inner ones included.
     """
 
     vectors: dict[str, Array]
-    past: Carry
+    carry: Carry
     z: dict[str, Array]
     u: dict[str, Array]
 
@@ -98,128 +103,154 @@ class StepCotangents(NamedTuple):
 def rule_vjp(
     cell: Cell,
     vectors: dict[str, Array],
-    total: Carry,
+    ct_total: Carry,
     old: Carry,
     z: dict[str, Array],
     u: dict[str, Array],
     g: Array | None,
 ) -> tuple[Carry, StepCotangents]:
-    """The pointwise part of a step backward: all but what flows through products.
+    """The rule's part of a backward step: everything but what flows through products.
 
     Args:
-        cell: whose rule is pulled back.
-        vectors: its per-neuron parameters, of the shape of the others.
-        total: the cotangent of the carry after the step.
+        cell: the cell whose rule is transposed.
+        vectors: its per-neuron parameters, broadcast to the shape of the other arguments.
+        ct_total: cotangent of the carry after the step.
         old: the carry before it.
         z: its input products.
         u: its products with the state, inner ones included.
         g: its switches, or None.
 
     Returns:
-        The candidate and what is :class:`Owed`.
+        The candidate and the :class:`StepCotangents`.
     """
-    candidate, pull = jax.vjp(cell.rule, vectors, old, z, u)
+    candidate, transpose = jax.vjp(cell.rule, vectors, old, z, u)
     if g is None:
-        return candidate, StepCotangents(*pull(total))
-    toward = jax.tree.map(lambda d: g * d, total)
-    # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
-    dvec, dold, dz, du = _map_once(lambda d: jnp.where(g == 0, 0, d), pull(toward))
-    past = jax.tree.map(lambda d, p: (1 - g) * d + p, total, dold)
-    return candidate, StepCotangents(dvec, past, dz, du)
+        return candidate, StepCotangents(*transpose(ct_total))
+    # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN. A rule that is
+    # not pointwise reads closed neurons too; with it that holds for rows without an open neuron.
+    closed = g == 0 if cell.rule_is_pointwise else (g == 0).all(-1, keepdims=True)
+    ct_candidate = jax.tree.map(lambda d: g * d, ct_total)
+    dvectors, dold, dz, du = _map_once(lambda d: jnp.where(closed, 0, d), transpose(ct_candidate))
+    ct_carry = jax.tree.map(lambda d, p: (1 - g) * d + p, ct_total, dold)
+    return candidate, StepCotangents(dvectors, ct_carry, dz, du)
 
 
 def make_backward_step(
-    cell: Cell, gate: Surrogate | None, dtype: Any, params: Params, vectors: dict[str, Array]
+    spec: ScanSpec, params: Params, vectors: dict[str, Array]
 ) -> Callable[..., tuple[Carry, StepCotangents]]:
-    """Makes the step backward.
+    """Makes the backward step.
 
     Returns:
-        ``step(total, old, z, u, inner, g)``, from the cotangent of the carry after the step, the
-        carry before it, its products and its switches ``[B, H]`` (or None): the candidate and
-        what is :class:`Owed`.
+        ``step(ct_total, old, z, u, inner, g)``: takes the cotangent of the carry after the step,
+        the carry before it, its products and its switches ``[B, H]`` (or None); returns the
+        candidate and the :class:`StepCotangents`.
     """
-    out = cell.carry_dtype(params)
-    # Turned once: a product that reads its kernel across takes twice as long on a CPU.
-    turned = jax.lax.optimization_barrier(jax.tree.map(jnp.transpose, params["recurrent"]))
+    cell, out = spec.cell, spec.cell.carry_dtype(params)
+    # Transposed once: a product that reads its kernel by columns takes twice as long on a CPU.
+    transposed = jax.lax.optimization_barrier(jax.tree.map(jnp.transpose, params["recurrent"]))
 
     def back(gates, tree):
-        """Products' cotangents times transposed kernels: what flows into their operand."""
-        return sum(product(tree[k], turned[k], dtype, out) for k in gates)
+        """The cotangent of the operand that the products of `gates` share."""
+        return sum(product(tree[k], transposed[k], spec.dtype, out) for k in gates)
 
-    def step(total, old, z, u, inner, g):
-        candidate, owed = rule_vjp(cell, vectors, total, old, z, {**u, **inner}, g)
-        dvec, past, dz, du = owed
+    def step(ct_total, old, z, u, inner, g):
+        candidate, cotangents = rule_vjp(cell, vectors, ct_total, old, z, {**u, **inner}, g)
+        dvectors, ct_carry, dz, du = cotangents
         if inner:
             dv = back(cell.inner_recurrent, du)
             more = jax.vjp(cell.inner, vectors, old, z, u)[1](dv)
-            dvec, past, dz = (
-                jax.tree.map(jnp.add, p, q) for p, q in zip((dvec, past, dz), more[:3], strict=True)
+            dvectors, ct_carry, dz = (
+                jax.tree.map(jnp.add, p, q)
+                for p, q in zip((dvectors, ct_carry, dz), more[:3], strict=True)
             )
             du = {**du, **{k: du[k] + more[3][k] for k in cell.recurrent}}
         if cell.recurrent:
-            past = past._replace(h=past.h + back(cell.recurrent, du))
-        return candidate, StepCotangents(dvec, past, dz, du)
+            ct_carry = ct_carry._replace(h=ct_carry.h + back(cell.recurrent, du))
+        return candidate, StepCotangents(dvectors, ct_carry, dz, du)
 
     return step
 
 
-def kernels(
-    cell: Cell, dtype: Any, out: Any, x: Array, h: Array, inner: Array | None, owed: StepCotangents
+def kernel_gradients(
+    spec: ScanSpec,
+    params: Params,
+    x: Array,
+    h: Array,
+    inner: Array | None,
+    cotangents: StepCotangents,
 ) -> Params:
-    """Gradients of all kernels: ``Σ operand ⊗ cotangent``, one product for any number of steps."""
+    """Gradients of all kernels, ``Σ operand ⊗ cotangent``: one product for any number of steps.
+
+    Args:
+        spec: of the scan.
+        params: of the cell; only their dtype is used.
+        x: inputs ``[..., D]``.
+        h: states before the steps, ``[..., H]``.
+        inner: operands of the second product ``[..., H]``, or None.
+        cotangents: of the products, ``[..., H]``.
+    """
+    cell, out = spec.cell, spec.cell.carry_dtype(params)
 
     def weight(operand, d):
         rows = (operand.reshape(-1, operand.shape[-1]).T, d.reshape(-1, d.shape[-1]))
-        return product(*rows, dtype, out)
+        return product(*rows, spec.dtype, out)
 
     return {
-        "input": {k: weight(x, owed.z[k]) for k in cell.inputs},
+        "input": {k: weight(x, cotangents.z[k]) for k in cell.inputs},
         "recurrent": {
-            **{k: weight(h, owed.u[k]) for k in cell.recurrent},
-            **{k: weight(inner, owed.u[k]) for k in cell.inner_recurrent},
+            **{k: weight(h, cotangents.u[k]) for k in cell.recurrent},
+            **{k: weight(inner, cotangents.u[k]) for k in cell.inner_recurrent},
         },
     }
 
 
-def inputs(cell: Cell, dtype: Any, out: Any, params: Params, dz: dict[str, Array]) -> Array:
-    """What is owed to ``x``, from what is owed to its products."""
-    return sum(product(dz[k], params["input"][k].T, dtype, out) for k in cell.inputs)
+def input_cotangents(spec: ScanSpec, params: Params, dz: dict[str, Array]) -> Array:
+    """The cotangent of ``x``, from those of its products."""
+    out = spec.cell.carry_dtype(params)
+    return sum(product(dz[k], params["input"][k].T, spec.dtype, out) for k in spec.cell.inputs)
 
 
-def logits(
-    gate: Surrogate, a: Array, keep: Array | None, total: Carry, candidate: Carry, old: Carry
+def logit_cotangents(
+    surrogate: Surrogate,
+    logits: Array,
+    step_mask: Array | None,
+    ct_total: Carry,
+    candidate: Carry,
+    old: Carry,
 ) -> Array:
-    """What is owed to logits ``[..., H]`` or ``[..., B, H]``, from carries ``[..., B, H]``.
+    """The cotangent of logits ``[..., H]`` or ``[..., B, H]``, from carries ``[..., B, H]``.
 
-    ``slope(a) · Σ_carry total ∘ (candidate - old)``, summed over the rows that share a logit.
+    ``slope(logits) · Σ_carry ct_total ∘ (candidate - old)``, summed over the rows that share a
+    logit.
     """
-    gaps = jax.tree.map(lambda d, f, o: d * (f - o), total, candidate, old)
+    gaps = jax.tree.map(lambda d, f, o: d * (f - o), ct_total, candidate, old)
     dg = sum(jax.tree.leaves(gaps))
-    if keep is not None:
-        dg = jnp.where(keep[..., None], dg, 0)
-    dg = _taught(gate, dg)
-    slope = gate.slope(a.astype(dg.dtype))
-    if a.ndim < dg.ndim:
+    if step_mask is not None:
+        dg = jnp.where(step_mask[..., None], dg, 0)
+    dg = _weigh_rows(surrogate, dg)
+    slope = surrogate.slope(logits.astype(dg.dtype))
+    if logits.ndim < dg.ndim:
         dg = dg.sum(-2)
     return jnp.where(slope == 0, 0, slope * dg)
 
 
-def values(primals: Any) -> Any:
-    """The arrays of what a rule with symbolic zeros is given."""
+def primal_values(primals: Any) -> Any:
+    """The arrays behind the arguments of a forward rule with symbolic zeros."""
     return jax.tree.map(lambda p: p.value, primals, is_leaf=lambda p: hasattr(p, "perturbed"))
 
 
 def save_residuals(scan: Callable[..., Carry]) -> Callable[..., tuple[Carry, Any]]:
-    """The forward rule of a back end that is told what nobody differentiates.
+    """Forward rule of `jax.custom_vjp` for a scan; the backward rule uses symbolic zeros.
 
-    It keeps the arguments, the carries, and whether a gradient is owed to the logits: a fact of
-    the trace, so it is kept in the tree's shape, ``()`` for yes and None for no.
+    The rule saves the inputs, the carries, and whether the logits need a gradient. The last is
+    known while tracing, so it is part of the tree's structure: ``()`` for yes, None for no.
     """
 
-    def rule(cell, gate, dtype, *primals):
-        args = values(primals)
-        learned = args[2] is not None and primals[2].perturbed
-        carries = scan(cell, gate, dtype, *args)
-        return carries, (args, carries, () if learned else None)
+    def rule(*args):
+        *static, primals = args
+        inputs: ScanInputs = primal_values(primals)
+        learned = inputs.logits is not None and primals.logits.perturbed
+        carries = scan(*static, inputs)
+        return carries, (inputs, carries, () if learned else None)
 
     return rule

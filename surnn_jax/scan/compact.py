@@ -1,44 +1,68 @@
-"""Skipping steps: only those at which a neuron opens are run, the others repeat the state.
+"""Skips steps: runs only those at which some neuron opens, and repeats the state at the others.
 
-Pays where whole steps are empty: one rhythm for the layer, few groups, one example. The list of
-steps to run is made from the table at run time and the loops over it have as many turns as it has
-entries, so a learned switch needs no capacity and the cost follows the rate.
+Pays if whole steps are empty: one rhythm for the layer, few groups, one example. The list of
+active steps is made from the logits at run time, and the loops have as many turns as it has
+entries, so there is no fixed capacity, and cost is proportional to the share of active steps.
 
-The backward pass walks the same list in blocks: the products of a block of steps are recomputed
-at once, and so are the sums for the weights; only what flows through the state goes step by step.
-Nothing is stored but the carries. A step at which neurons are near the threshold but none is open
-is a step of the backward pass alone.
+The backward pass walks the same list in chunks: the products and the weight gradients of a chunk
+are computed at once, and only the cotangent of the state goes step by step. Only the carries are
+stored. A step with neurons near the threshold but none open is active in the backward pass only.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from surnn_jax.cells import Cell
 from surnn_jax.scan import adjoint, indexing
-from surnn_jax.scan.adjoint import opening, select
-from surnn_jax.switches import Surrogate
-from surnn_jax.typing import Array, Carry, Params
+from surnn_jax.scan.adjoint import StepCotangents, select, switch_values
+from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
+from surnn_jax.typing import Array, Carry
 
-_ROWS = 128  # rows (steps · examples) of a block: enough for products to run at full speed
+_ROWS = 128  # rows (steps · examples) of a chunk: enough for products to run at full speed
+
+# Of the dense cost: what does not depend on the rate, and an active step of the backward pass at
+# which neurons are near the threshold but none is open. Measured with a GRU on a CPU.
+_FIXED, _NEAR = 0.02, 0.25
+
+
+def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
+    """None: it runs everything."""
+    del spec, shape
+    return None
+
+
+def active_share(rates: UpdateRates, shape: ScanShape) -> tuple[float, float]:
+    """Expected shares of active steps, forward and backward, if schedules are independent."""
+    schedules = rates.schedules * (shape.batch if shape.per_example else 1)
+    return 1 - (1 - rates.open) ** schedules, 1 - (1 - rates.computed) ** schedules
+
+
+def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
+    """Proportional to the share of active steps."""
+    del spec
+    active, near = active_share(rates, shape)
+    share = _FIXED + (1 - _FIXED) * (active + _NEAR * (near - active))
+    # Not measured on accelerators: there it has to promise half of the dense cost.
+    return share if shape.platform == "cpu" else 2 * share
 
 
 def index_step(t: Array, tree: Any) -> Any:
-    """One step of every array ``[T, ...]``."""
+    """Step t of every array ``[T, ...]``."""
     return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False), tree)
 
 
 def update_step(tree: Any, t: Array, now: Any) -> Any:
-    """Every array ``[T, ...]`` with one step replaced."""
+    """Every array ``[T, ...]`` with step t replaced."""
     return jax.tree.map(lambda a, v: lax.dynamic_update_index_in_dim(a, v, t, 0), tree, now)
 
 
 def instantiate_zeros(cotangents: Any, like: Any) -> Any:
-    """Cotangents as arrays, zeros written out."""
+    """Symbolic zeros as arrays of zeros."""
 
     def array(c, of):
         return jnp.zeros_like(of) if isinstance(c, SymbolicZero) else c
@@ -46,145 +70,250 @@ def instantiate_zeros(cotangents: Any, like: Any) -> Any:
     return jax.tree.map(array, cotangents, like, is_leaf=lambda c: isinstance(c, SymbolicZero))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def scan(
-    cell: Cell,
-    gate: Surrogate | None,
-    dtype: Any,
-    params: Params,
-    x: Array,
-    a: Array | None,
-    start: Carry,
-    fresh: Carry,
-    keep: Array | None,
-    resets: Array | None,
-) -> Carry:
-    """All carries; arguments and result as in :func:`.reference.scan`."""
-    if not x.shape[0]:
+def make_sum_outputs(ct_outputs: Carry) -> Callable[[Carry, Array, Array], Carry]:
+    """Makes ``sum_outputs(ct_future, first, last)``.
+
+    It adds the output cotangents of steps ``first`` to ``last - 1``, from the last to the first,
+    to the cotangent `ct_future` that flows into the state from step `last` on.
+    """
+
+    def sum_outputs(ct_future, first, last):
+        def add(i, total):
+            return jax.tree.map(jnp.add, total, index_step(last - 1 - i, ct_outputs))
+
+        return lax.fori_loop(0, last - first, add, ct_future)
+
+    return sum_outputs
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """All carries; runs the active steps only."""
+    start, steps = inputs.initial_carry, inputs.x.shape[0]
+    if not steps:
         return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), start)
-    wanted = None if a is None else indexing.opened(gate, a.astype(start.h.dtype))
-    busy = indexing.steps_with(wanted, keep, resets, x.shape[0])
-    todo = indexing.listed(busy)
+    active, todo = _active(spec, inputs, backward=False)
 
     def step(j, state):
         carry, carries = state
-        now = index_step(todo.index[j], (x, a, keep, resets))
-        carry = adjoint.forward(cell, gate, dtype, params, fresh, carry, now)
+        now = index_step(todo.index[j], inputs.per_step)
+        carry = adjoint.forward(spec, inputs.params, inputs.reset_carry, carry, now)
         return carry, update_step(carries, j + 1, carry)
 
-    carries = jax.tree.map(lambda s: lax.empty((x.shape[0] + 1, *s.shape), s.dtype), start)
+    carries = jax.tree.map(lambda s: lax.empty((steps + 1, *s.shape), s.dtype), start)
     carries = update_step(carries, 0, start)
     carries = lax.fori_loop(0, todo.count, step, (start, carries))[1]
-    return jax.tree.map(lambda c: c[indexing.latest(busy)], carries)
+    return jax.tree.map(lambda c: c[indexing.count_active(active)], carries)
 
 
-def _backward(cell, gate, dtype, saved, cotangents):
-    (params, x, a, start, fresh, keep, resets), carries, learned = saved
-    steps, size, _ = x.shape
-    if not steps:
-        nothing = jax.tree.map(jnp.zeros_like, (params, x, a, start, fresh))
-        return *nothing, None, None
-    out = cell.carry_dtype(params)
-    cotangents = instantiate_zeros(cotangents, carries)
-    vectors = cell.spread(params, start.h.shape)
-    pull = adjoint.make_backward_step(cell, gate, dtype, params, vectors)
-    wanted = (
-        None if a is None else indexing.needed(gate, a.astype(start.h.dtype), learned is not None)
+def _active(
+    spec: ScanSpec, inputs: ScanInputs, backward: bool
+) -> tuple[Array, indexing.ActiveSteps]:
+    """Which steps are active, as booleans ``[T]`` and as a list.
+
+    Args:
+        spec: of the scan.
+        inputs: likewise.
+        backward: whether nearly open neurons count.
+    """
+    neurons = None
+    if inputs.logits is not None:
+        logits = inputs.logits.astype(inputs.initial_carry.h.dtype)
+        neurons = indexing.computed_mask(spec.surrogate, logits, backward)
+    active = indexing.active_mask(neurons, inputs.step_mask, inputs.resets, inputs.x.shape[0])
+    return active, indexing.list_active(active)
+
+
+class _Chunk(NamedTuple):
+    """The arrays of some listed steps, C of them, ``[C, B, …]`` each.
+
+    Attributes:
+        now: the steps ``[C]``; T beyond the list.
+        x: their inputs.
+        old: the carries before them, resets applied.
+        z: input products.
+        u: products with the state.
+        v: operands of the inner product, or None.
+        inner: inner products, perhaps none.
+        resets: booleans ``[C, B]`` or None.
+    """
+
+    now: Array
+    x: Array
+    old: Carry
+    z: dict[str, Array]
+    u: dict[str, Array]
+    v: Array | None
+    inner: dict[str, Array]
+    resets: Array | None
+
+
+def carries_before(inputs: ScanInputs, carries: Carry, now: Array, resets: Array | None) -> Carry:
+    """The carries before some steps, ``[C, B, H]`` a field.
+
+    Args:
+        inputs: of the scan.
+        carries: the carries after all steps.
+        now: integers ``[C]``, the steps.
+        resets: booleans ``[C, B]`` of these steps, or None.
+    """
+
+    def before(s, c):
+        return jnp.where((now == 0)[:, None, None], s[None], c[jnp.maximum(now - 1, 0)])
+
+    old = jax.tree.map(before, inputs.initial_carry, carries)
+    if resets is None:
+        return old
+    return jax.tree.map(
+        lambda f, o: jnp.where(resets[..., None], f[None], o), inputs.reset_carry, old
     )
-    todo = indexing.listed(indexing.steps_with(wanted, keep, resets, x.shape[0]))
-    block = max(1, min(steps, _ROWS // max(size, 1)))
 
-    def through(ahead, first, last):
-        """What flows back into the state at the end of step `first`."""
 
-        def add(i, total):
-            return jax.tree.map(jnp.add, total, index_step(last - 1 - i, cotangents))
+def _recompute(spec: ScanSpec, inputs: ScanInputs, carries: Carry, now: Array) -> _Chunk:
+    """The products of the steps `now`, at once."""
+    cell, params, resets = spec.cell, inputs.params, inputs.resets
+    if resets is not None:
+        resets = resets.at[now].get(mode="fill", fill_value=False)
+    old = carries_before(inputs, carries, now, resets)
+    x = inputs.x.at[now].get(mode="fill", fill_value=0)
+    z, u = cell.project(params, x, spec.dtype), cell.recur(params, old.h, spec.dtype)
+    v, inner = None, {}
+    if cell.inner is not None:
+        v, inner = cell.recur_inner(params, old, z, u, spec.dtype)
+    return _Chunk(now, x, old, z, u, v, inner, resets)
 
-        return lax.fori_loop(0, last - first, add, ahead)
 
-    def walk(b, state):
-        ahead, dweights, dvectors, dfresh, dx, da = state
-        first = (todo.count - 1) // block * block - b * block
-        now = lax.dynamic_slice_in_dim(index, first, block)
-        reset = None if resets is None else resets.at[now].get(mode="fill", fill_value=False)
+def _step_cotangents(backward_step, learned, like, ct_total, args, g) -> StepCotangents:
+    """Cotangents of one step; without any work if no neuron is open.
 
-        def before(s, c):
-            return jnp.where((now == 0)[:, None, None], s[None], c[jnp.maximum(now - 1, 0)])
+    Args:
+        backward_step: from :func:`.adjoint.make_backward_step`.
+        learned: None if every listed step has an open neuron.
+        like: arrays of the shapes of the cotangents of vectors, and of those of z and u for all
+            steps of the chunk.
+        ct_total: the cotangent of the carry after the step.
+        args: the step's carry and products.
+        g: its switches.
+    """
+    if learned is None:
+        return backward_step(ct_total, *args, g)[1]
+    dvectors, *products = like
+    zeros = jax.tree.map(jnp.zeros_like, (dvectors, *index_step(0, products)))
+    closed = StepCotangents(zeros[0], ct_total, *zeros[1:])
+    return lax.cond(
+        (g != 0).any(),
+        lambda *args: backward_step(*args)[1],
+        lambda *_: closed,
+        *(ct_total, *args, g),
+    )
 
-        old = jax.tree.map(before, start, carries)
-        if reset is not None:
-            old = jax.tree.map(lambda f, o: jnp.where(reset[..., None], f[None], o), fresh, old)
-        x_b = x.at[now].get(mode="fill", fill_value=0)
-        z, u = cell.project(params, x_b, dtype), cell.recur(params, old.h, dtype)
-        v, inner = None, {}
-        if not cell.pointwise:
-            v, inner = cell.recur_inner(params, old, z, u, dtype)
 
-        def one(i, state):
-            i = jnp.minimum(block, todo.count - first) - 1 - i
-            ahead, dvectors, dfresh, dz, du, totals = state
-            t = now[i]
-            total = through(ahead, t, index[first + i + 1])
-            reset_t = None if reset is None else reset[i]
-            a_t, keep_t = index_step(t, (a, keep))
-            g = opening(gate, a_t, keep_t, start.h)
-            args = (total, *index_step(i, (old, z, u, inner)), g)
-            if learned is None:
-                owed = pull(*args)[1]
-            else:
-                nothing = jax.tree.map(jnp.zeros_like, (vectors, *index_step(0, (dz, du))))
-                closed = adjoint.StepCotangents(nothing[0], total, *nothing[1:])
-                owed = lax.cond(
-                    (g != 0).any(), lambda *args: pull(*args)[1], lambda *_: closed, *args
-                )
-            past = owed.past
-            if reset_t is not None:
-                nothing = jax.tree.map(jnp.zeros_like, past)
-                dfresh = jax.tree.map(jnp.add, dfresh, select(reset_t, past, nothing))
-                past = select(reset_t, nothing, past)
-            dvectors = jax.tree.map(jnp.add, dvectors, owed.vectors)
-            if totals is not None:
-                totals = update_step(totals, i, total)
-            return (
-                past,
-                dvectors,
-                dfresh,
-                update_step(dz, i, owed.z),
-                update_step(du, i, owed.u),
-                totals,
-            )
+def _walk(spec, inputs, chunk: _Chunk, ends, turns, learned, tools, state):
+    """Goes through the steps of a chunk from its last to its first.
 
-        zeros = jax.tree.map(jnp.zeros_like, (z, {**u, **inner}, old if learned == () else None))
-        state = (ahead, dvectors, dfresh, *zeros)
-        turns = jnp.minimum(block, todo.count - first)
-        ahead, dvectors, dfresh, dz, du, totals = lax.fori_loop(0, turns, one, state)
+    Args:
+        spec: of the scan.
+        inputs: likewise.
+        chunk: the steps.
+        ends: integers ``[C]``, the listed step after each.
+        turns: how many steps of the chunk are meant.
+        learned: ``()`` if the logits need a gradient, else None.
+        tools: `backward_step`, `sum_outputs` and the vectors, broadcast.
+        state: `ct_future`, `dvectors` and `dreset` after the chunk.
 
-        owed = adjoint.StepCotangents({}, ahead, dz, du)
-        more = adjoint.kernels(cell, dtype, out, x_b, old.h, v, owed)
-        dweights = jax.tree.map(jnp.add, dweights, more)
-        toward = adjoint.inputs(cell, dtype, out, params, dz)
-        dx = dx.at[now].set(toward.astype(dx.dtype), mode="drop")
+    Returns:
+        The state before the chunk, the cotangents of z and u ``[C, B, H]``, and of the carries
+        after the steps if `learned`.
+    """
+    backward_step, sum_outputs, vectors = tools
+
+    def step(i, state):
+        i = turns - 1 - i
+        ct_future, dvectors, dreset, dz, du, totals = state
+        t = chunk.now[i]
+        ct_total = sum_outputs(ct_future, t, ends[i])
+        logits, step_mask = index_step(t, (inputs.logits, inputs.step_mask))
+        g = switch_values(spec.surrogate, logits, step_mask, inputs.initial_carry.h)
+        args = index_step(i, (chunk.old, chunk.z, chunk.u, chunk.inner))
+        like = (vectors, dz, du)
+        cotangents = _step_cotangents(backward_step, learned, like, ct_total, args, g)
+        ct_carry = cotangents.carry
+        if chunk.resets is not None:
+            zeros = jax.tree.map(jnp.zeros_like, ct_carry)
+            reset = chunk.resets[i]
+            dreset = jax.tree.map(jnp.add, dreset, select(reset, ct_carry, zeros))
+            ct_carry = select(reset, zeros, ct_carry)
+        dvectors = jax.tree.map(jnp.add, dvectors, cotangents.vectors)
+        dz, du = update_step(dz, i, cotangents.z), update_step(du, i, cotangents.u)
         if totals is not None:
-            candidate = cell.update(params, old, z, {**u, **inner})
-            kept = None if keep is None else keep.at[now].get(mode="fill", fill_value=False)
-            rows = adjoint.logits(
-                gate, a[jnp.minimum(now, steps - 1)], kept, totals, candidate, old
-            )
-            da = da.at[now].set(rows.astype(da.dtype), mode="drop")
-        return ahead, dweights, dvectors, dfresh, dx, da
+            totals = update_step(totals, i, ct_total)
+        return ct_carry, dvectors, dreset, dz, du, totals
 
-    index = jnp.concatenate([todo.index, jnp.full((block,), steps, todo.index.dtype)])
-    zeros = jax.tree.map(jnp.zeros_like, (start, vectors, fresh, x, a))
-    dweights = jax.tree.map(
+    totals = chunk.old if learned == () else None
+    zeros = jax.tree.map(jnp.zeros_like, (chunk.z, {**chunk.u, **chunk.inner}, totals))
+    return lax.fori_loop(0, turns, step, (*state, *zeros))
+
+
+def backward(spec: ScanSpec, residuals: Any, ct_outputs: Carry) -> tuple[ScanInputs]:
+    """The backward rule; residuals as :func:`.adjoint.save_residuals` makes them."""
+    inputs, carries, learned = residuals
+    params, x, logits, initial_carry, reset_carry, step_mask, _ = inputs
+    steps, batch, _ = x.shape
+    if not steps:
+        return (jax.tree.map(jnp.zeros_like, ScanInputs(*inputs[:5])),)
+    cell = spec.cell
+    sum_outputs = make_sum_outputs(instantiate_zeros(ct_outputs, carries))
+    vectors = cell.spread(params, initial_carry.h.shape)
+    tools = adjoint.make_backward_step(spec, params, vectors), sum_outputs, vectors
+    _, todo = _active(spec, inputs, learned is not None)
+    size = max(1, min(steps, _ROWS // max(batch, 1)))
+    index = jnp.concatenate([todo.index, jnp.full((size,), steps, todo.index.dtype)])
+
+    def backward_chunk(b, state):
+        ct_future, dkernels, dvectors, dreset, dx, dlogits = state
+        first = (todo.count - 1) // size * size - b * size
+        now = lax.dynamic_slice_in_dim(index, first, size)
+        ends = lax.dynamic_slice_in_dim(index, first + 1, size)
+        turns = jnp.minimum(size, todo.count - first)
+        chunk = _recompute(spec, inputs, carries, now)
+        state = (ct_future, dvectors, dreset)
+        ct_future, dvectors, dreset, dz, du, totals = _walk(
+            spec, inputs, chunk, ends, turns, learned, tools, state
+        )
+        cotangents = StepCotangents({}, ct_future, dz, du)
+        more = adjoint.kernel_gradients(spec, params, chunk.x, chunk.old.h, chunk.v, cotangents)
+        dkernels = jax.tree.map(jnp.add, dkernels, more)
+        dx_now = adjoint.input_cotangents(spec, params, dz)
+        dx = dx.at[now].set(dx_now.astype(dx.dtype), mode="drop")
+        if totals is not None:
+            candidate = cell.update(params, chunk.old, chunk.z, {**chunk.u, **chunk.inner})
+            mask = step_mask
+            if mask is not None:
+                mask = mask.at[now].get(mode="fill", fill_value=False)
+            dlogits_now = adjoint.logit_cotangents(
+                spec.surrogate,
+                logits[jnp.minimum(now, steps - 1)],
+                mask,
+                totals,
+                candidate,
+                chunk.old,
+            )
+            dlogits = dlogits.at[now].set(dlogits_now.astype(dlogits.dtype), mode="drop")
+        return ct_future, dkernels, dvectors, dreset, dx, dlogits
+
+    zeros = jax.tree.map(jnp.zeros_like, (initial_carry, vectors, reset_carry, x, logits))
+    out = cell.carry_dtype(params)
+    dkernels = jax.tree.map(
         lambda w: jnp.zeros_like(w, out), {k: params[k] for k in ("input", "recurrent")}
     )
-    state = (zeros[0], dweights, *zeros[1:])
-    blocks = (todo.count + block - 1) // block
-    ahead, dweights, dvectors, dfresh, dx, da = lax.fori_loop(0, blocks, walk, state)
-    dstart = through(ahead, jnp.zeros_like(todo.count), index[0])
-    dparams = {**dweights, "vector": {k: d.sum(0) for k, d in dvectors.items()}}
+    state = (zeros[0], dkernels, *zeros[1:])
+    chunks = (todo.count + size - 1) // size
+    state = lax.fori_loop(0, chunks, backward_chunk, state)
+    ct_future, dkernels, dvectors, dreset, dx, dlogits = state
+    dinitial = sum_outputs(ct_future, jnp.zeros_like(todo.count), index[0])
+    dparams = {**dkernels, "vector": {k: d.sum(0) for k, d in dvectors.items()}}
     dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
-    return dparams, dx, da, dstart, dfresh, None, None
+    return (ScanInputs(dparams, dx, dlogits, dinitial, dreset),)
 
 
-scan.defvjp(adjoint.save_residuals(scan), _backward, symbolic_zeros=True)
+scan.defvjp(adjoint.save_residuals(scan), backward, symbolic_zeros=True)

@@ -1,7 +1,7 @@
-"""From a table of logits to what back ends that skip need to know. Pure, and static in shape.
+"""Index lists for back ends that skip, made from logits. Pure, with static shapes.
 
-Everything here works under `jit`, where the table of a learned switch is known at run time only:
-lists have the length of the worst case, and a count says how much of them is meant.
+Everything here works under `jit`, where the update mask of a learned switch is known only at run
+time: lists have the length of the worst case, and a count says how many entries are used.
 """
 
 from typing import NamedTuple
@@ -14,93 +14,94 @@ from surnn_jax.typing import Array
 
 
 class ActiveSteps(NamedTuple):
-    """Places at which something is to be done, in order.
+    """The active steps, in order.
 
     Attributes:
-        index: integers ``[N + 1]``: the first `count` are the places, the others N.
-        count: integer ``[]``, how many there are.
+        index: integers ``[T + 1]``: the first `count` are active steps, the others T.
+        count: integer ``[]``.
     """
 
     index: Array
     count: Array
 
 
-def opened(gate: Surrogate, a: Array) -> Array:
-    """Where the new state differs from the old one, booleans of the shape of `a`.
+def open_mask(surrogate: Surrogate, logits: Array) -> Array:
+    """True where the new state may differ from the old one; the shape of `logits`.
 
-    A NaN logit counts as open: it has to be seen.
+    A NaN logit counts as open, so that it shows in the result.
     """
-    return gate.value(a) != 0
+    return surrogate.value(logits) != 0
 
 
-def needed(gate: Surrogate, a: Array, learned: bool) -> Array:
-    """Where the candidate has to be known, booleans of the shape of `a`.
+def computed_mask(surrogate: Surrogate, logits: Array, learned: bool) -> Array:
+    """True where the candidate is needed; the shape of `logits`.
 
     Args:
-        gate: how logits open.
-        a: logits ``[T, H]`` or ``[T, B, H]``.
-        learned: whether a gradient is owed to the logits. Then the candidate is needed wherever
-            the surrogate's slope is not zero as well: for a window near the threshold, for the
-            other surrogates everywhere.
+        surrogate: how logits open.
+        logits: ``[T, H]`` or ``[T, B, H]``.
+        learned: whether the logits need a gradient. If so, the candidate is needed wherever the
+            surrogate's slope is not zero too: near the threshold for a window, everywhere for the
+            other surrogates.
     """
-    wanted = opened(gate, a)
-    return wanted | (gate.slope(a) != 0) if learned else wanted
+    mask = open_mask(surrogate, logits)
+    return mask | (surrogate.slope(logits) != 0) if learned else mask
 
 
-def steps_with(wanted: Array | None, keep: Array | None, resets: Array | None, steps: int) -> Array:
-    """Steps at which there is anything to do for anyone, booleans ``[T]``.
+def active_mask(
+    neurons: Array | None, step_mask: Array | None, resets: Array | None, steps: int
+) -> Array:
+    """True for steps at which something has to be done for some example; ``[T]``.
 
     Args:
-        wanted: booleans ``[T, H]`` or ``[T, B, H]``; None for everywhere.
-        keep: booleans ``[T, B]``, false where the state is held; or None.
-        resets: booleans ``[T, B]``, true where the state starts anew; or None. A reset changes
-            the state whether or not a neuron opens.
+        neurons: booleans ``[T, H]`` or ``[T, B, H]``, True if a neuron is computed; or None.
+        step_mask: booleans ``[T, B]``, False if the state is held; or None.
+        resets: booleans ``[T, B]`` or None. A reset changes the state even if no neuron opens.
         steps: T.
     """
-    busy = jnp.ones((steps,), bool)
-    if wanted is not None and wanted.ndim == 2:
-        busy = wanted.any(-1)
-    if wanted is not None and wanted.ndim == 3:
-        rows = wanted.any(-1)
-        busy = (rows if keep is None else rows & keep).any(-1)
-    elif keep is not None:
-        busy &= keep.any(-1)
-    return busy if resets is None else busy | resets.any(-1)
+    active = jnp.ones((steps,), bool)
+    if neurons is not None and neurons.ndim == 2:
+        active = neurons.any(-1)
+    if neurons is not None and neurons.ndim == 3:
+        rows = neurons.any(-1)
+        active = (rows if step_mask is None else rows & step_mask).any(-1)
+    elif step_mask is not None:
+        active &= step_mask.any(-1)
+    return active if resets is None else active | resets.any(-1)
 
 
-def listed(wanted: Array) -> ActiveSteps:
-    """The true places of booleans ``[N]``."""
-    size = wanted.shape[0]
-    (index,) = jnp.nonzero(wanted, size=size, fill_value=size)
+def list_active(active: Array) -> ActiveSteps:
+    """The positions of True in booleans ``[T]``."""
+    size = active.shape[0]
+    (index,) = jnp.nonzero(active, size=size, fill_value=size)
     index = jnp.concatenate([index, jnp.full((1,), size, index.dtype)]).astype(jnp.int32)
-    return ActiveSteps(index, wanted.sum(dtype=jnp.int32))
+    return ActiveSteps(index, active.sum(dtype=jnp.int32))
 
 
-def latest(wanted: Array) -> Array:
-    """How many true places there are up to and with each, integers ``[N]``.
+def count_active(active: Array) -> Array:
+    """The number of active steps up to and including each step; integers ``[T]``.
 
-    0 before the first; so it is 1 + the place in :func:`listed` of the last one.
+    So it is 1 + the position in :func:`list_active` of the last active step, 0 before the first.
     """
-    return jnp.cumsum(wanted, dtype=jnp.int32)
+    return jnp.cumsum(active, dtype=jnp.int32)
 
 
-def following(wanted: Array) -> Array:
-    """The first true place at or after each, integers ``[N + 1]``; N if there is none."""
-    size = wanted.shape[0]
-    places = jnp.where(wanted, jnp.arange(size, dtype=jnp.int32), size)
-    places = jnp.concatenate([places, jnp.full((1,), size, places.dtype)])
-    return jax.lax.cummin(places, reverse=True)
+def next_active(active: Array) -> Array:
+    """The first active step at or after each step, T if there is none; integers ``[T + 1]``."""
+    size = active.shape[0]
+    steps = jnp.where(active, jnp.arange(size, dtype=jnp.int32), size)
+    steps = jnp.concatenate([steps, jnp.full((1,), size, steps.dtype)])
+    return jax.lax.cummin(steps, reverse=True)
 
 
-class Chunks(NamedTuple):
-    """The wanted neurons of every step, dealt out in portions of equal width, in order of time.
+class Portions(NamedTuple):
+    """The computed neurons of every step in portions of equal width, in order of time.
 
     Attributes:
         step: integers ``[N]``, the step of each portion.
-        part: integers ``[N]``, which portion of its step it is.
-        count: integer ``[]``, how many portions there are; beyond it entries mean nothing.
-        parts: integers ``[T]``, how many portions a step has.
-        rows: integers ``[T, P · width]``: the wanted neurons of a step in order, then H.
+        part: integers ``[N]``, the number of the portion within its step.
+        count: integer ``[]``, the number of portions; entries beyond it mean nothing.
+        parts: integers ``[T]``, the number of portions of each step.
+        rows: integers ``[T, P · width]``: the computed neurons of a step in order, then H.
     """
 
     step: Array
@@ -110,25 +111,25 @@ class Chunks(NamedTuple):
     rows: Array
 
 
-def chunks(wanted: Array, busy: Array, width: int) -> Chunks:
-    """Deals out the wanted neurons.
+def list_portions(neurons: Array, active: Array, width: int) -> Portions:
+    """Cuts the computed neurons of every step into portions.
 
     Args:
-        wanted: booleans ``[T, H]``.
-        busy: booleans ``[T]``; steps that are not have no portion, those that are at least one.
+        neurons: booleans ``[T, H]``, True where a neuron is computed.
+        active: booleans ``[T]``: an active step has at least one portion, the others have none.
         width: neurons of a portion, at least 1.
     """
-    steps, features = wanted.shape
+    steps, features = neurons.shape
     most = -(-features // width)
-    place = jnp.cumsum(wanted, axis=1, dtype=jnp.int32) - 1
-    place = jnp.where(wanted, place, most * width)
-    neurons = jnp.broadcast_to(jnp.arange(features, dtype=jnp.int32)[None], wanted.shape)
+    place = jnp.cumsum(neurons, axis=1, dtype=jnp.int32) - 1
+    place = jnp.where(neurons, place, most * width)
+    numbers = jnp.broadcast_to(jnp.arange(features, dtype=jnp.int32)[None], neurons.shape)
     rows = jnp.full((steps, most * width), features, jnp.int32)
-    rows = rows.at[jnp.arange(steps)[:, None], place].set(neurons, mode="drop")
-    counts = wanted.sum(-1, dtype=jnp.int32)
-    parts = jnp.where(busy, jnp.maximum(-(-counts // width), 1), 0)
+    rows = rows.at[jnp.arange(steps)[:, None], place].set(numbers, mode="drop")
+    counts = neurons.sum(-1, dtype=jnp.int32)
+    parts = jnp.where(active, jnp.maximum(-(-counts // width), 1), 0)
     ends = jnp.cumsum(parts, dtype=jnp.int32)
     time = jnp.arange(steps, dtype=jnp.int32)
     step = jnp.repeat(time, parts, total_repeat_length=steps * most)
     part = jnp.arange(steps * most, dtype=jnp.int32) - (ends - parts)[step]
-    return Chunks(step, part, ends[-1], parts, rows)
+    return Portions(step, part, ends[-1], parts, rows)

@@ -1,77 +1,68 @@
-"""The oracle: a plain Python loop over time, differentiated as it stands."""
+"""The oracle: a plain Python loop over time, differentiated by JAX."""
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.cells import Cell
 from surnn_jax.cells.straight_through import mix
-from surnn_jax.switches import Surrogate
-from surnn_jax.typing import Array, Carry, Params
+from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
+from surnn_jax.typing import Array, Carry
 
 
 @jax.custom_jvp
-def weighed(g: Array, weight: Array) -> Array:
-    """`g`, whose derivative counts `weight` times."""
+def weigh_gradient(g: Array, weight: Array) -> Array:
+    """`g`, its derivative multiplied by `weight`."""
     del weight
     return g
 
 
-@weighed.defjvp
-def _weighed_jvp(primals, tangents):
+@weigh_gradient.defjvp
+def _weigh_gradient_jvp(primals, tangents):
     g, weight = primals
-    # Where it counts 0 times it may be anything, NaN included.
-    return weighed(g, weight), jnp.where(weight == 0, 0, weight * tangents[0])
+    # With weight 0 the derivative may be anything, NaN included.
+    return weigh_gradient(g, weight), jnp.where(weight == 0, 0, weight * tangents[0])
 
 
-def scan(
-    cell: Cell,
-    gate: Surrogate | None,
-    dtype: Any,
-    params: Params,
-    x: Array,
-    a: Array | None,
-    start: Carry,
-    fresh: Carry,
-    keep: Array | None,
-    resets: Array | None,
-) -> Carry:
-    """All carries, step by step; the contract every back end fulfils.
+def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
+    """None: the loop runs everything."""
+    del spec, shape
+    return None
 
-    Args:
-        cell: what a step computes.
-        gate: how logits open; None if `a` is None.
-        dtype: the dtype to which operands of products are rounded.
-        params: parameters of the cell.
-        x: ``[T, B, D]``.
-        a: logits ``[T, H]`` or ``[T, B, H]``; None if every neuron updates at every step.
-        start: carry before the first step, ``[B, H]``.
-        fresh: carry after a reset, ``[B, H]``.
-        keep: booleans ``[T, B]``: false where the whole state is held; None for everywhere true.
-        resets: booleans ``[T, B]``: true where the state starts anew before the step; or None.
 
-    Returns:
-        The carry after every step, ``[T, B, H]`` a field.
-    """
-    carry, carries = start, []
-    for t in range(x.shape[0]):
-        if resets is not None:
+def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
+    """Infinite: it is slow, and traces every step."""
+    del spec, shape, rates
+    return math.inf
+
+
+def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """All carries, step by step."""
+    carry, carries = inputs.initial_carry, []
+    for t in range(inputs.x.shape[0]):
+        if inputs.resets is not None:
+            reset = inputs.resets[t][:, None]
             carry = jax.tree.map(
-                lambda new, old, r=resets[t][:, None]: jnp.where(r, new, old), fresh, carry
+                lambda new, old, r=reset: jnp.where(r, new, old), inputs.reset_carry, carry
             )
-        candidate = cell.step(params, carry, x[t], dtype)
-        g = jnp.ones_like(carry.h)
-        if a is not None:
-            opened = gate(a[t].astype(carry.h.dtype))
-            g = jnp.broadcast_to(opened[None] if opened.ndim == 1 else opened, g.shape)
-            lesson = gate.lesson(g.shape[0], g.dtype)
-            if lesson is not None:
-                g = weighed(g, jnp.broadcast_to(lesson[:, None], g.shape))
-        if keep is not None:
-            g = jnp.where(keep[t][:, None], g, 0)
+        candidate = spec.cell.step(inputs.params, carry, inputs.x[t], spec.dtype)
+        g = _switches(spec, inputs, t, carry.h)
         carry = jax.tree.map(lambda new, old, g=g: mix(g, new, old), candidate, carry)
         carries.append(carry)
     if not carries:
-        return jax.tree.map(lambda c: jnp.zeros((0, *c.shape), c.dtype), start)
+        return jax.tree.map(lambda c: jnp.zeros((0, *c.shape), c.dtype), inputs.initial_carry)
     return jax.tree.map(lambda *steps: jnp.stack(steps), *carries)
+
+
+def _switches(spec: ScanSpec, inputs: ScanInputs, t: int, like: Array) -> Array:
+    """The switches ``[B, H]`` of step t."""
+    g = jnp.ones_like(like)
+    if inputs.logits is not None:
+        opened = spec.surrogate(inputs.logits[t].astype(like.dtype))
+        g = jnp.broadcast_to(opened[None] if opened.ndim == 1 else opened, g.shape)
+        weights = spec.surrogate.row_weights(g.shape[0], g.dtype)
+        if weights is not None:
+            g = weigh_gradient(g, jnp.broadcast_to(weights[:, None], g.shape))
+    if inputs.step_mask is not None:
+        g = jnp.where(inputs.step_mask[t][:, None], g, 0)
+    return g

@@ -1,17 +1,17 @@
-"""Skipping neurons: of a step only the rows of those that open are read and computed.
+"""Skips neurons: reads and computes only the weight rows of the neurons that open at a step.
 
-The open neurons of a step are dealt out in portions of a fixed width, and the loop runs over the
-portions of all steps. So nothing overflows: a full step has many portions, an empty step none, a
-learned switch needs no capacity, and the width is a matter of speed alone.
+The open neurons of a step are cut into portions of a fixed width, and the loop runs over the
+portions of all steps. A full step has many portions and an empty step none, so there is no fixed
+capacity that could overflow; the width only affects speed.
 
-For tables that the batch shares, hard switches and pointwise cells; `compact` does the rest. The
-portions of the backward pass hold the neurons near the threshold as well: the switch's gradient
+It takes update masks that the batch shares, hard switches and pointwise cells; `compact` runs the
+rest. Portions of the backward pass also hold neurons near the threshold: the switch's gradient
 needs their candidate, though nothing flows back into it.
 """
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,13 @@ from surnn_jax.cells.cell import product
 from surnn_jax.scan import adjoint, compact, indexing
 from surnn_jax.scan.adjoint import mix, select
 from surnn_jax.scan.compact import index_step, instantiate_zeros, update_step
+from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
+
+# Cost of one portion, 1 for a step of `compact` with all neurons open, by the size of a step's
+# recurrent product, B · H². Measured with a GRU on a CPU, forward and backward.
+_PORTION = ((2**16, 0.78), (2**18, 0.5), (2**20, 0.27), (2**22, 0.19))
 
 
 def width(features: int) -> int:
@@ -31,21 +36,59 @@ def width(features: int) -> int:
     return min(features, 8 * max(1, round(features / 80)))
 
 
-def serves(cell: Cell, gate: Surrogate | None, shared: bool) -> bool:
-    """Whether rows can be taken alone; else the back end `compact` does the work.
+def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
+    """Why neurons cannot be taken alone; None if they can."""
+    if spec.surrogate is None:
+        return "without a switch there is nothing to skip"
+    if not spec.cell.pointwise:
+        return f"{spec.cell.name} needs all neurons to update one"
+    if not spec.surrogate.hard:
+        return f"a {spec.surrogate.name} switch is never closed"
+    if shape.per_example:
+        return "each example has its own update mask"
+    return None
 
-    Args:
-        cell: must be pointwise.
-        gate: must be hard; None if there is no switch.
-        shared: whether the examples of a batch share one table.
+
+def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
+    """Proportional to the number of portions."""
+    del spec
+    if shape.platform != "cpu":
+        return math.inf
+    # Two thirds of the work are the backward pass, which computes nearly open neurons too.
+    neurons = shape.features * (rates.open + 2 * rates.computed) / 3
+    portions = max(neurons / width(shape.features) + 0.5, 1.0)
+    work = max(shape.batch * shape.features**2, 1)
+    portion = min(_PORTION, key=lambda entry: abs(math.log2(entry[0] / work)))[1]
+    return compact.active_share(rates, shape)[0] * portions * portion
+
+
+class _Weights(NamedTuple):
+    """Parameters as a portion reads them.
+
+    Attributes:
+        recurrent: kernels with a row for each neuron that they feed, ``[H, H]``.
+        input: likewise, ``[H, D]``.
+        vectors: per-neuron parameters as one array ``[N, H]``: one look-up instead of N.
     """
-    return cell.pointwise and gate is not None and gate.hard and shared
+
+    recurrent: dict[str, Array]
+    input: dict[str, Array]
+    vectors: Array
 
 
-def _turned(params: Params, kind: str, cell: Cell) -> dict[str, Array]:
-    """Kernels with a row for every neuron they feed, ``[H, D]`` or ``[H, H]``."""
-    names = cell.inputs if kind == "input" else cell.recurrent
-    return lax.optimization_barrier({k: params[kind][k].T for k in names})
+def _weights(cell: Cell, params: Params, features: int) -> _Weights:
+    out = cell.carry_dtype(params)
+
+    def transposed(kind, names):
+        return lax.optimization_barrier({k: params[kind][k].T for k in names})
+
+    none = jnp.zeros((0, features), out)
+    vectors = [none, *(v.astype(out)[None] for v in params["vector"].values())]
+    return _Weights(
+        transposed("recurrent", cell.recurrent),
+        transposed("input", cell.inputs),
+        jnp.concatenate(vectors),
+    )
 
 
 def _pick(tree: Any, rows: Array) -> Any:
@@ -54,170 +97,213 @@ def _pick(tree: Any, rows: Array) -> Any:
 
 
 def _take(kernels: dict[str, Array], rows: Array) -> dict[str, Array]:
+    """The rows of some neurons."""
     return {k: kernel.at[rows].get(mode="clip") for k, kernel in kernels.items()}
 
 
-def _stack(params: Params, features: int, dtype: Any) -> Array:
-    """Per-neuron vectors as one array ``[N, H]``: one look-up a portion instead of N."""
-    none = jnp.zeros((0, features), dtype)
-    return jnp.concatenate([none, *(v.astype(dtype)[None] for v in params["vector"].values())])
+def _spread(names: Params, vectors: Array, rows: Array, like: Array) -> dict[str, Array]:
+    """The per-neuron parameters of a portion, repeated over the batch."""
+    picked = _pick(vectors, rows)
+    return {k: jnp.broadcast_to(v[None], like.shape) for k, v in zip(names, picked, strict=True)}
 
 
-def _spread(vectors: Params, stack: Array, rows: Array, like: Array) -> dict[str, Array]:
-    picked = _pick(stack, rows)
-    return {k: jnp.broadcast_to(v[None], like.shape) for k, v in zip(vectors, picked, strict=True)}
-
-
-def _opening(gate: Surrogate, a_t: Array, keep_t: Array | None, rows: Array, like: Array) -> Array:
+def _switch_values(
+    surrogate: Surrogate, logits: Array, step_mask: Array | None, rows: Array, like: Array
+) -> Array:
     """The switches ``[B, C]`` of a portion; 0 in its unused places."""
-    g = gate.value(_pick(a_t.astype(like.dtype), rows))
-    g = jnp.where(rows < a_t.shape[0], g, 0)
+    g = surrogate.value(_pick(logits.astype(like.dtype), rows))
+    g = jnp.where(rows < logits.shape[0], g, 0)
     g = jnp.broadcast_to(g[None], like.shape)
-    return g if keep_t is None else jnp.where(keep_t[:, None], g, 0)
+    return g if step_mask is None else jnp.where(step_mask[:, None], g, 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def scan(
-    cell: Cell,
-    gate: Surrogate | None,
-    dtype: Any,
-    params: Params,
-    x: Array,
-    a: Array | None,
-    start: Carry,
-    fresh: Carry,
-    keep: Array | None,
-    resets: Array | None,
-) -> Carry:
-    """All carries; arguments and result as in :func:`.reference.scan`."""
-    if not serves(cell, gate, a is not None and a.ndim == 2) or not x.shape[0]:
-        return compact.scan(cell, gate, dtype, params, x, a, start, fresh, keep, resets)
-    out, size = cell.carry_dtype(params), width(a.shape[1])
-    wanted = indexing.opened(gate, a.astype(start.h.dtype))
-    busy = indexing.steps_with(wanted, keep, resets, x.shape[0])
-    todo = indexing.chunks(wanted, busy, size)
-    slots = indexing.latest(busy)
-    kernels, feeds = _turned(params, "recurrent", cell), _turned(params, "input", cell)
-    stack = _stack(params, a.shape[1], out)
+def _portions(
+    spec: ScanSpec, inputs: ScanInputs, backward: bool
+) -> tuple[Array, indexing.Portions]:
+    """The active steps ``[T]``, and the portions of their neurons; nearly open ones if backward."""
+    logits = inputs.logits.astype(inputs.initial_carry.h.dtype)
+    neurons = indexing.computed_mask(spec.surrogate, logits, backward)
+    active = indexing.active_mask(neurons, inputs.step_mask, inputs.resets, inputs.x.shape[0])
+    return active, indexing.list_portions(neurons, active, width(logits.shape[1]))
 
-    def one(n, state):
+
+def _runs_itself(spec: ScanSpec, inputs: ScanInputs) -> bool:
+    if inputs.logits is None or not inputs.x.shape[0]:
+        return False
+    return unsupported(spec, inputs.scan_shape()) is None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """All carries; computes the open neurons only."""
+    if not _runs_itself(spec, inputs):
+        return compact.scan(spec, inputs)
+    cell, params, start = spec.cell, inputs.params, inputs.initial_carry
+    out, size = cell.carry_dtype(params), width(inputs.logits.shape[1])
+    active, todo = _portions(spec, inputs, backward=False)
+    slots = indexing.count_active(active)
+    weights = _weights(cell, params, inputs.logits.shape[1])
+
+    def portion(n, state):
         carry, carries = state
         t, part = todo.step[n], todo.part[n]
-        x_t, a_t, keep_t, reset_t, rows, slot = index_step(
-            t, (x, a, keep, resets, todo.rows, slots)
+        (x, logits, step_mask, reset), rows, slot = index_step(
+            t, (inputs.per_step, todo.rows, slots)
         )
         rows = lax.dynamic_slice_in_dim(rows, part * size, size)
         # All portions of a step read the state before it.
-        before = index_step(slot - 1, carries.h)
-        if reset_t is not None:
-            before = jnp.where(reset_t[:, None], fresh.h, before)
-            carry = select(reset_t & (part == 0), fresh, carry)
-        u = {k: product(before, r.T, dtype, out) for k, r in _take(kernels, rows).items()}
-        z = {k: product(x_t, r.T, dtype, out) for k, r in _take(feeds, rows).items()}
+        h = index_step(slot - 1, carries.h)
+        if reset is not None:
+            h = jnp.where(reset[:, None], inputs.reset_carry.h, h)
+            carry = select(reset & (part == 0), inputs.reset_carry, carry)
+        recurrent, feeds = _take(weights.recurrent, rows), _take(weights.input, rows)
+        u = {k: product(h, r.T, spec.dtype, out) for k, r in recurrent.items()}
+        z = {k: product(x, r.T, spec.dtype, out) for k, r in feeds.items()}
         old = _pick(carry, rows)
-        candidate = cell.rule(_spread(params["vector"], stack, rows, old.h), old, z, u)
-        new = mix(gate, _opening(gate, a_t, keep_t, rows, old.h), candidate, old)
+        vectors = _spread(params["vector"], weights.vectors, rows, old.h)
+        candidate = cell.rule(vectors, old, z, u)
+        g = _switch_values(spec.surrogate, logits, step_mask, rows, old.h)
+        new = mix(spec.surrogate, g, candidate, old)
         carry = jax.tree.map(lambda c, v: c.at[:, rows].set(v, mode="drop"), carry, new)
         return carry, update_step(carries, slot, carry)
 
-    carries = jax.tree.map(lambda s: lax.empty((x.shape[0] + 1, *s.shape), s.dtype), start)
-    carries = lax.fori_loop(0, todo.count, one, (start, update_step(carries, 0, start)))[1]
+    carries = jax.tree.map(lambda s: lax.empty((inputs.x.shape[0] + 1, *s.shape), s.dtype), start)
+    carries = lax.fori_loop(0, todo.count, portion, (start, update_step(carries, 0, start)))[1]
     return jax.tree.map(lambda c: c[slots], carries)
 
 
-def _backward(cell, gate, dtype, saved, cotangents):
-    args, carries, learned = saved
-    params, x, a, start, fresh, keep, resets = args
-    everywhere = learned is not None and math.isinf(gate.support)
-    if not serves(cell, gate, a is not None and a.ndim == 2) or not x.shape[0] or everywhere:
-        return compact._backward(cell, gate, dtype, saved, cotangents)
-    cotangents = instantiate_zeros(cotangents, carries)
-    out, size = cell.carry_dtype(params), width(a.shape[1])
-    wanted = indexing.needed(gate, a.astype(start.h.dtype), learned is not None)
-    busy = indexing.steps_with(wanted, keep, resets, x.shape[0])
-    todo = indexing.chunks(wanted, busy, size)
-    following = indexing.following(busy)
-    kernels, feeds = _turned(params, "recurrent", cell), _turned(params, "input", cell)
-    stack = _stack(params, a.shape[1], out)
+class _Gradients(NamedTuple):
+    """What the backward pass sums up; `weights` and `logits` in the layout of a portion."""
 
-    def through(ahead, first, last):
-        def add(i, total):
-            return jax.tree.map(jnp.add, total, index_step(last - 1 - i, cotangents))
+    weights: _Weights
+    reset_carry: Carry
+    x: Array
+    logits: Array | None
 
-        return lax.fori_loop(0, last - first, add, ahead)
 
-    def one(n, state):
+def _backward(spec, residuals, ct_outputs):
+    inputs, carries, learned = residuals
+    everywhere = learned is not None and math.isinf(spec.surrogate.support)
+    if not _runs_itself(spec, inputs) or everywhere:
+        return compact.backward(spec, residuals, ct_outputs)
+    params, logits, start = inputs.params, inputs.logits, inputs.initial_carry
+    out = spec.cell.carry_dtype(params)
+    active, todo = _portions(spec, inputs, backward=learned is not None)
+    upcoming = indexing.next_active(active)
+    weights = _weights(spec.cell, params, logits.shape[1])
+    sum_outputs = compact.make_sum_outputs(instantiate_zeros(ct_outputs, carries))
+
+    def portion(n, state):
         n = todo.count - 1 - n
-        total, past, dkernels, dfeeds, dvectors, dfresh, dx, da = state
+        ct_total, ct_carry, gradients = state
         t, part = todo.step[n], todo.part[n]
-        x_t, a_t, keep_t, reset_t, rows, parts = index_step(
-            t, (x, a, keep, resets, todo.rows, todo.parts)
-        )
+        rows, parts = index_step(t, (todo.rows, todo.parts))
         rows = lax.dynamic_slice_in_dim(rows, part * size, size)
-
+        # The last portion of a step comes first: it begins with what flows in from later steps.
         last = part == parts - 1
-        past = through(past, t, jnp.where(last, following[t + 1], t))
-        total = jax.tree.map(lambda p, q: jnp.where(last, p, q), past, total)
-
-        passed = index_step(jnp.maximum(t - 1, 0), carries)
-        before = jax.tree.map(lambda s, c: jnp.where(t == 0, s, c), start, passed)
-        if reset_t is not None:
-            before = select(reset_t, fresh, before)
-        old, owed = _pick(before, rows), _pick(total, rows)
-        taken, fed = _take(kernels, rows), _take(feeds, rows)
-        u = {k: product(before.h, r.T, dtype, out) for k, r in taken.items()}
-        z = {k: product(x_t, r.T, dtype, out) for k, r in fed.items()}
-        g = _opening(gate, a_t, keep_t, rows, old.h)
-        vectors = _spread(params["vector"], stack, rows, old.h)
-        candidate, pull = jax.vjp(cell.rule, vectors, old, z, u)
-        # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
-        dvec, dold, dz, du = jax.tree.map(
-            lambda d: jnp.where(g == 0, 0, d), pull(jax.tree.map(lambda d: g * d, owed))
+        ct_carry = sum_outputs(ct_carry, t, jnp.where(last, upcoming[t + 1], t))
+        ct_total = jax.tree.map(lambda p, q: jnp.where(last, p, q), ct_carry, ct_total)
+        ct_carry, gradients = _portion_backward(
+            spec, inputs, carries, weights, (t, rows), ct_total, ct_carry, gradients
         )
-        past = jax.tree.map(
-            lambda p, d, o: p.at[:, rows].add(d - g * o, mode="drop"), past, dold, owed
-        )
-        if cell.recurrent:
-            more = sum(product(du[k], taken[k], dtype, out) for k in taken)
-            past = past._replace(h=past.h + more)
+        return ct_total, ct_carry, gradients
 
-        def gather(sums, d, operand):
-            return {
-                k: s.at[rows].add(product(d[k].T, operand, dtype, out), mode="drop")
-                for k, s in sums.items()
-            }
-
-        dkernels, dfeeds = gather(dkernels, du, before.h), gather(dfeeds, dz, x_t)
-        if dvec:
-            dvec = jnp.stack([dvec[k].sum(0) for k in params["vector"]])
-            dvectors = dvectors.at[:, rows].add(dvec, mode="drop")
-        dx_t = sum(product(dz[k], fed[k], dtype, out) for k in fed)
-        dx = update_step(dx, t, index_step(t, dx) + dx_t)
-        if da is not None:
-            near = _pick(a_t, rows)
-            owing = adjoint.logits(gate, near, keep_t, owed, candidate, old)
-            da = da.at[t, rows].set(owing, mode="drop")
-        if reset_t is not None:
-            nothing = jax.tree.map(jnp.zeros_like, past)
-            dfresh = jax.tree.map(jnp.add, dfresh, select(reset_t, past, nothing))
-            past = select(reset_t, nothing, past)
-        return total, past, dkernels, dfeeds, dvectors, dfresh, dx, da
-
+    size = width(logits.shape[1])
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros_like(leaf, out),
-        (start, start, kernels, feeds, stack, fresh, x, a if learned == () else None),
+        _Gradients(weights, inputs.reset_carry, inputs.x, logits if learned == () else None),
     )
-    state = lax.fori_loop(0, todo.count, one, zeros)
-    _, past, dkernels, dfeeds, dvectors, dfresh, dx, da = state
-    dstart = through(past, jnp.zeros_like(following[0]), following[0])
+    zero_carry = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, out), start)
+    _, ct_carry, gradients = lax.fori_loop(0, todo.count, portion, (zero_carry, zero_carry, zeros))
+    dinitial = sum_outputs(ct_carry, jnp.zeros_like(upcoming[0]), upcoming[0])
     dparams = {
-        "input": {k: d.T for k, d in dfeeds.items()},
-        "recurrent": {k: d.T for k, d in dkernels.items()},
-        "vector": dict(zip(params["vector"], dvectors, strict=True)),
+        "input": {k: d.T for k, d in gradients.weights.input.items()},
+        "recurrent": {k: d.T for k, d in gradients.weights.recurrent.items()},
+        "vector": dict(zip(params["vector"], gradients.weights.vectors, strict=True)),
     }
     dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
-    da = jnp.zeros_like(a) if da is None else da.astype(a.dtype)
-    return dparams, dx.astype(x.dtype), da, dstart, dfresh, None, None
+    dlogits = gradients.logits
+    dlogits = jnp.zeros_like(logits) if dlogits is None else dlogits.astype(logits.dtype)
+    dx = gradients.x.astype(inputs.x.dtype)
+    return (ScanInputs(dparams, dx, dlogits, dinitial, gradients.reset_carry),)
+
+
+def _portion_backward(
+    spec: ScanSpec,
+    inputs: ScanInputs,
+    carries: Carry,
+    weights: _Weights,
+    where: tuple[Array, Array],
+    ct_total: Carry,
+    ct_carry: Carry,
+    gradients: _Gradients,
+) -> tuple[Carry, _Gradients]:
+    """One portion backward.
+
+    Args:
+        spec: of the scan.
+        inputs: likewise.
+        carries: the carries after all steps.
+        weights: parameters in the layout of portions.
+        where: the step, and the neurons of the portion ``[C]``.
+        ct_total: cotangent of the carry after the step.
+        ct_carry: cotangent of the carry before it, without this portion and those to come.
+        gradients: of the portions so far.
+
+    Returns:
+        `ct_carry` and `gradients` with this portion.
+    """
+    cell, params, (t, rows) = spec.cell, inputs.params, where
+    out = cell.carry_dtype(params)
+    x, logits, step_mask, reset = index_step(t, inputs.per_step)
+    passed = index_step(jnp.maximum(t - 1, 0), carries)
+    before = jax.tree.map(lambda s, c: jnp.where(t == 0, s, c), inputs.initial_carry, passed)
+    if reset is not None:
+        before = select(reset, inputs.reset_carry, before)
+    old, ct_rows = _pick(before, rows), _pick(ct_total, rows)
+    recurrent, feeds = _take(weights.recurrent, rows), _take(weights.input, rows)
+    u = {k: product(before.h, r.T, spec.dtype, out) for k, r in recurrent.items()}
+    z = {k: product(x, r.T, spec.dtype, out) for k, r in feeds.items()}
+    g = _switch_values(spec.surrogate, logits, step_mask, rows, old.h)
+    vectors = _spread(params["vector"], weights.vectors, rows, old.h)
+    candidate, transpose = jax.vjp(cell.rule, vectors, old, z, u)
+    # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN.
+    dvectors, dold, dz, du = jax.tree.map(
+        lambda d: jnp.where(g == 0, 0, d), transpose(jax.tree.map(lambda d: g * d, ct_rows))
+    )
+    ct_carry = jax.tree.map(
+        lambda p, d, o: p.at[:, rows].add(d - g * o, mode="drop"), ct_carry, dold, ct_rows
+    )
+    if cell.recurrent:
+        more = sum(product(du[k], recurrent[k], spec.dtype, out) for k in recurrent)
+        ct_carry = ct_carry._replace(h=ct_carry.h + more)
+
+    def add(sums, d, operand):
+        return {
+            k: s.at[rows].add(product(d[k].T, operand, spec.dtype, out), mode="drop")
+            for k, s in sums.items()
+        }
+
+    dweights, dreset, dx, dlogits = gradients
+    dvector_rows = dweights.vectors
+    if dvectors:
+        stacked = jnp.stack([dvectors[k].sum(0) for k in params["vector"]])
+        dvector_rows = dvector_rows.at[:, rows].add(stacked, mode="drop")
+    dweights = _Weights(
+        add(dweights.recurrent, du, before.h), add(dweights.input, dz, x), dvector_rows
+    )
+    dx_now = sum(product(dz[k], feeds[k], spec.dtype, out) for k in feeds)
+    dx = update_step(dx, t, index_step(t, dx) + dx_now)
+    if dlogits is not None:
+        dlogits_now = adjoint.logit_cotangents(
+            spec.surrogate, _pick(logits, rows), step_mask, ct_rows, candidate, old
+        )
+        dlogits = dlogits.at[t, rows].set(dlogits_now, mode="drop")
+    if reset is not None:
+        zeros = jax.tree.map(jnp.zeros_like, ct_carry)
+        dreset = jax.tree.map(jnp.add, dreset, select(reset, ct_carry, zeros))
+        ct_carry = select(reset, zeros, ct_carry)
+    return ct_carry, _Gradients(dweights, dreset, dx, dlogits)
 
 
 scan.defvjp(adjoint.save_residuals(scan), _backward, symbolic_zeros=True)

@@ -1,4 +1,4 @@
-"""A unit: a cell, and the switch that says when it updates."""
+"""A unit: a cell, and the switch that decides when it updates."""
 
 import dataclasses
 import math
@@ -17,8 +17,9 @@ class SelectiveCarry(NamedTuple):
 
     Attributes:
         cell: the carry of the cell.
-        clock: integer ``[]`` or ``[B]``: steps since the start of the sequence.
-        previous: ``[B, D]``, the last input, if the switch looks back; else None.
+        clock: int32 ``[]`` or ``[B]``: steps since the start of the sequence. It wraps after
+            2**31 - 1 steps.
+        previous: ``[B, D]``, the last input, if the switch reads it; else None.
     """
 
     cell: Carry
@@ -32,7 +33,7 @@ class Unit:
 
     Attributes:
         cell: what a step computes.
-        switch: when it counts; None updates every neuron at every step.
+        switch: when each neuron updates; None for every neuron at every step.
     """
 
     cell: cells.Cell
@@ -51,10 +52,10 @@ class Unit:
         Args:
             key: a JAX random key.
             x: ``[T, *batch, D]``, a batch of inputs. An event switch sets its thresholds by it,
-                so let it be a real one; everything else reads its width only.
+                so pass real data; everything else reads its width only.
             features: H, the number of neurons.
             dtype: of the parameters.
-            lengths: integers ``[*batch]``: what lies beyond does not count.
+            lengths: integers ``[*batch]``: steps beyond them are ignored.
 
         Raises:
             ValueError: if `features` or the width of `x` is not positive.
@@ -80,25 +81,28 @@ class Unit:
         t = jnp.arange(x.shape[0], dtype=jnp.int32)
         valid = None if mask is None else mask.reshape(x.shape[0], size)
         if lengths is not None:
-            inside = t[:, None] < jnp.asarray(lengths, jnp.int32).reshape(1, size)
-            valid = inside if valid is None else valid & inside
+            within = t[:, None] < jnp.asarray(lengths, jnp.int32).reshape(1, size)
+            valid = within if valid is None else valid & within
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        seen = SwitchInputs(x, before(x, jnp.zeros_like(x[0])), t, valid, features=features)
+        previous = previous_inputs(x, jnp.zeros_like(x[0]))
+        seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
-        """The carry at rest, at time 0, with leading axes `batch_shape`."""
+        """A carry of zeros at time 0, with leading axes `batch_shape`."""
         kernel = next(iter(params["cell"]["input"].values()))
-        return self.rest(batch_shape, *kernel.shape, kernel.dtype)
+        return self.zero_carry(batch_shape, *kernel.shape, kernel.dtype)
 
-    def rest(self, batch_shape: tuple[int, ...], inputs: int, features: int, dtype: Any) -> Carry:
+    def zero_carry(
+        self, batch_shape: tuple[int, ...], inputs: int, features: int, dtype: Any
+    ) -> Carry:
         """:meth:`initial_carry` for parameters of these sizes and dtype."""
-        state = self.cell.rest((*batch_shape, features), dtype)
+        state = self.cell.zero_carry((*batch_shape, features), dtype)
         if self.switch is None:
             return state
         previous = None
-        if self.switch.looks_back:
+        if self.switch.uses_previous_input:
             previous = jnp.zeros((*batch_shape, inputs), state.h.dtype)
         return SelectiveCarry(state, jnp.zeros((), jnp.int32), previous)
 
@@ -121,6 +125,6 @@ def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
     return Unit(cells.get(cell), switch)
 
 
-def before(x: Array, first: Array) -> Array:
-    """``x [T, ...]`` one step later, beginning with `first`."""
+def previous_inputs(x: Array, first: Array) -> Array:
+    """The input one step before each, ``[T, ...]``; `first` before the first."""
     return jnp.concatenate([first[None].astype(x.dtype), x], axis=0)[:-1]

@@ -64,7 +64,7 @@ class Event(Rhythm):
             raise ValueError(f"event: spread must be a positive number, got {self.spread}")
 
     @property
-    def looks_back(self) -> bool:
+    def uses_previous_input(self) -> bool:
         return self.read != "input"
 
     @property

@@ -22,12 +22,13 @@ class Surrogate:
     Attributes:
         name: which of the five.
         shape: its one number: half-width of the window, or steepness of the sigmoid.
-        share: how much of a batch teaches the switch, see :func:`window`.
+        gradient_fraction: how much of a batch gives the switch its gradient, see
+            :func:`triangular`.
     """
 
     name: str
     shape: float = 1.0
-    share: float = 1.0
+    gradient_fraction: float = 1.0
 
     @property
     def hard(self) -> bool:
@@ -57,14 +58,14 @@ class Surrogate:
         s = jax.nn.sigmoid(self.shape * a)
         return self.shape * s * (1 - s)
 
-    def teachers(self, batch: int) -> int:
-        """How many rows of a batch teach the switch: the first ⌈share · B⌉, one at least."""
+    def gradient_rows(self, batch: int) -> int:
+        """How many rows of a batch give the switch its gradient: ⌈gradient_fraction · B⌉ or 1."""
         # 0.07 * 100 is a little more than 7.
-        return max(1, math.ceil(self.share * batch - 1e-9))
+        return max(1, math.ceil(self.gradient_fraction * batch - 1e-9))
 
-    def lesson(self, batch: int, dtype: Any) -> Array | None:
+    def row_weights(self, batch: int, dtype: Any) -> Array | None:
         """The weight of each row of a batch in the switch's gradient, ``[B]``; None for 1."""
-        few = self.teachers(batch)
+        few = self.gradient_rows(batch)
         if few >= batch:
             return None
         return jnp.where(jnp.arange(batch) < few, jnp.asarray(batch / few, dtype), 0)
@@ -91,14 +92,16 @@ def _positive(name: str, what: str, value: float) -> float:
     return float(value)
 
 
-def _hard(name: str, what: str, value: float, share: float) -> Surrogate:
+def _hard(name: str, what: str, value: float, gradient_fraction: float) -> Surrogate:
     value = _positive(name, what, value)
-    if not 0 < share <= 1:
-        raise ValueError(f"{name}: share must lie above 0 and not above 1, got {share}")
-    return Surrogate(name, value, float(share))
+    if not 0 < gradient_fraction <= 1:
+        raise ValueError(
+            f"{name}: gradient_fraction must lie above 0 and not above 1, got {gradient_fraction}"
+        )
+    return Surrogate(name, value, float(gradient_fraction))
 
 
-def triangular(width: float = 0.25, share: float = 1.0) -> Surrogate:
+def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate:
     """Step with a triangular surrogate of compact support: ``max(0, 1 - |a|/width) / width``.
 
     Outside the window nothing is owed to the switch, so a kernel computes candidates for open
@@ -106,23 +109,23 @@ def triangular(width: float = 0.25, share: float = 1.0) -> Surrogate:
 
     Args:
         width: half-width, in units of the normalised logit.
-        share: in (0, 1]: only the first ⌈share · B⌉ rows of a batch teach the switch what the
-            loss gains by an update, their gradient scaled up to stand for all. The candidates of
-            nearly open neurons are then needed in those rows alone. Unbiased where the rows of a
-            batch are in random order; the gradient of everything else is untouched. Of a batch
-            that is cut over devices, each device's first rows.
+        gradient_fraction: in (0, 1]: the switch gets its gradient from the first
+            ⌈gradient_fraction · B⌉ rows of a batch only, scaled up to stand for all, so that the
+            candidates of nearly open neurons are needed in those rows alone. Unbiased if the rows
+            of a batch are in random order; no other gradient changes. If a batch is cut over
+            devices, each uses its own first rows.
     """
-    return _hard("window", "width", width, share)
+    return _hard("window", "width", width, gradient_fraction)
 
 
-def sigmoid(steepness: float = 4.0, share: float = 1.0) -> Surrogate:
-    """Step with the derivative of ``sigmoid(steepness * a)`` as surrogate; share as there."""
-    return _hard("sigmoid", "steepness", steepness, share)
+def sigmoid(steepness: float = 4.0, gradient_fraction: float = 1.0) -> Surrogate:
+    """Step with the derivative of ``sigmoid(steepness * a)``; fraction as :func:`triangular`."""
+    return _hard("sigmoid", "steepness", steepness, gradient_fraction)
 
 
-def straight_through(share: float = 1.0) -> Surrogate:
+def straight_through(gradient_fraction: float = 1.0) -> Surrogate:
     """Step whose gradient passes straight through. Wants a tenth of the learning rate."""
-    return _hard("identity", "slope", 1.0, share)
+    return _hard("identity", "slope", 1.0, gradient_fraction)
 
 
 def soft(steepness: float = 8.0) -> Surrogate:

@@ -15,7 +15,7 @@ class SwitchInputs(NamedTuple):
     Attributes:
         x: ``[T, B, D]``, the input.
         previous: ``[T, B, D]``, the input one step before (zeros at a start), or None where the
-            switch does not ask for it (:attr:`Switch.looks_back`).
+            switch does not ask for it (:attr:`Switch.uses_previous_input`).
         t: integers ``[T]`` or ``[T, B]``, steps since the start of the sequence.
         valid: booleans ``[T, B]``, false at padding, or None where all is valid.
         key: a random key in training, for a switch that asks for one (:attr:`Switch.random`).
@@ -49,7 +49,7 @@ class Switch:
     groups: int | None = None
 
     @property
-    def looks_back(self) -> bool:
+    def uses_previous_input(self) -> bool:
         """Whether the switch reads the previous input as well."""
         return False
 

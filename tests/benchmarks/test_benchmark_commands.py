@@ -73,8 +73,8 @@ def test_feeds_are_compared_with_a_consumer_and_memory_is_counted(tmp_path):
         (["skip_scan", "--backends=fast"], "--backends must list some of native, rows"),
         (["skip_scan", "--schedules=0"], "group, event, a number of groups, got '0'"),
         (["skip_scan", "--switches=share"], "share is compared with learned"),
-        (["held", "--plot=nowhere/a.png"], "nowhere/a.png: no such folder"),
-        (["floors", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["minimal", "--plot=nowhere/a.png"], "nowhere/a.png: no such folder"),
+        (["targets", "nowhere.jsonl"], "nowhere.jsonl"),
         (["plot", "README.md", "--plot=a.png"], "README.md, line 1: not a record"),
     ],
 )
@@ -86,7 +86,7 @@ def test_bad_input_is_one_line_and_exit_code_2(command, says):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["skip_scan", "dense_scan", "held", "inference", "memory"])
+@pytest.mark.parametrize("name", ["skip_scan", "dense_scan", "minimal", "inference", "memory"])
 def test_help_is_there_at_once(name):
     done = python("-X", "importtime", "-m", f"benchmarks.{name}", "--help")
     assert done.returncode == 0

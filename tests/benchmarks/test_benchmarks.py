@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 from benchmark_case import TINY
 from jax.experimental import rnn
+from tiers import full
 
 from benchmarks import (
     accelerator,
     baselines,
     data_feed,
     dense_scan,
+    minimal,
     problem,
     records,
     saved_memory,
     timing,
     torch_client,
 )
-from benchmarks import minimal as held
 from benchmarks.case import Case
 from benchmarks.timing import Entrant
 from surnn_jax import scan
@@ -87,7 +88,7 @@ def test_another_answer_is_refused_and_named(wrong):
 def test_a_problem_counts_its_own_switches(schedule, rhythms):
     case = Case(8, 8, 100, 3, schedule, 0.2)
     frozen, learned, few = (problem.pose(case, name) for name in ("frozen", "learned", "share"))
-    table = scan.run(frozen.unit, frozen.params, frozen.x).table
+    table = scan.run(frozen.unit, frozen.params, frozen.x).update_mask
     table = np.asarray(jnp.broadcast_to(table.reshape(100, -1, 8), (100, 8, 8)))
     rate = frozen.facts["rate"]
     assert rate == pytest.approx(table.mean(), abs=1e-6)
@@ -122,18 +123,18 @@ def test_what_hands_its_work_on_is_not_timed_under_its_name():
     event = problem.unit(Case(8, 4, 50, 3, "event", 0.2), "frozen")
     rhythm = problem.unit(Case(8, 4, 50, 3, "neuron", 0.2), "frozen")
     minimal = problem.unit(Case(8, 4, 50, 3, "neuron", 0.2, "min_gru"), "frozen")
-    assert problem.serves("rows", rhythm)
-    assert not problem.serves("rows", event)
-    assert not problem.serves("rows", problem.unit(TINY, "frozen"))
-    assert not problem.serves("native", minimal)
-    assert all(problem.serves("compact", unit) for unit in (event, rhythm, minimal))
+    assert problem.supports("rows", rhythm, TINY)
+    assert not problem.supports("rows", event, TINY)
+    assert not problem.supports("rows", problem.unit(TINY, "frozen"), TINY)
+    assert not problem.supports("native", minimal, TINY)
+    assert all(problem.supports("compact", unit, TINY) for unit in (event, rhythm, minimal))
 
 
 def test_the_linear_baselines_agree_with_a_loop():
     case = Case(4, 2, 9, 3, "neuron", 0.4, "min_gru")
     posed = problem.pose(case)
     cell = jax.tree.map(np.asarray, posed.params["cell"])
-    open_ = np.asarray(scan.run(posed.unit, posed.params, posed.x).table) > 0
+    open_ = np.asarray(scan.run(posed.unit, posed.params, posed.x).update_mask) > 0
     assert 0 < open_.mean() < 1
     h, wanted = np.zeros((2, 4)), []
     for x, g in zip(np.asarray(posed.x), open_, strict=True):
@@ -147,8 +148,10 @@ def test_the_linear_baselines_agree_with_a_loop():
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_held_is_raced_against_both():
-    entrants = held.enter(Case(4, 2, 9, 3, "neuron", 0.4, "min_gru"), ["native", "masked"])
+def test_minimal_is_raced_against_both():
+    entrants = minimal.make_entrants(
+        Case(4, 2, 9, 3, "neuron", 0.4, "min_gru"), ["native", "masked"]
+    )
     assert list(entrants) == ["associative_scan", "where in lax.scan", "masked"]
     _, differences = timing.race(entrants, 1)
     assert 0 < max(differences.values()) < 1e-5
@@ -157,7 +160,7 @@ def test_held_is_raced_against_both():
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 def test_torch_computes_the_same_in_its_own_process():
     with ExitStack() as stack:
-        entrants = dense_scan.enter(TINY, ["masked"], stack, 1)
+        entrants = dense_scan.make_entrants(TINY, ["masked"], stack, 1)
         assert list(entrants) == ["flax.linen.RNN", "torch.nn.GRU", "masked"]
         _, differences = timing.race(entrants, 1)
     assert 0 < differences["torch.nn.GRU"] < 1e-5
@@ -187,10 +190,11 @@ def test_parameters_as_cudnn_wants_them():
     np.testing.assert_allclose(jnp.swapaxes(found, 0, 1), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.full
 def test_kernels_are_raced_on_what_is_there():
     case = Case(8, 4, 24, 3, "group", 0.2, "gru")
     with ExitStack() as stack:
-        entrants = accelerator.enter(case, ["pallas", "masked"], "float32", stack)
+        entrants = accelerator.make_entrants(case, ["pallas", "masked"], "float32", stack)
     assert list(entrants) == ["lax.scan", "pallas", "masked"]
     times, differences = timing.race(entrants, 1)
     assert 0 < differences["pallas"] < 1e-5
@@ -217,7 +221,7 @@ def test_bytes_are_counted_once_and_arguments_are_free():
     assert saved_memory.counted(leaves, [np.arange(6.0)]) == 32 + 16 + 16
 
 
-@pytest.mark.parametrize("backend", ["masked", "pallas"])
+@pytest.mark.parametrize("backend", ["masked", full("pallas")])
 def test_a_dense_scan_keeps_more_for_its_backward_pass(backend):
     case = Case(8, 8, 24, 3, "neuron", 0.2)
     posed = problem.pose(case)

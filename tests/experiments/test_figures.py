@@ -2,12 +2,15 @@
 
 import math
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
 from matplotlib import colors, image
 
-from experiments.analysis import style
+from experiments.analysis import curves, plots, style
+from experiments.tasks.music import figures
+from experiments.tasks.speech import figures as speech_figures
 
 
 def history(valid, train=None, rate=None):
@@ -51,7 +54,7 @@ def near(colour, wanted):
 def test_learning_curves_mark_the_first_best_epoch(tmp_path):
     valid, train, rate = [9.0, 8.5, 8.25, 8.25, 8.75], [12.0, 9.0, 8.0, 7.5, 7.0], [0.5] * 5
     path = tmp_path / "a.png"
-    drawn = style.learning_curves(history(valid, train, rate), path, title="GRU on jsb")
+    drawn = curves.learning_curves(history(valid, train, rate), path, title="GRU on jsb")
     assert size(path) == (800, 600)
     assert drawn.get_suptitle() == "GRU on jsb"
     upper, lower = drawn.axes
@@ -71,7 +74,7 @@ def test_learning_curves_mark_the_first_best_epoch(tmp_path):
 
 
 def test_without_an_update_rate_there_is_one_panel(tmp_path):
-    drawn = style.learning_curves(history([3.0, 2.0]), tmp_path / "a.png")
+    drawn = curves.learning_curves(history([3.0, 2.0]), tmp_path / "a.png")
     (only,) = drawn.axes
     assert only.get_xlabel() == "epoch"
     assert size(tmp_path / "a.png") == (800, 450)
@@ -80,16 +83,16 @@ def test_without_an_update_rate_there_is_one_panel(tmp_path):
 def test_the_start_may_leave_the_picture_but_nothing_else(tmp_path):
     valid = [50.0, 12.0, *np.linspace(10, 8, 18)]
     train = [90.0, 30.0, *np.linspace(11, 7, 18)]
-    upper = style.learning_curves(history(valid, train), tmp_path / "a.png").axes[0]
+    upper = curves.learning_curves(history(valid, train), tmp_path / "a.png").axes[0]
     low, high = upper.get_ylim()
     assert low < 7
     assert 11 < high < 12
     assert "the start is off the top" in upper.get_title(loc="left")
     # A late leap is not hidden.
     valid[15] = 20.0
-    upper = style.learning_curves(history(valid, train), tmp_path / "a.png").axes[0]
+    upper = curves.learning_curves(history(valid, train), tmp_path / "a.png").axes[0]
     assert upper.get_ylim()[1] > 20
-    calm = style.learning_curves(history([9.0, 8.0], [9.5, 8.0]), tmp_path / "a.png").axes[0]
+    calm = curves.learning_curves(history([9.0, 8.0], [9.5, 8.0]), tmp_path / "a.png").axes[0]
     assert "off the top" not in calm.get_title(loc="left")
     assert calm.get_ylim()[1] > 9.5
 
@@ -97,7 +100,7 @@ def test_the_start_may_leave_the_picture_but_nothing_else(tmp_path):
 def test_compare_curves_keeps_runs_apart(tmp_path):
     runs = {f"run {i}": history([9.0 - i, 8.5 - i, 8.75 - i]) for i in range(8)}
     runs["run 1"] = history([8.0, 7.5, 7.75], rate=[0.5, 0.4, 0.3])
-    drawn = style.compare_curves(runs, tmp_path / "a.png", title="eight")
+    drawn = curves.compare_curves(runs, tmp_path / "a.png", title="eight")
     upper, lower = drawn.axes
     dots = upper.lines[2::3]
     assert [points(dot) for dot in dots] == [([2], [8.5 - i]) for i in range(8)]
@@ -115,7 +118,7 @@ def test_compare_curves_keeps_runs_apart(tmp_path):
 
 def test_another_metric(tmp_path):
     lines = [{"epoch": 1, "train/mse": 2.0, "valid/mse": 1.0}]
-    drawn = style.learning_curves(lines, tmp_path / "a.png", metric="mse")
+    drawn = curves.learning_curves(lines, tmp_path / "a.png", metric="mse")
     assert drawn.axes[0].get_ylabel() == "mse"
 
 
@@ -124,13 +127,13 @@ def test_another_metric(tmp_path):
     [
         ({}, "no run to compare"),
         ({"gru": []}, "gru: an empty history has no curve"),
-        ({"gru": [{"epoch": 1, "train/nll": 1.0}]}, "gru: no valid/nll in the history; there are"),
+        ({"gru": [{"epoch": 1, "train/nll": 1.0}]}, "gru: no valid/nll in the history, which has"),
         ({"gru": [*history([1.0]), {"epoch": 2}]}, "gru: no train/nll in the history"),
     ],
 )
 def test_curves_refuse(tmp_path, histories, message):
     with pytest.raises(ValueError, match=message):
-        style.compare_curves(histories, tmp_path / "a.png")
+        curves.compare_curves(histories, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -147,7 +150,7 @@ def music(steps=12):
 def test_piano_roll_shows_truth_prediction_and_surprise(tmp_path):
     truth, probability = music()
     path = tmp_path / "a.png"
-    drawn = style.piano_roll(truth, probability, path, title="a piece")
+    drawn = figures.piano_roll(truth, probability, path, title="a piece")
     assert size(path) == (750, 820)
     upper, middle, lower = drawn.axes[:3]
     # From D3 (only expected) to C#5 (both), C3 and C6 being outside.
@@ -178,7 +181,7 @@ def test_piano_roll_in_the_file(tmp_path):
     truth, probability = music()
     probability[5, 55 - 21], probability[5, 60 - 21] = 0.001, 0.999  # missed; false
     path = tmp_path / "a.png"
-    upper, middle, lower = style.piano_roll(truth, probability, path).axes[:3]
+    upper, middle, lower = figures.piano_roll(truth, probability, path).axes[:3]
     colour = reader(path)
     for t in range(12):
         for key in range(50 - 21, 74 - 21):
@@ -197,7 +200,7 @@ def test_piano_roll_in_the_file(tmp_path):
 def test_piano_roll_of_one_key_shows_an_octave(tmp_path, key):
     truth = np.zeros((3, 88))
     truth[:, key] = 1
-    drawn = style.piano_roll(truth, np.full((3, 88), 0.01), tmp_path / "a.png")
+    drawn = figures.piano_roll(truth, np.full((3, 88), 0.01), tmp_path / "a.png")
     picture = drawn.axes[0].images[0]
     assert picture.get_array().shape == (12, 3)
     left, right, low, high = picture.get_extent()
@@ -220,7 +223,7 @@ def test_piano_roll_of_one_key_shows_an_octave(tmp_path, key):
 )
 def test_piano_roll_refuses(tmp_path, truth, probability, message):
     with pytest.raises(ValueError, match=message):
-        style.piano_roll(truth, probability, tmp_path / "a.png")
+        figures.piano_roll(truth, probability, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -231,7 +234,7 @@ def raster_table(steps=24, neurons=9):
 
 def test_raster_orders_neurons_from_slow_to_fast(tmp_path):
     table, path = raster_table(), tmp_path / "a.png"
-    drawn = style.raster(table, path, title="when")
+    drawn = plots.raster(table, path, title="when")
     share, main, side = drawn.axes
     assert size(path) == (750, 580)
     rows = np.asarray(main.images[0].get_array(), bool)
@@ -260,7 +263,9 @@ def test_raster_orders_neurons_from_slow_to_fast(tmp_path):
 
 def test_raster_shows_the_piece_on_the_same_time_axis(tmp_path):
     truth, _ = music(24)
-    drawn = style.raster(raster_table(), tmp_path / "a.png", inputs=truth)
+    drawn = plots.raster(
+        raster_table(), tmp_path / "a.png", above=partial(figures.keys_that_sound, roll=truth)
+    )
     piece, share, main, _ = drawn.axes
     low, high = (int(edge + 0.5) - 21 for edge in piece.images[0].get_extent()[2:])
     np.testing.assert_array_equal(piece.images[0].get_array(), truth[:, low:high].T)
@@ -272,15 +277,65 @@ def test_raster_shows_the_piece_on_the_same_time_axis(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "inputs", "message"),
+    ("table", "roll", "message"),
     [
         (np.ones((3, 2)), None, r"booleans \[T, H\], but is float64 \[3, 2\]"),
         (np.ones(3, bool), None, r"booleans \[T, H\], but is bool \[3\]"),
-        (np.ones((3, 2), bool), np.zeros((4, 88)), "table has 3 steps, but inputs have 4"),
-        (np.ones((3, 2), bool), np.zeros((3, 8)), r"inputs should be \[T, 88\]"),
+        (np.ones((3, 2), bool), np.zeros((3, 8)), r"roll should be \[T, 88\]"),
     ],
 )
-def test_raster_refuses(tmp_path, table, inputs, message):
+def test_raster_refuses(tmp_path, table, roll, message):
+    above = None if roll is None else partial(figures.keys_that_sound, roll=roll)
     with pytest.raises(ValueError, match=message):
-        style.raster(table, tmp_path / "a.png", inputs=inputs)
+        plots.raster(table, tmp_path / "a.png", above=above)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_picture_of_a_prediction_holds_what_was_given(tmp_path):
+    samples = np.random.default_rng(0).normal(0, 3000, 100).astype(np.int16)
+    mean, deviation = samples[20:].reshape(8, 10) * 0.5, np.full((8, 10), 40.0)
+    nats = np.linspace(-9, 5, 8)
+    path = tmp_path / "wave.png"
+    drawn = speech_figures.prediction(samples, mean, deviation, nats, 8000, path, "a sound")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    upper, lower = drawn.axes
+    expected, truth = upper.lines
+    np.testing.assert_allclose(truth.get_xdata(), np.arange(100) / 8)
+    np.testing.assert_array_equal(truth.get_ydata(), samples)
+    np.testing.assert_allclose(expected.get_xdata(), np.arange(20, 100) / 8)
+    np.testing.assert_array_equal(expected.get_ydata(), mean.ravel())
+    (band,) = upper.collections
+    assert band.get_paths()[0].get_extents().ymax == (mean + deviation).max()
+    low, high = upper.get_ylim()
+    assert low < samples.min()
+    assert high > samples.max()
+    values, edges, _ = lower.patches[0].get_data()
+    np.testing.assert_array_equal(values, nats)
+    np.testing.assert_allclose(edges, np.arange(20, 101, 10) / 8)
+    assert "-2.00 nats a step" in lower.get_title(loc="left")
+    with pytest.raises(ValueError, match=r"samples \[50\] should be \[W\], W at least 80"):
+        speech_figures.prediction(samples[:50], mean, deviation, nats, 8000, path)
+
+
+def test_a_spectrogram_shows_a_tone_where_it_is(tmp_path):
+    time = np.arange(8000) / 8000
+    tone = (9000 * np.sin(2 * np.pi * 1000 * time) * (time >= 0.5)).astype(np.int16)
+    path = tmp_path / "spectrogram.png"
+    drawn = speech_figures.spectrograms(tone, tone[:6000], 5000, 8000, path, "a tone")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    upper, lower = drawn.axes[:2]
+    image = upper.images[0]
+    left, right, bottom, top = image.get_extent()
+    assert (bottom, top) == (0, 4)
+    power = np.asarray(image.get_array())
+    loud = power.max(0) > -20
+    # Windows of 20 ms reach the tone half a window before it begins.
+    start = left + (right - left) * np.argmax(loud) / len(loud)
+    assert start == pytest.approx(0.5 - 0.008, abs=0.004)
+    frequency = top * (power[:, -10].argmax() + 0.5) / len(power)
+    assert frequency == pytest.approx(1, abs=0.03)
+    assert power.max() == 0
+    assert power.min() == -80
+    assert lower.lines[0].get_xdata()[0] == 5000 / 8000
+    with pytest.raises(ValueError, match="without samples"):
+        speech_figures.spectrograms(tone[:0], tone, 20, 8000, path)

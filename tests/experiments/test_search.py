@@ -10,9 +10,9 @@ import pytest
 import scipy.stats
 from data_case import run
 
-from experiments import tables
-from experiments.report import searches, significance, suites
+from experiments.report import collect
 from experiments.runner import records
+from experiments.runner.experiment import scores
 from experiments.tasks import registry
 from experiments.tuning import journal, protocols
 from experiments.tuning.journal import Trial, TrialLog
@@ -20,7 +20,7 @@ from experiments.tuning.protocols import Group, SearchSpace
 from surnn_jax.train.files import lock_directory
 
 CASE = Path(__file__).parents[1] / "support" / "search_case.py"
-SMALL = ["--datasets=jsb", "--units=tanh", "--seeds=2", "--budget=3", "--max_epochs=2"]
+SMALL = ["--datasets=jsb", "--units=tanh", "--seeds=2", "--num_trials=3", "--max_epochs=2"]
 SMALL += ["--features=5"]
 
 
@@ -56,7 +56,7 @@ def test_every_trial_is_in_the_journal_and_the_best_that_is_able_wins(whole):
         able = [t for t in found if t["seed"] == seed and t["status"] != "diverged"]
         best = min(able, key=lambda t: t["valid_nll"])
         record = records.read(folder / "whole" / f"jsb-tanh-{seed}" / "result.json")
-        assert record.config["search"] | {"seconds": 0.0} == {
+        assert record.search | {"seconds": 0.0} == {
             "protocol": "chung",
             "budget": 3,
             "seed": 0,
@@ -90,6 +90,7 @@ def test_evaluate_finds_the_same_figures(whole):
     assert done.stdout.count("identical") == 3
 
 
+@pytest.mark.full
 def test_killed_anywhere_and_run_again_gives_the_same_numbers(whole, tmp_path):
     folder, _ = whole
     for moment in ("training", "journal"):
@@ -144,13 +145,8 @@ def test_a_winner_that_is_gone_is_missed(whole):
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--experiment=musik", "unknown experiment 'musik'; one of: music, speech"),
-        ("--protocol=chang", "unknown protocol 'chang'; one of: chung, controlled"),
-        ("--datasets=jbs", "unknown dataset 'jbs'; one of: jsb, nottingham"),
         ("--units=tanh,gur", "unknown unit 'gur'; one of: tanh, gru, lstm, sugru"),
         ("--seeds=0", "seeds must be at least 1, got 0"),
-        ("--budget=0", "budget must be at least 1, got 0"),
-        ("--windows=3", "windows: music has no such setting"),
         ("--data_dir=/no/such", "/no/such: no such folder"),
         ("--max_epoch=3", "max_epoch"),
     ],
@@ -160,6 +156,25 @@ def test_bad_flags_end_in_one_line(flag, words, tmp_path):
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"experiment": "musik"}, "unknown experiment 'musik'; one of: music, speech"),
+        ({"protocol": "chang"}, "unknown protocol 'chang'; one of: chung, controlled"),
+        ({"budget": 0}, "num_trials must be at least 1, got 0"),
+        ({"changes": {"windows": 3}}, "windows: music has no such setting"),
+    ],
+)
+def test_a_bad_space_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        space(**changes)
+
+
+def test_an_unknown_data_set_is_refused():
+    with pytest.raises(ValueError, match="unknown dataset 'jbs'; one of: jsb, nottingham"):
+        space().config(Group("jbs", "gru", 0))
 
 
 def test_list_names_what_there_is():
@@ -307,91 +322,14 @@ def test_draws_that_came_out_otherwise_are_another_space_too(tmp_path):
         TrialLog(tmp_path, header)
 
 
-def won(unit: str, seed: int, test: float, **changes) -> records.Record:
-    found = {"protocol": "chung", "budget": 10, "seed": 0, "dataset": "jsb", "unit": unit}
-    found |= {"draw": 3, "diverged": 1, "seconds": 50.0, **changes.pop("search", {})}
-    config = SearchSpace("music", found["protocol"], found["budget"], 0, {}).config(
-        Group("jsb", unit, seed)
-    )
-    return records.Record(
-        experiment="music",
-        dataset="jsb",
-        cell=config.cell,
-        switch=config.switch_name,
-        seed=seed,
-        parameters=22_000,
-        recurrent_parameters=18_630,
-        update_rate=1.0,
-        metrics={"train_nll": 7.0, "valid_nll": test - 0.125, "test_nll": test},
-        best_epoch=3,
-        steps=100,
-        seconds=5.0,
-        config={**vars(config), "learning_rate": seed / 100 + 0.001, "search": found},
-        versions={"jax": "0.10.2"},
-        command="python -m experiments.search",
-    )._replace(**changes)
-
-
-def test_the_table_has_both_protocols_and_what_was_published(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
-    found = [won("gru", seed, 8.5 + seed / 8) for seed in range(3)]
-    found += [won("tanh", 0, 9.5, best_epoch=380), won("tanh", 1, 9.625, best_epoch=381)]
-    found += [won("tanh", 2, 9.75, best_epoch=400)]
-    found += [won("gru", 0, 8.25, search={"protocol": "controlled", "budget": 4, "diverged": 0})]
-    for number, record in enumerate(found):
-        (tmp_path / str(number)).mkdir()
-        records.write(record, tmp_path / str(number))
-    text = searches.markdown(suites.CHUNG, tables.collect("chung", tmp_path))
-    chung, controlled = text.split("## ")[1:]
-    assert chung.startswith("Protocol chung: budget 10\n\n**JSB Chorales** (`jsb`; nats a frame)")
-    assert (
-        "| GRU | 8.54 (verified) | 8.62 ± 0.12 | 8.50 ± 0.12 | 7.00 ± 0.00 | 18,630 | 100.0 | 50 "
-        "| 3 of 30 | 0 | 3 |" in chung
-    )
-    # By patience an epoch is the last where the best lies 20 epochs before: of 400, the 380th.
-    assert "| 3 of 30 | 2 | 3 |" in chung
-    assert "| LSTM | 8.67 (recalled) | – |" in chung
-    assert "- GRU beats tanh: yes, on 1 of 1 data sets, difference 1.00 [1.00, 1.00]" in chung
-    assert controlled.startswith("Protocol controlled: budget 4\n")
-    row = "| GRU | 8.54 (verified) | 8.25 | 8.12 | 7.00 | 18,630 | 100.0 | 50 | 0 of 4 | 0 | 1 |"
-    assert row in text
-    # Searches stand in no other suite.
-    assert tables.collect("music", tmp_path) == []
-
-
-def test_two_winners_of_a_group_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
-    for name, test in (("a", 8.5), ("b", 8.25)):
-        (tmp_path / name).mkdir()
-        record = won("gru", 0, test)
-        # They may differ in what was found, but not in what was searched.
-        config = {**record.config, "learning_rate": test / 100}
-        records.write(record._replace(config=config), tmp_path / name)
-    with pytest.raises(ValueError, match="the same configuration and seed, but different metrics"):
-        tables.collect("chung", tmp_path)
-
-
-def test_published_speech_stands_beside_windows_of_its_length():
-    published = suites.CHUNG.published
-    assert published["fsdd", "lstm_peephole", "none"] == 2.70
-    assert published["asterisk_speech-8000", "gru_before", "none"] == 0.88
-    assert "other data" in suites.CHUNG.notes
-    assert f"under {significance.MARGIN} nats" in suites.CHUNG.notes
-
-
-def test_every_searched_unit_has_a_row():
-    rows = {(unit["cell"], unit.get("switch", "none")) for unit in protocols.UNITS.values()}
-    assert rows == set(suites.CHUNG.units)
-
-
 @pytest.mark.parametrize("unit", ["tanh", "lstm"])
 def test_a_winner_that_is_committed_scores_as_its_record_says(unit, tmp_path, monkeypatch):
     """To 1e-4 nats: it was trained elsewhere, by programs that added in another order."""
-    folder = tables.RESULTS / "chung" / f"chung-jsb-{unit}-0"
+    folder = collect.RESULTS / "chung" / f"chung-jsb-{unit}-0"
     assert (folder / records.FILE).is_file()
     monkeypatch.setenv("SURNN_CACHE", str(tmp_path))
     try:
-        record, found, params = registry.restore(folder, None)
+        kept = registry.restore(folder, None)
     except FileNotFoundError as error:
         pytest.skip(f"needs the original data: {error}")
-    assert found.metrics(params) == pytest.approx(record.metrics, abs=1e-4)
+    assert scores(kept.prepared, kept.params)[0] == pytest.approx(kept.record.metrics, abs=1e-4)

@@ -1,6 +1,7 @@
 """lra, pixels, synthetic and wikitext: by their commands, and every model on every kind of task."""
 
 import dataclasses
+import itertools
 import json
 import time
 
@@ -8,27 +9,31 @@ import jax
 import numpy as np
 import pytest
 from data_case import run, same_files
+from tiers import tiered
 
 from data import paths
 from data.batches import Batches
 from experiments import lra, pixels, synthetic, wikitext
-from experiments.runner import records
+from experiments.runner import launch, records
+from experiments.runner.config import flag_of
+from experiments.runner.experiment import parameter_shapes, scores
 from experiments.runner.flags import LaunchOptions
-from experiments.tasks.sequence import data as sequence_data
-from experiments.tasks.sequence import experiment as sequence_runs
+from experiments.tasks import registry
+from experiments.tasks.sequence import experiment as experiments
 from experiments.tasks.sequence import figures
-from experiments.tasks.sequence.config import Config
+from experiments.tasks.sequence.config import DATASETS, Config
 from experiments.tasks.sequence.data import kind_of
 from experiments.tasks.sequence.presets import EVERYTHING
-from experiments.tasks.sequence.task import METRIC, TaskSpec, measure, model_of, task_of
+from experiments.tasks.sequence.task import METRIC, TaskSpec, measure, model_of
 from surnn_jax import train
 from surnn_jax.layers.sequence_models import Result
 from surnn_jax.train import checkpoint
 
 PROGRAMS = {"lra": lra, "pixels": pixels, "synthetic": synthetic, "wikitext": wikitext}
 DIGITS = [
-    "--dataset=digits", "--features=8", "--bare", "--encoder=raw", "--pooling=last",
-    "--max_epochs=2", "--examples=300", "--evaluated=50", "--rate=0.3", "--learning_rate=0.01",
+    "--dataset=digits", "--features=8", "--no_residual", "--encoder=raw", "--pooling=last",
+    "--max_epochs=2", "--train_examples=300", "--eval_examples=50", "--update_rate=0.3",
+    "--learning_rate=0.01",
 ]  # fmt: skip
 
 
@@ -73,7 +78,7 @@ def test_evaluate_finds_the_same_figures_and_other_flags_are_refused(digits, tmp
     assert done.stdout.count("identical") == len(records.read(workdir / "result.json").metrics)
     names = {"switches.png", "rates.png", "periods.png", "memory.png", "reach.png", "inside.json"}
     assert same_files(tmp_path, workdir) == names
-    done = experiment("pixels", workdir, *DIGITS, "--rate=0.4")
+    done = experiment("pixels", workdir, *DIGITS, "--update_rate=0.4")
     assert done.returncode == 2
     assert "rate=0.3, not 0.4" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -85,7 +90,7 @@ def test_evaluate_finds_the_same_figures_and_other_flags_are_refused(digits, tmp
         ("lra", "--dataset=smnist", "lra: no data 'smnist'; one of: listops"),
         ("lra", "--preset=listop-sugru", "no preset 'listop-sugru'; such as: listops-sugru"),
         ("pixels", "--data_dir=/no/such", "/no/such"),
-        ("wikitext", "--dataset=wikitext2", "steps must be given"),
+        ("wikitext", "--dataset=wikitext2", "max_length must be given"),
     ],
 )
 def test_bad_flags_end_in_one_line(name, flag, words, tmp_path):
@@ -120,9 +125,9 @@ SMALL = Config("adding", steps=24, features=8, batch_size=8, learning_rate=0.01)
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(changes, words):
     config = dataclasses.replace(SMALL, **changes)
-    (name,) = (n for n, sets in sequence_data.EXPERIMENTS.items() if config.dataset in sets)
+    (name,) = (n for n, sets in DATASETS.items() if config.dataset in sets)
     with pytest.raises(ValueError, match=words):
-        sequence_runs.check(name, config)
+        registry.load(name).check(config)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -130,7 +135,7 @@ def test_presets_can_be_built_and_are_listed_quickly(name):
     program = PROGRAMS[name]
     for runs in program.TASKS.values():
         for config in runs.values():
-            sequence_runs.check(name, config, shapes=False)
+            experiments.check(name, config, shapes=False)
     single = {preset for preset, runs in program.PRESETS.items() if list(runs) == [""]}
     assert single == {
         f"{task.removesuffix('-cpu')}-{model}{'-cpu' * task.endswith('-cpu')}"
@@ -210,7 +215,7 @@ def test_figures_are_those_of_plain_numpy():
 
 def tiny(dataset, model):
     """A configuration of that model, as small as can be, for the data set."""
-    program = synthetic if dataset in sequence_data.EXPERIMENTS["synthetic"] else pixels
+    program = synthetic if dataset in DATASETS["synthetic"] else pixels
     task = {"selective_copy": "selective-copy-cpu", "adding": "adding-cpu"}.get(dataset, "smnist")
     config = program.TASKS[task][model]
     return dataclasses.replace(
@@ -220,36 +225,31 @@ def tiny(dataset, model):
     )  # fmt: skip
 
 
-def trained(config, workdir, experiment):
-    record = sequence_runs.run(experiment, config, workdir, LaunchOptions(command="made by a test"))
+def trained(config, workdir, name):
+    experiment, options = registry.load(name), LaunchOptions(command="made by a test")
+    record = launch.train_run(name, config, experiment.prepare(config, None), workdir, options)
     assert all(np.isfinite(value) for value in record.metrics.values())
     assert 0 < record.update_rate <= 1
-    # Again: the finished run is found, and its parameters score the same.
-    again = sequence_runs.Again(record.config, None)
-    like = jax.eval_shape(again.task.init, jax.random.key(0), again.first)
-    params = checkpoint.read(checkpoint.find(workdir), "best", like)
-    assert again.metrics(params) == record.metrics
-    assert (
-        sequence_runs.run(experiment, config, workdir, LaunchOptions(command="again")).metrics
-        == record.metrics
-    )
+    # The finished run is opened again: its parameters score the same, and nothing is trained.
+    again = registry.restore(workdir, None)
+    assert again.config == config
+    assert scores(again.prepared, again.params)[0] == record.metrics
+    once_more = launch.train_run(name, config, again.prepared, workdir, options)
+    assert once_more.metrics == record.metrics
     return record
 
 
-QUICK = [("selective_copy", "sugru-event"), ("adding", "hybrid")]
-
-
-@pytest.mark.parametrize(("dataset", "model"), QUICK)
-def test_trains_checkpoints_resumes_and_scores(dataset, model, tmp_path):
-    record = trained(tiny(dataset, model), tmp_path, "synthetic")
+@pytest.mark.parametrize(
+    ("dataset", "model"),
+    tiered(
+        itertools.product(["adding", "selective_copy", "digits"], EVERYTHING),
+        [("selective_copy", "sugru-event")],
+    ),
+)
+def test_every_model_trains_checkpoints_resumes_and_scores(dataset, model, tmp_path):
+    name = "pixels" if dataset == "digits" else "synthetic"
+    record = trained(tiny(dataset, model), tmp_path, name)
     assert METRIC[kind_of(dataset)] in {n.removeprefix("test_") for n in record.metrics}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", EVERYTHING)
-@pytest.mark.parametrize("dataset", ["adding", "selective_copy", "digits"])
-def test_every_model_trains_on_every_kind_of_task(dataset, model, tmp_path):
-    trained(tiny(dataset, model), tmp_path, "pixels" if dataset == "digits" else "synthetic")
 
 
 LANGUAGE = Config(
@@ -266,16 +266,12 @@ def needs_wikitext():
 def test_a_language_model_carries_its_state_from_window_to_window(tmp_path):
     """The score of the test stream does not depend on how it is cut into windows."""
     needs_wikitext()
-    record = sequence_runs.run(
-        "wikitext", LANGUAGE, tmp_path, LaunchOptions(command="made by a test")
-    )
-    prepared = sequence_data.prepare(LANGUAGE, None)
-    whole = dataclasses.replace(LANGUAGE, steps=24)
-    long = sequence_data.prepare(whole, None)
-    task = task_of(LANGUAGE, prepared.problem)
-    like = jax.eval_shape(task.init, jax.random.key(0), prepared.feeds["train"].batch(0))
-    params = checkpoint.read(checkpoint.find(tmp_path), "best", like)
-    one = train.score(task_of(whole, long.problem), params, long.feeds["test"].evaluation())
+    prepared = experiments.prepare(LANGUAGE, None)
+    options = LaunchOptions(command="made by a test")
+    record = launch.train_run("wikitext", LANGUAGE, prepared, tmp_path, options)
+    long, task = experiments.prepare(dataclasses.replace(LANGUAGE, steps=24), None), prepared.task
+    params = checkpoint.read(checkpoint.find(tmp_path), "best", parameter_shapes(prepared))
+    one = train.score(long.task, params, long.feeds["test"].evaluation())
     np.testing.assert_allclose(one["nll"], record.metrics["test_nll"], rtol=1e-5)
     # Forgetting between windows gives another score: there is something to carry.
     forgetful = task._replace(
@@ -285,7 +281,7 @@ def test_a_language_model_carries_its_state_from_window_to_window(tmp_path):
     assert abs(other["nll"] - one["nll"]) > 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("model", sorted(EVERYTHING.keys() - {"transformer-rotary"}))
 def test_every_model_learns_language(model, tmp_path):
     needs_wikitext()
@@ -297,7 +293,7 @@ def test_every_model_learns_language(model, tmp_path):
     trained(small, tmp_path, "wikitext")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("model", ["sugru", "gru", "transformer", "s4d"])
 def test_pairs_are_matched(model, tmp_path):
     needs_wikitext()
@@ -313,7 +309,7 @@ def test_help_names_every_field():
     done = run("-m", "experiments.lra", "--help")
     assert done.returncode == 0
     for field in dataclasses.fields(Config):
-        assert f"--{field.name}" in done.stdout.replace("[no]", "")
+        assert f"--{flag_of(field)}" in done.stdout.replace("[no]", "")
 
 
 def test_the_model_of_a_configuration_has_the_layers_it_names():
@@ -321,3 +317,21 @@ def test_the_model_of_a_configuration_has_the_layers_it_names():
         dataclasses.replace(SMALL, layers="sugru, s4d,attention"), TaskSpec("classify", 3, 24)
     )
     assert model.backbone.layers == ("sugru", "s4d", "attention")
+
+
+def test_options_without_a_preset_do_what_they_say():
+    """Reading from both ends takes a second unit; the others reach the layers."""
+    spec = TaskSpec("classify", 3, 24)
+
+    def sizes(**changes):
+        model = model_of(dataclasses.replace(SMALL, bare=True, **changes), spec)
+        variables = jax.eval_shape(model.init, jax.random.key(0), np.zeros((2, 24, 1), np.float32))
+        return model.backbone.options, sum(x.size for x in jax.tree.leaves(variables))
+
+    options, one_way = sizes(bidirectional=False, layers="gru")
+    assert (options.dtype, options.backend) == (None, "auto")
+    _, both = sizes(bidirectional=True, layers="gru")
+    assert both > 1.9 * one_way - 100
+    options, _ = sizes(precision="bfloat16", backend="masked", state=6, layers="s4d")
+    assert (options.dtype, options.backend, options.state) == (jax.numpy.bfloat16, "masked", 6)
+    assert sizes(state=8, layers="s4d")[1] > sizes(state=4, layers="s4d")[1]

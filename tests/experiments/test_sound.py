@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from music21 import midi
 
-from experiments.tasks.music import sound
+from experiments.tasks.music import figures as sound
 
 
 def read(path):

@@ -15,17 +15,19 @@ import data
 from data.sets import speech as originals
 from experiments import speech
 from experiments.runner import records
-from experiments.tasks import recurrent
+from experiments.runner.experiment import record_of
+from experiments.tasks import recurrent, registry
 from experiments.tasks.speech import config as speech_config
 from experiments.tasks.speech import data as speech_data
-from experiments.tasks.speech import figures
+from experiments.tasks.speech import experiment
 from experiments.tasks.speech.config import Config
 from experiments.tasks.speech.data import Normalization
 from experiments.tasks.speech.task import frames, model_of, predict, sample, task_of
 from surnn_jax import cells
 
-LEVEL = Normalization(-300.0, 2000.0)
-SMALL = ["--preset=smoke", "--features=4", "--windows=24", "--batch_size=8", "--evaluated=6"]
+SCALE = Normalization(-300.0, 2000.0)
+SMALL = ["--preset=smoke", "--features=4", "--train_windows=24", "--batch_size=8"]
+SMALL += ["--eval_windows=6"]
 
 
 def sound(length: int, seed: int = 0) -> np.ndarray:
@@ -69,7 +71,7 @@ def test_windows_follow_one_another_in_each_recording(read):
     wanted = [x[i : i + 500] for x in test["x"] for i in range(0, len(x) - 499, 500)]
     np.testing.assert_array_equal(cut.x, wanted)
     assert cut.x.dtype == np.int16
-    assert (cut.there, cut.short, cut.recordings) == (len(wanted), 0, 10)
+    assert (cut.available, cut.short, cut.recordings) == (len(wanted), 0, 10)
     # Take 6, of either digit, is shorter than a window.
     assert (found.splits["valid"].short, found.splits["valid"].recordings) == (2, 10)
     assert found.rate == 8000
@@ -90,8 +92,8 @@ def test_level_is_that_of_all_training_samples(read, monkeypatch):
     found = read(window=1500, windows=1)
     folder_samples = [sound(1100 + 100 * take, seed) for take, seed in TRAIN]
     samples = np.concatenate(folder_samples).astype(float)
-    assert found.level.mean == pytest.approx(samples.mean(), rel=1e-12)
-    assert found.level.deviation == pytest.approx(samples.std(), rel=1e-12)
+    assert found.normalization.mean == pytest.approx(samples.mean(), rel=1e-12)
+    assert found.normalization.deviation == pytest.approx(samples.std(), rel=1e-12)
 
 
 TRAIN = [(10, 10), (11, 11), (10, 22), (11, 23)]
@@ -120,6 +122,26 @@ def test_a_bad_sound_file_is_named(tmp_path, wave, words, monkeypatch):
         speech_data.read(Config(), str(tmp_path))
 
 
+def test_a_configuration_is_decoded_once(digits, monkeypatch, tmp_path):
+    """Every split is read once and one model is built; drawing needs neither again."""
+    folder, cache = digits
+    monkeypatch.setenv("SURNN_CACHE", str(cache))
+    load, build = data.load, experiment.model_of
+    loaded, built = [], []
+    monkeypatch.setattr(data, "load", lambda *given: loaded.append(given[1]) or load(*given))
+    monkeypatch.setattr(experiment, "model_of", lambda c: built.append(c) or build(c))
+    config = Config(features=4, windows=16, evaluated=6, window=60, cell="tanh")
+    prepared = registry.load("speech").prepare(config, str(folder))
+    params = jax.jit(prepared.task.init)(jax.random.key(0), prepared.feeds["train"].batch(0))
+    record = record_of(
+        "speech", config, prepared, params, best_epoch=1, steps=1, seconds=0.0, command=""
+    )
+    prepared.draw(record, params, tmp_path)
+    assert (tmp_path / "wave.png").exists()
+    assert loaded == ["train", "valid", "test"]
+    assert built == [config]
+
+
 # Frames and scores
 
 
@@ -141,21 +163,22 @@ def small():
         "x": np.stack([sound(100, seed) for seed in range(3)]),
         "index": np.arange(3, dtype=np.int32),
     }
-    task = task_of(config, LEVEL)
+    model = model_of(config)
+    task = task_of(config, model, SCALE)
     # Compiled whole: operation by operation takes ten times as long.
     params = jax.jit(task.init)(jax.random.key(0), batch)
-    return config, model_of(config), task, params, batch
+    return config, model, task, params, batch
 
 
 def test_no_look_ahead(small):
     _, model, _, params, batch = small
     window = batch["x"][0]
-    expected = predict(model, LEVEL, params, window)
+    expected = predict(model, SCALE, params, window)
     assert expected.mean.shape == expected.deviation.shape == (8, 10)
     for changed in (0, 19, 20, 29, 30, 89, 90, 99):
         other = window.copy()
         other[changed] += 5000
-        found = predict(model, LEVEL, params, other)
+        found = predict(model, SCALE, params, other)
         # Step k sees sample 10 k + 19 last.
         before = max(0, -(-(changed - 19) // 10))
         for name in ("mean", "deviation", "table"):
@@ -171,7 +194,7 @@ def test_rows_that_fill_up_a_batch_do_not_count(small):
     _, model, task, params, batch = small
     wanted = jax.jit(task.evaluate)(params, batch)
     assert wanted["nll"][1] == 3 * 8
-    nats = [predict(model, LEVEL, params, window).nats.sum() for window in batch["x"]]
+    nats = [predict(model, SCALE, params, window).nats.sum() for window in batch["x"]]
     assert wanted["nll"][0] == pytest.approx(sum(nats), rel=1e-5)
     filled = {
         "x": np.concatenate([np.zeros((1, 100), np.int16), batch["x"]]),
@@ -185,7 +208,7 @@ def test_rows_that_fill_up_a_batch_do_not_count(small):
 
 
 def test_noise_is_on_the_matrices_of_the_cell_alone(small):
-    config, _, _, params, batch = small
+    config, model, _, params, batch = small
     found = recurrent.noisy(params, jax.random.key(1), 0.075)
     for name in ("readout", "switch"):
         where = params if name == "readout" else params["recurrent"]
@@ -197,11 +220,12 @@ def test_noise_is_on_the_matrices_of_the_cell_alone(small):
         assert np.array_equal(one, two) == (one.ndim == 1)
     apart = [np.ravel(b - a) for a, b in zip(before, after, strict=True) if a.ndim == 2]
     assert np.concatenate(apart).std() == pytest.approx(0.075, rel=0.2)  # of 288
-    loss = jax.jit(task_of(dataclasses.replace(config, weight_noise=0.075), LEVEL).loss)
+    noisy = dataclasses.replace(config, weight_noise=0.075)
+    loss = jax.jit(task_of(noisy, model, SCALE).loss)
     assert loss(params, batch, jax.random.key(1))[0] != loss(params, batch, jax.random.key(2))[0]
 
 
-# Sounds and pictures
+# Sounds
 
 
 def test_a_continuation_is_what_the_model_draws_and_fits_into_16_bits(small):
@@ -209,7 +233,7 @@ def test_a_continuation_is_what_the_model_draws_and_fits_into_16_bits(small):
     prime = batch["x"][0][:60]
 
     def go_on(params, seed):
-        return sample(model, LEVEL, params, prime, 30, seed)
+        return sample(model, SCALE, params, prime, 30, seed)
 
     # With the least deviations the draws are the means of the likeliest component: what the
     # model, run over them, expects.
@@ -225,10 +249,10 @@ def test_a_continuation_is_what_the_model_draws_and_fits_into_16_bits(small):
     assert found.dtype == np.int16
     np.testing.assert_array_equal(found[:60], prime)
     assert not np.array_equal(found, go_on(certain, 1))
-    expected = predict(model, LEVEL, certain, found)
+    expected = predict(model, SCALE, certain, found)
     # Five deviations of 0.01, and half for rounding.
     apart = np.abs(found[60:] - expected.mean.ravel()[40:])
-    assert apart.max() < 5 * 0.01 * LEVEL.deviation + 0.5
+    assert apart.max() < 5 * 0.01 * SCALE.deviation + 0.5
     assert found[60:].std() > 50
     # Ten times beyond what 16 bits hold.
     loud = quiet.copy()
@@ -237,56 +261,6 @@ def test_a_continuation_is_what_the_model_draws_and_fits_into_16_bits(small):
     deafening = {**params, "readout": {"linear": {"kernel": linear["kernel"] * 0, "bias": loud}}}
     found = go_on(deafening, 0)[60:].reshape(-1, 10)
     assert (found == np.repeat([-32768, 32767], 5)[None]).all()
-
-
-def test_the_picture_of_a_prediction_holds_what_was_given(tmp_path):
-    samples = sound(100)
-    mean, deviation = samples[20:].reshape(8, 10) * 0.5, np.full((8, 10), 40.0)
-    nats = np.linspace(-9, 5, 8)
-    path = tmp_path / "wave.png"
-    drawn = figures.prediction(samples, mean, deviation, nats, 8000, path, "a sound")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    upper, lower = drawn.axes
-    expected, truth = upper.lines
-    np.testing.assert_allclose(truth.get_xdata(), np.arange(100) / 8)
-    np.testing.assert_array_equal(truth.get_ydata(), samples)
-    np.testing.assert_allclose(expected.get_xdata(), np.arange(20, 100) / 8)
-    np.testing.assert_array_equal(expected.get_ydata(), mean.ravel())
-    (band,) = upper.collections
-    assert band.get_paths()[0].get_extents().ymax == (mean + deviation).max()
-    low, high = upper.get_ylim()
-    assert low < samples.min()
-    assert high > samples.max()
-    values, edges, _ = lower.patches[0].get_data()
-    np.testing.assert_array_equal(values, nats)
-    np.testing.assert_allclose(edges, np.arange(20, 101, 10) / 8)
-    assert "-2.00 nats a step" in lower.get_title(loc="left")
-    with pytest.raises(ValueError, match=r"samples \[50\] should be \[W\], W at least 80"):
-        figures.prediction(samples[:50], mean, deviation, nats, 8000, path)
-
-
-def test_a_spectrogram_shows_a_tone_where_it_is(tmp_path):
-    time = np.arange(8000) / 8000
-    tone = (9000 * np.sin(2 * np.pi * 1000 * time) * (time >= 0.5)).astype(np.int16)
-    path = tmp_path / "spectrogram.png"
-    drawn = figures.spectrograms(tone, tone[:6000], 5000, 8000, path, "a tone")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    upper, lower = drawn.axes[:2]
-    image = upper.images[0]
-    left, right, bottom, top = image.get_extent()
-    assert (bottom, top) == (0, 4)
-    power = np.asarray(image.get_array())
-    loud = power.max(0) > -20
-    # Windows of 20 ms reach the tone half a window before it begins.
-    start = left + (right - left) * np.argmax(loud) / len(loud)
-    assert start == pytest.approx(0.5 - 0.008, abs=0.004)
-    frequency = top * (power[:, -10].argmax() + 0.5) / len(power)
-    assert frequency == pytest.approx(1, abs=0.03)
-    assert power.max() == 0
-    assert power.min() == -80
-    assert lower.lines[0].get_xdata()[0] == 5000 / 8000
-    with pytest.raises(ValueError, match="without samples"):
-        figures.spectrograms(tone[:0], tone, 20, 8000, path)
 
 
 # By its command
@@ -353,8 +327,8 @@ def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(finished, d
         ({"dataset": "jsb"}, "speech: no data 'jsb'; one of: fsdd, asterisk_speech"),
         ({"window": 505}, "window must be a multiple of 10, at least 30, got 505"),
         ({"window": 20}, "window must be a multiple of 10, at least 30, got 20"),
-        ({"windows": -1}, "windows must be at least 0, got -1"),
-        ({"evaluated": -1}, "evaluated must be at least 0, got -1"),
+        ({"windows": -1}, "train_windows must be at least 0, got -1"),
+        ({"evaluated": -1}, "eval_windows must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"weight_noise": -0.1}, "weight_noise must be at least 0, got -0.1"),
         ({"floor": 0.0}, "floor must be positive, got 0.0"),
@@ -366,18 +340,14 @@ def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(finished, d
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_read(settings, words):
-    from experiments.tasks.speech import experiment as speech_runs
-
     with pytest.raises(ValueError, match=words):
-        speech_runs.prepare(Config(**settings), "/no/such/folder")
+        registry.load("speech").check(Config(**settings))
 
 
 def test_presets_can_be_built():
-    from experiments.tasks.speech import experiment as speech_runs
-
     for runs in speech.PRESETS.values():
         for config in runs.values():
-            speech_runs.check(config)
+            registry.load("speech").check(config)
     assert speech.PRESETS["fsdd"]["sugru"] == speech.PRESETS["fsdd-sugru"][""]
 
 

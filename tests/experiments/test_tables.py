@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 import surnn_jax
-from experiments import tables
-from experiments.report import listing
+from experiments.report import collect, listing, runs, suites
 from experiments.runner import records
 from experiments.runner.records import Record
 from experiments.tasks.music import config as music_config
 
-ROOT = Path(tables.__file__).parents[1]
+ROOT = Path(collect.__file__).parents[2]
 
 
 def record(**changes):
@@ -51,14 +50,14 @@ def nll(test, valid):
 def put(folder, name, what):
     """Writes a record, or any text, to a file of that name."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = what if isinstance(what, str) else json.dumps(what._asdict())
+    text = what if isinstance(what, str) else json.dumps(records.to_fields(what))
     (folder / name).write_text(text)
 
 
 @pytest.fixture
 def committed(tmp_path, monkeypatch):
     """An empty folder in place of the committed records of the music suite."""
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(collect, "RESULTS", tmp_path / "results")
     return tmp_path / "results" / "music"
 
 
@@ -113,19 +112,19 @@ def test_a_bad_value_is_neither_written_nor_read(tmp_path, changes, message):
 
 
 def without(name):
-    return json.dumps({k: v for k, v in record()._asdict().items() if k != name})
+    return json.dumps({k: v for k, v in records.to_fields(record()).items() if k != name})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", r"damaged, not whole JSON .*; run it again"),
-        (json.dumps(record()._asdict())[:-20], "damaged, not whole JSON"),
+        (json.dumps(records.to_fields(record()))[:-20], "damaged, not whole JSON"),
         ("[1, 2]", "holds a list, not the result of a run"),
         ('{"loss": 1}', r"lacks experiment, dataset, .* and has the unknown loss; "),
         (without("steps"), "lacks steps; the result of a run has exactly the fields experiment"),
-        (json.dumps(record()._asdict() | {"x": 1}), "result.json: has the unknown x"),
-        (json.dumps(record()._asdict()).replace("12.25", "NaN"), "NaN is not a number"),
+        (json.dumps(records.to_fields(record()) | {"x": 1}), "result.json: has the unknown x"),
+        (json.dumps(records.to_fields(record())).replace("12.25", "NaN"), "NaN is not a number"),
     ],
 )
 def test_what_is_no_record_is_named(tmp_path, text, message):
@@ -147,7 +146,7 @@ def test_a_missing_record_is_named(tmp_path):
         records.read(tmp_path / "nowhere" / "result.json")
 
 
-SMALL = tables.PaperTable(
+SMALL = suites.PaperTable(
     configs={"music": music_config.Config},
     datasets={"jsb": "JSB Chorales", "nottingham": "Nottingham"},
     units={("tanh", "none"): "tanh", ("gru", "none"): "GRU", ("gru", "fourier"): "suGRU"},
@@ -196,9 +195,9 @@ Runs:
 
 1. `python -m experiments.music --cell=gru`
 2. `b`"""  # noqa: E501
-    assert tables.markdown(SMALL, results) == expected
+    assert runs.markdown(SMALL, results) == expected
     # Whatever order the files came in.
-    assert tables.markdown(SMALL, results[::-1]) == expected
+    assert runs.markdown(SMALL, results[::-1]) == expected
 
 
 def rows(text, unit):
@@ -215,7 +214,7 @@ def test_configurations_are_not_mixed():
         record(switch="fourier", config=open_, metrics=nll(8.5, 8.25), update_rate=0.875, seed=1),
         record(switch="fourier", config=open_ | wide, metrics=nll(7.0, 6.9)),
     ]
-    text = tables.markdown(SMALL, results)
+    text = runs.markdown(SMALL, results)
     assert rows(text, "GRU")[:2] == [
         "| GRU | 8.54 (verified) | 8.50 | 8.44 | 18,630 | 100.0 | 12 | 1 | 1 |",
         "| GRU; features=92 | 8.54 (verified) | 8.00 | 7.90 | 50,000 | 100.0 | 12 | 1 | 1 |",
@@ -234,7 +233,7 @@ def test_what_no_row_was_planned_for_is_shown_too():
         record(cell="gru", switch="event-frozen"),
         record(dataset="made_up", cell="tanh"),
     ]
-    text = tables.markdown(SMALL, results)
+    text = runs.markdown(SMALL, results)
     assert len(rows(text, "lstm | none | 8.50")) == 1
     assert len(rows(text, "gru, event-frozen | none | 8.50")) == 1
     last = text[text.index("**made_up** (`made_up`; nats a frame)") :]
@@ -248,8 +247,8 @@ def test_a_command_that_gave_several_rows_is_listed_once():
         record(command=f"{both} --seed=1", seed=1),
         record(command=both, switch="fourier"),
     ]
-    text = tables.markdown(SMALL, results)
-    assert tables.markdown(SMALL, results[::-1]) == text
+    text = runs.markdown(SMALL, results)
+    assert runs.markdown(SMALL, results[::-1]) == text
     assert text.endswith(f"Runs:\n\n1. `{both}`\n2. `{both} --seed=1`")
     assert rows(text, "suGRU")[0].endswith(" 1 | 1 |")
     assert rows(text, "GRU")[0].endswith(" 2 | 1, 2 |")
@@ -257,7 +256,7 @@ def test_a_command_that_gave_several_rows_is_listed_once():
 
 def test_the_music_suite_quotes_the_paper_and_says_how_sure_it_is():
     """Table 2 of Chung et al. 2014, test columns, written out anew."""
-    text = tables.markdown(tables.SUITES["music"], [])
+    text = runs.markdown(suites.SUITES["music"], [])
     assert text.count("(verified)") == 1
     paper = {
         "jsb": ("9.10 (recalled)", "8.67 (recalled)", "8.54 (verified)"),
@@ -282,41 +281,41 @@ def test_the_music_suite_quotes_the_paper_and_says_how_sure_it_is():
 def test_collect_reads_the_committed_records_and_the_runs_below_a_folder(committed, tmp_path):
     put(committed, "jsb-gru-0.json", record())
     put(committed, "jsb-tanh-0.json", record(cell="tanh"))
-    runs = tmp_path / "runs"
+    further = tmp_path / "runs"
     # Run again on another machine: takes the place of the committed one.
-    put(runs / "a", "result.json", record(metrics=nll(8.625, 8.5)))
-    put(runs / "b" / "c", "result.json", record(seed=1))
-    put(runs / "speech", "result.json", record(experiment="speech"))
-    put(runs, "other.json", "{}")
-    found = tables.collect("music", runs)
+    put(further / "a", "result.json", record(metrics=nll(8.625, 8.5)))
+    put(further / "b" / "c", "result.json", record(seed=1))
+    put(further / "speech", "result.json", record(experiment="speech"))
+    put(further, "other.json", "{}")
+    found = collect.collect("music", further)
     assert sorted((r.cell, r.seed, r.metrics["test_nll"]) for r in found) == [
         ("gru", 0, 8.625), ("gru", 1, 8.5), ("tanh", 0, 8.5)
     ]  # fmt: skip
-    assert [r.cell for r in tables.collect("music")] == ["gru", "tanh"]
+    assert [r.cell for r in collect.collect("music")] == ["gru", "tanh"]
 
 
 def test_the_same_run_counts_once_and_a_contradiction_is_refused(committed):
     put(committed, "a.json", record())
     put(committed, "b.json", record(seconds=99.0))
-    assert [r.seconds for r in tables.collect("music")] == [12.25]
+    assert [r.seconds for r in collect.collect("music")] == [12.25]
     put(committed, "c.json", record(metrics=nll(8.0, 8.0)))
     with pytest.raises(ValueError, match=r"a\.json and .*c\.json have the same configuration"):
-        tables.collect("music")
+        collect.collect("music")
 
 
 def test_a_record_of_an_older_version_is_completed_and_one_of_another_refused(committed):
     put(committed, "a.json", record())
-    (found,) = tables.collect("music")
+    (found,) = collect.collect("music")
     assert found.config == dataclasses.asdict(music_config.Config(features=46, rate=0.5))
     put(committed, "b.json", record(seed=1, config={"width": 3}))
     with pytest.raises(ValueError, match=r"b\.json: its configuration has width, which no run"):
-        tables.collect("music")
+        collect.collect("music")
 
 
 def test_a_record_without_the_metric_is_named(committed):
     put(committed, "a.json", record(metrics={"train_nll": 1.0, "test_nll": 1.0}))
     with pytest.raises(ValueError, match=r"a\.json: its metrics lack valid_nll"):
-        tables.collect("music")
+        collect.collect("music")
 
 
 def program(*arguments):
@@ -333,7 +332,7 @@ def test_the_program_prints_the_table(tmp_path):
     assert "| made_up | none | 8.50 | 8.44 | 18,630 | 100.0 | 12 | 1 |" in done.stdout
     assert (
         done.stdout
-        == tables.markdown(tables.SUITES["music"], tables.collect("music", tmp_path)) + "\n"
+        == runs.markdown(suites.SUITES["music"], collect.collect("music", tmp_path)) + "\n"
     )
 
 
@@ -369,7 +368,8 @@ def test_help_is_quick():
 
 def test_nothing_slow_is_imported_before_it_is_used():
     code = (
-        "import sys; from experiments import figures, records, sound, tables; "
+        "import sys; from experiments import music, tables; "
+        "from experiments.analysis import curves; "
         "print({'jax', 'matplotlib', 'music21', 'scipy'} & set(sys.modules))"
     )
     done = subprocess.run(
@@ -383,7 +383,7 @@ def test_nothing_slow_is_imported_before_it_is_used():
     [(-12.345, "-12.35"), (-0.0123, "-0.012"), (0.0, "0.00"), (0.000105, "0.00011"), (8.5, "8.50")],
 )
 def test_densities_above_1_have_two_decimals_too(value, text):
-    assert tables.line([tables._figure(value)]) == f"| {text} |"
+    assert runs.line([runs._figure(value)]) == f"| {text} |"
 
 
 def test_the_list_of_presets_finds_records_older_than_a_setting(committed):
@@ -392,6 +392,6 @@ def test_the_list_of_presets_finds_records_older_than_a_setting(committed):
     older = {k: v for k, v in dataclasses.asdict(config).items() if k != "accumulate"}
     put(committed, "older.json", record(dataset="jsb", config=older, metrics=nll(8.25, 8.5)))
     presets = {"jsb-gru": {"": config}, "jsb-two": {"": dataclasses.replace(config, accumulate=2)}}
-    first, second = listing.show("experiments.music", "music", presets).splitlines()[-2:]
+    first, second = listing.show("music", presets).splitlines()[-2:]
     assert "8.25" in first
     assert "8.25" not in second

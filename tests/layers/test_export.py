@@ -1,10 +1,9 @@
 """Exports: loaded by a process that cannot import this library, at two sizes, with our numbers."""
 
-import dataclasses
+import functools
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_origin
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,11 @@ import pytest
 from data_case import run
 from jax import export as jax_export
 from layer_case import CLOSE, FEATURES, INPUTS, STEPS, drawn
+from tiers import tiered
 
-from experiments.runner import records
+from experiments.runner import parameters, records
+from experiments.runner.experiment import record_of
 from experiments.tasks import registry
-from experiments.tasks.sequence import experiment
 from experiments.tasks.sequence.config import Config
 from surnn_jax.layers import (
     Backbone,
@@ -33,7 +33,6 @@ from surnn_jax.layers import (
 )
 from surnn_jax.scan import auto, selective
 from surnn_jax.switches import event, fourier
-from surnn_jax.train import checkpoint
 
 V = 11
 SIZES = ((3, 6), (2, 4))
@@ -87,36 +86,38 @@ def own(model, params, x, more):
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    """Name -> for every size: arguments, and what the exports said in a process without us."""
-    home = tmp_path_factory.mktemp("exports")
-    for name, model in MODELS.items():
+    """Of a name, for every size: arguments, and what the exports said in a process without us."""
+    loader = Path(__file__).parents[1] / "support" / "export_loader.py"
+
+    @functools.cache
+    def load(name):
+        home = tmp_path_factory.mktemp("exports")
         folder, params = home / name, variables(name)
         folder.mkdir()
         (x, _), *_ = sizes = list(arguments(name))
         for form in ("sequence", "step", "begin"):
-            written = getattr(export, form)(model, params, x, platforms=CPU)
+            written = getattr(export, form)(MODELS[name], params, x, platforms=CPU)
             (folder / f"{form}.jax").write_bytes(written)
         for i, given in enumerate(sizes):
             np.savez(folder / f"{i}.npz", *given)
-    loader = Path(__file__).parents[1] / "support" / "export_loader.py"
-    done = subprocess.run(
-        [sys.executable, "-I", loader, home], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "surnn_jax cannot be imported\n"
-    return {
-        name: [
-            (*given, dict(np.load(home / name / f"{i}.out.npz")))
-            for i, given in enumerate(arguments(name))
-        ]
-        for name in MODELS
-    }
+        done = subprocess.run(
+            [sys.executable, "-I", loader, home], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "surnn_jax cannot be imported\n"
+        return [(*given, dict(np.load(folder / f"{i}.out.npz"))) for i, given in enumerate(sizes)]
+
+    return load
 
 
-@pytest.mark.parametrize("name", MODELS)
+# A model of tokens, and one that answers once.
+each_model = pytest.mark.parametrize("name", tiered(MODELS, ("tagger", "loop")))
+
+
+@each_model
 def test_an_export_says_what_the_model_says_at_every_size(loaded, name):
     model, params = models("masked")[name], variables(name)
-    for x, more, found in loaded[name]:
+    for x, more, found in loaded(name):
         ours = jax.jit(own, static_argnums=0)(model, params, x, more)
         if name in ("loop", "text"):  # other programs: steps for a whole, two windows for one
             np.testing.assert_allclose(found["sequence_0"], ours, **CLOSE)
@@ -124,9 +125,9 @@ def test_an_export_says_what_the_model_says_at_every_size(loaded, name):
             assert np.array_equal(found["sequence_0"], ours)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@each_model
 def test_a_stream_says_what_the_sequence_says(loaded, name):
-    for x, more, found in loaded[name]:
+    for x, more, found in loaded(name):
         steps, whole = found["step_0"], found["sequence_0"]
         assert steps.shape[:2] == x.shape[:2]
         if name == "text":
@@ -209,19 +210,22 @@ def test_auto_takes_no_compiled_kernel_for_symbols():
 @pytest.fixture
 def finished_run(tmp_path):
     """The folder of a run, with random parameters, as if it had ended."""
-    config = Config("adding", layers="gru", bare=True, steps=12, features=8)
-    again = experiment.Again(dataclasses.asdict(config), None)
-    params = drawn(again.model, again.inputs)
-    checkpoint.save_best(tmp_path / "run", 7, params, {})
-    empty = {n: get_origin(kind) or kind for n, kind in records.Record.__annotations__.items()}
-    record = {name: kind() for name, kind in empty.items()}
-    record |= {"experiment": "synthetic", "config": dataclasses.asdict(config)}
-    records.write(records.Record(**record), tmp_path / "run")
-    return tmp_path / "run", again, params
+    config = Config(
+        "adding", layers="gru", bare=True, steps=12, features=8, examples=32, evaluated=32
+    )
+    prepared = registry.load("synthetic").prepare(config, None)
+    params = drawn(prepared.model, prepared.inputs)
+    (tmp_path / "run").mkdir()
+    parameters.write(params, tmp_path / "run")
+    record = record_of(
+        "synthetic", config, prepared, params, best_epoch=1, steps=1, seconds=0.0, command=""
+    )
+    records.write(record, tmp_path / "run")
+    return tmp_path / "run", prepared, params
 
 
 def test_a_finished_run_is_exported_by_its_command(finished_run, tmp_path):
-    (workdir, again, params), output = finished_run, tmp_path / "exported"
+    (workdir, prepared, params), output = finished_run, tmp_path / "exported"
     command = ["-m", "experiments.export", workdir, f"--output={output}", "--platforms=cpu"]
     done = run(*command)
     assert done.returncode == 0, done.stderr
@@ -229,9 +233,9 @@ def test_a_finished_run_is_exported_by_its_command(finished_run, tmp_path):
     assert f"{output}/step.jax" in lines[1]
     names: dict = {}
     exec(lines[-1], names)  # what it says is how to load it
-    x = np.asarray(again.inputs[:3])
+    x = np.asarray(prepared.inputs[:3])
     lengths = np.full(len(x), x.shape[1], np.int32)
-    ours = jax.jit(own, static_argnums=0)(again.model, {"params": params}, x, lengths)
+    ours = jax.jit(own, static_argnums=0)(prepared.model, {"params": params}, x, lengths)
     np.testing.assert_allclose(names["call"](x, lengths), ours, **CLOSE)
     done = run(*command)
     assert done.returncode == 2
@@ -240,6 +244,6 @@ def test_a_finished_run_is_exported_by_its_command(finished_run, tmp_path):
 
 def test_a_run_without_checkpoint_is_refused(finished_run):
     workdir, _, _ = finished_run
-    (workdir / "checkpoints").rename(workdir / "gone")
+    (workdir / parameters.FILE).unlink()
     with pytest.raises(ValueError, match="run holds no checkpoint"):
         registry.restore(workdir, None)

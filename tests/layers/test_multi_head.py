@@ -52,8 +52,8 @@ def test_they_are_one_layer_with_blocks(made):
     shapes = jax.eval_shape(whole.init, jax.random.key(0), x)["params"]
     chex.assert_trees_all_equal_shapes({"cell": cell, "switch": switch}, shapes)
     wanted = whole.apply({"params": {"cell": cell, "switch": switch}}, x, seq_lengths=LENGTHS)
-    np.testing.assert_array_equal(run.table, wanted.table)
-    assert len(np.unique(run.table.reshape(STEPS, HEADS, WIDTH), axis=1)[0]) > 1
+    np.testing.assert_array_equal(run.update_mask, wanted.update_mask)
+    assert len(np.unique(run.update_mask.reshape(STEPS, HEADS, WIDTH), axis=1)[0]) > 1
     for name in ("outputs", "carries", "rate"):
         chex.assert_trees_all_close(getattr(run, name), getattr(wanted, name), atol=1e-6)
 

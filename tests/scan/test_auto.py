@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from surnn_jax import cells, selective, switches
-from surnn_jax.scan import auto
+from surnn_jax.scan import auto, native
 
 SIZES = {"features": 256, "steps": 1024, "batch": 16}
 
@@ -14,7 +14,7 @@ SIZES = {"features": 256, "steps": 1024, "batch": 16}
 @pytest.fixture
 def uncompiled(monkeypatch):
     """The machine has no compiled kernel."""
-    monkeypatch.setattr(auto, "_native", lambda unit, dtype: False)
+    monkeypatch.setattr(native, "unsupported", lambda spec, shape: "not built")
 
 
 def choose(switch, cell="gru", **sizes):
@@ -39,7 +39,7 @@ def test_pure_choices():
 
 
 def test_the_compiled_kernel_comes_first(monkeypatch):
-    monkeypatch.setattr(auto, "_native", lambda unit, dtype: True)
+    monkeypatch.setattr(native, "unsupported", lambda spec, shape: None)
     switch = switches.fourier(1024, rate=0.05)
     assert choose(switch).backend == choose(None).backend == "native"
     assert choose(switch, cell="tanh").backend == "native"
@@ -65,9 +65,9 @@ def test_the_share_computed_is_that_of_a_drawn_table():
         x = jnp.zeros((400, 1, 1))
         seen = switches.SwitchInputs(x, None, jnp.arange(400, dtype=jnp.int32))
         a = switch.logits(switch.init(jax.random.key(0), seen, 300), seen)
-        _, share, schedules = auto._schedule(selective("gru", switch), 300)
-        assert schedules == 300
-        np.testing.assert_allclose(share, (a > -switch.gate.support).mean(), atol=0.04)
+        rates = auto.update_rates(selective("gru", switch), 300)
+        assert rates.schedules == 300
+        np.testing.assert_allclose(rates.computed, (a > -switch.gate.support).mean(), atol=0.04)
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -79,7 +79,7 @@ def test_explained():
     assert f"rows: {choice.costs['rows']:.2f} of the dense cost" in said
     assert "declared rate 0.05, about 0.15 of candidates computed" in said
     assert "not measured on gpu" in auto.explain(unit, **SIZES, platform="gpu")
-    assert "pallas: kernels are there" in auto.explain(unit, **SIZES, platform="gpu")
+    assert "pallas: runs only if asked for by name" in auto.explain(unit, **SIZES, platform="gpu")
     wide = auto.explain(unit, 2048, 64, 8, platform="tpu")
     assert "pallas: 2048 neurons do not fit into the memory of one core of a tpu" in wide
     before = auto.explain(selective("gru_before", unit.switch), 64, 64, 8, platform="tpu")

@@ -24,7 +24,7 @@ def tables(*shape):
 
 
 def test_what_is_open():
-    opened = indexing.opened(switches.triangular(0.5), LOGITS)
+    opened = indexing.open_mask(switches.triangular(0.5), LOGITS)
     np.testing.assert_array_equal(opened[0], np.asarray(OPEN, bool))
 
 
@@ -41,19 +41,20 @@ def test_what_is_open():
     ],
 )
 def test_what_is_needed(gate, learned, wanted):
-    needed = indexing.needed(gate, LOGITS, learned)
+    needed = indexing.computed_mask(gate, LOGITS, learned)
     np.testing.assert_array_equal(needed[0], np.asarray(wanted, bool))
 
 
 @given(tables(4, 3), tables(4, 2), tables(4, 2), st.booleans(), st.booleans())
-def test_steps_with_something_to_do(wanted, keep, resets, has_keep, has_resets):
+def test_steps_with_something_to_do(wanted, step_mask, resets, has_mask, has_resets):
     busy = [
-        (wanted[t].any() and (keep[t].any() or not has_keep)) or (has_resets and resets[t].any())
+        (wanted[t].any() and (step_mask[t].any() or not has_mask))
+        or (has_resets and resets[t].any())
         for t in range(4)
     ]
-    found = indexing.steps_with(
+    found = indexing.active_mask(
         jnp.asarray(wanted),
-        jnp.asarray(keep) if has_keep else None,
+        jnp.asarray(step_mask) if has_mask else None,
         jnp.asarray(resets) if has_resets else None,
         4,
     )
@@ -61,34 +62,36 @@ def test_steps_with_something_to_do(wanted, keep, resets, has_keep, has_resets):
 
 
 @given(tables(4, 2, 3), tables(4, 2))
-def test_a_held_example_has_nothing_to_do_with_its_own_table(wanted, keep):
-    busy = [any(wanted[t, b].any() and keep[t, b] for b in range(2)) for t in range(4)]
-    found = indexing.steps_with(jnp.asarray(wanted), jnp.asarray(keep), None, 4)
+def test_a_held_example_has_nothing_to_do_with_its_own_table(wanted, step_mask):
+    busy = [any(wanted[t, b].any() and step_mask[t, b] for b in range(2)) for t in range(4)]
+    found = indexing.active_mask(jnp.asarray(wanted), jnp.asarray(step_mask), None, 4)
     np.testing.assert_array_equal(found, busy)
 
 
 def test_without_a_table_every_step_has_something_to_do():
-    assert indexing.steps_with(None, None, None, 3).all()
-    keep = jnp.asarray([[False, False], [True, False], [False, False]])
-    np.testing.assert_array_equal(indexing.steps_with(None, keep, None, 3), [False, True, False])
+    assert indexing.active_mask(None, None, None, 3).all()
+    step_mask = jnp.asarray([[False, False], [True, False], [False, False]])
+    np.testing.assert_array_equal(
+        indexing.active_mask(None, step_mask, None, 3), [False, True, False]
+    )
 
 
 @given(tables(7))
 def test_lists_of_places(wanted):
     places = [int(i) for i in np.flatnonzero(wanted)]
-    found = indexing.listed(jnp.asarray(wanted))
+    found = indexing.list_active(jnp.asarray(wanted))
     assert found.count == len(places)
     assert found.index.tolist() == places + [7] * (8 - len(places))
     after = [min([p for p in places if p >= t], default=7) for t in range(8)]
-    assert indexing.following(jnp.asarray(wanted)).tolist() == after
+    assert indexing.next_active(jnp.asarray(wanted)).tolist() == after
     before = [sum(p <= t for p in places) for t in range(7)]
-    assert indexing.latest(jnp.asarray(wanted)).tolist() == before
+    assert indexing.count_active(jnp.asarray(wanted)).tolist() == before
 
 
 @given(tables(5, 7), tables(5), st.sampled_from([1, 3, 7]))
 def test_neurons_are_dealt_out(wanted, more, width):
     busy = wanted.any(-1) | more
-    dealt = indexing.chunks(jnp.asarray(wanted), jnp.asarray(busy), width)
+    dealt = indexing.list_portions(jnp.asarray(wanted), jnp.asarray(busy), width)
     expected = []
     for t in np.flatnonzero(busy):
         neurons = [int(i) for i in np.flatnonzero(wanted[t])]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import chex
 import jax
@@ -10,16 +11,18 @@ import numpy as np
 import pytest
 from skip_case import WINDOW, assert_empty_unseen, assert_same, solver, turns
 from skip_case import given as make
+from tiers import full, tiered
 
 from surnn_jax import cells, run, selective, switches
-from surnn_jax.scan import masked, pallas
+from surnn_jax.scan import ScanInputs, ScanSpec, masked, pallas
 from surnn_jax.scan.pallas import tiling
+from surnn_jax.scan.spec import ScanShape
 
 pytestmark = pytest.mark.usefixtures("float64", "small_chunks")
 GRU = cells.GRU
 
 
-@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("platform", ["gpu", full("tpu")])
 def test_the_tiles_of_accelerators(platform, monkeypatch):
     """Their sizes, and the way each sums over spans, interpreted."""
     target = dataclasses.replace(tiling.TARGETS[platform], interpret=True)
@@ -31,28 +34,34 @@ def test_the_tiles_of_accelerators(platform, monkeypatch):
 
 def test_closed_blocks_of_neurons_are_passed_over():
     """One program a batch of two, so a rule is applied once for a step's open block of four."""
-    problem = make(cells.TANH, 5, "neuron")._replace(keep=None, resets=None)
-    blocks = np.pad(np.asarray(problem.a > 0), ((0, 0), (0, 1))).reshape(-1, 3, 4).any(-1)
+    problem = make(cells.TANH, 5, "neuron")._replace(step_mask=None, resets=None)
+    blocks = np.pad(np.asarray(problem.logits > 0), ((0, 0), (0, 1))).reshape(-1, 3, 4).any(-1)
     assert 0 < blocks.sum() < blocks.size
     assert turns("pallas", problem) == blocks.sum()
-    assert turns("pallas", problem._replace(a=problem.a - 9)) == 0
+    assert turns("pallas", problem._replace(logits=problem.logits - 9)) == 0
 
 
+@pytest.mark.full
 def test_empty_steps_are_not_looked_at():
     assert_empty_unseen("pallas", GRU, make(GRU, 5, "one"))
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("cell", [cells.TANH, GRU, cells.LSTM_PEEPHOLE], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    ("cell", "platform"),
+    tiered(
+        itertools.product((cells.TANH, GRU, cells.LSTM_PEEPHOLE), ("cuda", "tpu")),
+        [(GRU, "cuda"), (cells.TANH, "tpu")],
+    ),
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_kernels_lower_for_an_accelerator_that_is_not_there(cell, platform):
     """Forward, spans and backward become kernels, in float32 and with bfloat16 operands."""
     target = tiling.TARGETS["gpu" if platform == "cuda" else platform]
     steps, batch, inputs, features = 40, 20, 8, 96
 
-    def loss(dtype, params, x, a, start, resets):
-        carries = pallas.scan_for_target(
-            target, cell, WINDOW, dtype, params, x, a, start, start, None, resets
-        )
+    def loss(dtype, params, x, logits, start, resets):
+        inputs = ScanInputs(params, x, logits, start, start, None, resets)
+        carries = pallas.scan_for_target(target, ScanSpec(cell, WINDOW, dtype), inputs)
         return jnp.sum(carries.h)
 
     with jax.enable_x64(False):
@@ -76,8 +85,11 @@ def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
     class Old:
         compute_capability = "7.5"
 
-    refusal = pallas.refusal
-    assert refusal(GRU, 64, "float32", "gpu") == ""
+    def refusal(cell, features, dtype, platform):
+        shape = ScanShape(8, 2, features, jnp.dtype("float32"), False, platform)
+        return pallas.unsupported(ScanSpec(cell, WINDOW, dtype), shape)
+
+    assert refusal(GRU, 64, "float32", "gpu") is None
     assert refusal(GRU, 64, "float64", "tpu") == "a tpu has no products of float64"
     assert refusal(cells.get("min_gru"), 64, "float32", "gpu").startswith("min_gru has no product")
     assert refusal(GRU, 64, "float32", "metal") == "no kernels for metal"
@@ -87,12 +99,11 @@ def test_what_has_no_kernel_is_said_and_runs_dense(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Old()])
     assert refusal(GRU, 64, "float32", "gpu") == "a GPU of compute capability 7.5 is older than 8.0"
-    problem = make(GRU, 1, "neuron")[:7]
-    found = pallas.scan(GRU, WINDOW, jnp.float64, *problem)
-    chex.assert_trees_all_equal(found, masked.scan(GRU, WINDOW, jnp.float64, *problem))
+    args = ScanSpec(GRU, WINDOW, jnp.float64), ScanInputs(*make(GRU, 1, "neuron")[:7])
+    chex.assert_trees_all_equal(pallas.scan(*args), masked.scan(*args))
 
 
-@pytest.mark.parametrize(("batch", "features"), [(1, 1), (1, 5), (3, 4)])
+@pytest.mark.parametrize(("batch", "features"), [full(1, 1), (1, 5), full(3, 4)])
 def test_sizes_that_do_not_fill_a_tile(batch, features):
     """One example and one neuron are no axis to be repeated along."""
     unit = selective("gru", switches.fourier(horizon=6, rate=0.5))

@@ -24,18 +24,18 @@ def test_a_full_step_takes_more_than_one_portion():
 
 
 def test_as_many_turns_as_portions():
-    problem = make(cells.TANH, 5, "neuron")._replace(keep=None, resets=None)
+    problem = make(cells.TANH, 5, "neuron")._replace(step_mask=None, resets=None)
     # An empty step, a full one, and one at which all are near the threshold and none open.
-    a = problem.a.at[0].set(-1.0).at[1].set(1.0).at[2].set(-0.2)
-    portions = np.ceil(np.asarray(a > 0).sum(-1) / rows.width(FEATURES))
-    assert turns("rows", problem._replace(a=a)) == portions.sum() > 0
+    logits = problem.logits.at[0].set(-1.0).at[1].set(1.0).at[2].set(-0.2)
+    portions = np.ceil(np.asarray(logits > 0).sum(-1) / rows.width(FEATURES))
+    assert turns("rows", problem._replace(logits=logits)) == portions.sum() > 0
     assert portions[:3].tolist() == [0, 2, 0]
 
 
 def test_rows_of_closed_neurons_are_not_looked_at():
     problem = make(GRU, 5, "neuron")
     dead = np.arange(FEATURES) % 3 == 0
-    problem = problem._replace(a=jnp.where(dead[None], -9.0, problem.a))
+    problem = problem._replace(logits=jnp.where(dead[None], -9.0, problem.logits))
 
     def poisoned(kernel):
         return jnp.where(dead[None], jnp.nan, kernel)

@@ -19,7 +19,7 @@ def python(*arguments):
 
 
 def record(**changes):
-    """A record of `native` at 10 %, per neuron, at the size of the floors."""
+    """A record of `native` at 10 %, per neuron, at the size of the targets."""
     fields = {
         "benchmark": "skip_scan",
         "backend": "native",

@@ -1,6 +1,7 @@
 """What the tests of cells, switches and scans go through, and the problems they solve."""
 
 import functools
+import types
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ NEIGHBOURS = ("gru_carry", "clockwork", "skip_gru", "sa_gru")
 CELLS = tuple(cell for cell in cells.CELLS.values() if cell.name not in NEIGHBOURS)
 """Those that differ in what back ends do; `test_neighbours` and `test_deciding` have the others."""
 GATES = (
-    switches.triangular(1.0, share=0.4),
+    switches.triangular(1.0, gradient_fraction=0.4),
     switches.sigmoid(),
     switches.straight_through(),
     switches.soft(3.0),
@@ -32,15 +33,20 @@ SWITCHES = (
 """Every kind of switch: its name and what sets it off from the others."""
 
 BACK_ENDS = tuple(name for name in BACKENDS if name != "native" or native.available())
-"""All that differ: where the kernel has not been built, `native` is `masked` and says so."""
+"""All that differ: if the kernel has not been built, `native` is `masked` and says so."""
 
-_SCANS = dict(BACKENDS)
+_BACKENDS = dict(BACKENDS)
 
 
 @functools.cache
-def compiled(backend: str):
-    """The back end, compiled once for each of its static arguments and shapes."""
-    return jax.jit(_SCANS[backend], static_argnums=(0, 1, 2))
+def compiled(name: str):
+    """The back end, its scan compiled once for each specification and shape."""
+    backend = _BACKENDS[name]
+    return types.SimpleNamespace(
+        scan=jax.jit(backend.scan, static_argnums=0),
+        unsupported=backend.unsupported,
+        cost=backend.cost,
+    )
 
 
 def switch(kind: tuple[str, dict], **options: Any) -> switches.Switch:
@@ -118,7 +124,7 @@ def problem(
         "params": params,
         "x": jnp.asarray(x),
         "cell": cell,
-        "fresh": random_like(random, jax.tree.map(lambda leaf: leaf[0], cell)),
+        "reset_carry": random_like(random, jax.tree.map(lambda leaf: leaf[0], cell)),
     }
     given = {"lengths": jnp.asarray(lengths, jnp.int32), "mask": jnp.asarray(mask)}
     if resets:
@@ -142,7 +148,7 @@ def solve(unit, free: dict, given: dict, backend: str, **options: Any):
         free["params"],
         free["x"],
         carry=carry,
-        fresh=free["fresh"],
+        reset_carry=free["reset_carry"],
         backend=backend,
         **flags,
         **options,
@@ -197,4 +203,4 @@ def setting(unit, steps=6, batch=3, seed=0, **sizes):
     if unit.switch is not None:
         carry = SelectiveCarry(carry, given["clock"], free["previous"])
     x = jnp.asarray(np.random.default_rng(seed).normal(size=free["x"].shape))
-    return free["params"], x, carry, free["fresh"], given
+    return free["params"], x, carry, free["reset_carry"], given

@@ -143,7 +143,7 @@ def run(
     params,
     x,
     start,
-    fresh,
+    reset_carry,
     *,
     lengths=None,
     mask=None,
@@ -156,7 +156,7 @@ def run(
 ):
     """Runs a unit over ``x [T, B, D]``, one example after the other.
 
-    ``start`` is a tuple of ``[B, H]``, ``fresh`` of ``[H]``. ``opening`` replaces the gate by
+    ``start`` is a tuple of ``[B, H]``, ``reset_carry`` of ``[H]``. ``opening`` replaces the gate by
     another function of all logits and ``scale`` fixes that of the event switch: with these,
     finite differences see what the surrogate gradient is defined to be. ``opening`` must equal
     the gate at the parameters where differences are taken.
@@ -201,9 +201,9 @@ def run(
         a = raw / scale
         g = value(switch.gate, a) if opening is None else opening(a)
         rate = g[kept].mean() if kept.any() else 0.0
-        if opening is not None and switch.gate.share < 1:
+        if opening is not None and switch.gate.gradient_fraction < 1:
             # The first rows teach the switch, and stand for all; the rate is everyone's.
-            few = int(np.ceil(switch.gate.share * batch))
+            few = int(np.ceil(switch.gate.gradient_fraction * batch))
             lesson = (np.arange(batch) < few)[:, None] * batch / few
             g = value(switch.gate, a) + lesson * (g - value(switch.gate, a))
 
@@ -214,7 +214,7 @@ def run(
         state = tuple(field[b] for field in start)
         for j in range(steps):
             if restart[j, b]:
-                state = fresh
+                state = reset_carry
             if kept[j, b] and cell is not None:
                 new = step(cell, params["cell"], state, seen[j, b])
                 state = tuple(h + g[j, b] * (f - h) for f, h in zip(new, state, strict=True))

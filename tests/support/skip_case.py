@@ -12,15 +12,9 @@ import numpy as np
 from core_case import CELLS as CELLS
 
 from surnn_jax import cells, switches
-from surnn_jax.scan import compact, masked, pallas, reference, rows
+from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec
 
-SCANS = {
-    "reference": reference.scan,
-    "masked": masked.scan,
-    "compact": compact.scan,
-    "rows": rows.scan,
-    "pallas": pallas.scan,
-}
+SCANS = {name: backend.scan for name, backend in BACKENDS.items()}
 STEPS, BATCH, INPUTS, FEATURES = 4, 2, 2, 11  # two portions of `rows` when all are open
 WINDOW = switches.triangular(0.5)
 
@@ -29,14 +23,14 @@ TABLES = ("neuron", "one", "blocks", "closed", "open", "near")
 
 
 class Given(NamedTuple):
-    """What a scan is given; the first five are differentiated."""
+    """The fields of `ScanInputs`, the first five differentiated, and weights of a loss."""
 
     params: dict
     x: Any
-    a: Any
-    start: Any
-    fresh: Any
-    keep: Any
+    logits: Any
+    initial_carry: Any
+    reset_carry: Any
+    step_mask: Any
     resets: Any
     weight: Any
 
@@ -77,15 +71,14 @@ problems = st.tuples(st.integers(0, 2**31), st.sampled_from(TABLES))
 
 
 @functools.cache
-def solver(name: str, cell, gate=WINDOW, learned: bool = True, plain: bool = False):
+def solver(name: str, cell, surrogate=WINDOW, learned: bool = True, plain: bool = False):
     """Carries and gradients of a nonlinear loss by a back end, compiled."""
 
-    def loss(params, x, a, start, fresh, keep, resets, weight):
-        a = a if learned else jax.lax.stop_gradient(a)
-        keep, resets = (None, None) if plain else (keep, resets)
-        carries = SCANS[name](
-            cell, gate, jnp.dtype(x.dtype), params, x, a, start, fresh, keep, resets
-        )
+    def loss(params, x, logits, initial_carry, reset_carry, step_mask, resets, weight):
+        logits = logits if learned else jax.lax.stop_gradient(logits)
+        masks = (None, None) if plain else (step_mask, resets)
+        inputs = ScanInputs(params, x, logits, initial_carry, reset_carry, *masks)
+        carries = SCANS[name](ScanSpec(cell, surrogate, x.dtype), inputs)
         terms = [jnp.sum(jnp.sin(c) * w) for c, w in zip(carries, weight, strict=True)]
         return sum(terms), carries
 
@@ -114,12 +107,8 @@ def turns(name: str, problem: Given) -> int:
         return cells.TANH.rule(*args)
 
     cell = dataclasses.replace(cells.TANH, rule=rule)
-    params, x, a, *others = problem[:7]
-    jax.block_until_ready(
-        jax.jit(SCANS[name], static_argnums=(0, 1, 2))(
-            cell, WINDOW, jnp.dtype(x.dtype), params, x, a, *others
-        )
-    )
+    spec, inputs = ScanSpec(cell, WINDOW, problem.x.dtype), ScanInputs(*problem[:7])
+    jax.block_until_ready(jax.jit(SCANS[name], static_argnums=0)(spec, inputs))
     jax.effects_barrier()
     return len(calls)
 
@@ -130,12 +119,12 @@ def assert_broken_same(name: str, cell, problem: Given) -> None:
     Gradients are not compared: where 0 meets NaN on the way back, the loop spreads NaN further.
     """
     nowhere, far = jnp.nan, jnp.inf
-    a, x, h = problem.a.at[2, 3].set(nowhere), problem.x, problem.start.h
+    x, h = problem.x, problem.initial_carry.h
     for broken in (
-        problem._replace(a=a),
+        problem._replace(logits=problem.logits.at[2, 3].set(nowhere)),
         problem._replace(x=x.at[1, 0, 1].set(nowhere).at[3, 1, 0].set(far)),
-        problem._replace(start=problem.start._replace(h=h.at[0, 4].set(nowhere))),
-        problem._replace(start=problem.start._replace(h=h.at[1, 2].set(far))),
+        problem._replace(initial_carry=problem.initial_carry._replace(h=h.at[0, 4].set(nowhere))),
+        problem._replace(initial_carry=problem.initial_carry._replace(h=h.at[1, 2].set(far))),
     ):
         wanted = solver("reference", cell, plain=True)(*broken)[0][1]
         found = solver(name, cell, plain=True)(*broken)[0][1]
@@ -147,13 +136,13 @@ def assert_broken_same(name: str, cell, problem: Given) -> None:
 def assert_no_step(name: str, cell, problem: Given) -> None:
     """Of a sequence without a step nothing comes, and nothing is owed to anything."""
     (_, carries), gradients = solver(name, cell)(*problem)
-    assert carries.h.shape == (0, *problem.start.h.shape)
+    assert carries.h.shape == (0, *problem.initial_carry.h.shape)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
 
 
 def assert_empty_unseen(name: str, cell, problem: Given) -> None:
     """NaN inputs at steps at which one rhythm is far from open change no bit."""
-    busy = np.asarray(problem.a[:, 0] > -WINDOW.support)
+    busy = np.asarray(problem.logits[:, 0] > -WINDOW.support)
     assert 0 < busy.sum() < len(busy)
     poisoned = problem._replace(x=jnp.where(busy[:, None, None], problem.x, jnp.nan))
     found, clean = (solver(name, cell, plain=True)(*p) for p in (poisoned, problem))
@@ -163,8 +152,8 @@ def assert_empty_unseen(name: str, cell, problem: Given) -> None:
 def _gradient(name: str, cell, rest: tuple, dtype: Any = jnp.float64):
     """The gradient of a loss by the parameters and the logits."""
 
-    def loss(params, x, a, start, fresh):
-        carries = SCANS[name](cell, WINDOW, dtype, params, x, a, start, fresh, *rest)
+    def loss(*free):
+        carries = SCANS[name](ScanSpec(cell, WINDOW, dtype), ScanInputs(*free, *rest))
         return jnp.sum(jnp.sin(carries.h))
 
     return jax.grad(jax.checkpoint(loss), argnums=(0, 2))
@@ -172,13 +161,13 @@ def _gradient(name: str, cell, rest: tuple, dtype: Any = jnp.float64):
 
 def assert_transforms(name: str, cell, problem: Given) -> None:
     """The same answer under vmap and remat, and in bfloat16 what the dense scan gives."""
-    (params, x, a, *carries), rest = problem[:5], problem[5:7]
+    (params, x, logits, *carries), rest = problem[:5], problem[5:7]
 
     def close(found, wanted, tolerance=1e-9):
         chex.assert_trees_all_close(found, wanted, rtol=tolerance, atol=tolerance)
 
-    # Two tables at once: the number of steps to run differs within the batch.
-    tables = jnp.stack([a, a - 0.5])
+    # Two update masks at once: the number of steps to run differs within the batch.
+    tables = jnp.stack([logits, logits - 0.5])
     axes = (None, None, 0, None, None)
     many = jax.jit(jax.vmap(_gradient(name, cell, rest), axes))
     found = many(params, x, tables, *carries)

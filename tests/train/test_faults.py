@@ -18,7 +18,7 @@ from surnn_jax.train import CorruptCheckpointError, checkpoint
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, str(ROOT / "tests" / "support" / "train_case.py")]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 def train(workdir, *fault, before=(), seconds=180):

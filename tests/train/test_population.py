@@ -279,6 +279,7 @@ def program(workdir, *fault):
     )
 
 
+@pytest.mark.full
 def test_killed_at_any_moment_and_run_again_gives_the_same_bits(tmp_path):
     """With a member that diverges in the first epoch, and one that stops in the third."""
     whole = told_of(fit(tmp_path / "whole", TROUBLED, patience=2))

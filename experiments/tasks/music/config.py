@@ -1,4 +1,4 @@
-"""What a music run is: its configuration."""
+"""The configuration of a music run."""
 
 import dataclasses
 
@@ -18,8 +18,12 @@ FEATURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(RecurrentConfig):
-    """All that decides the numbers of a run; every field is a flag."""
+    """Everything that decides the numbers of a run; every field is a flag."""
 
     dataset: str = field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
     cell: str = field("gru", ", ".join(FEATURES))
-    growth: float = field(2.0, "Factor between padded lengths: less pads less and compiles more")
+    growth: float = field(
+        2.0,
+        "Factor between padded lengths: less pads less and compiles more",
+        flag="bucket_growth",
+    )

@@ -50,7 +50,7 @@ def measure(model: FramePredictor, params: Params, batch: dict[str, Array]) -> M
 
 
 class TrainingStats(NamedTuple):
-    """What a run has to know of the training pieces.
+    """Statistics of the training pieces.
 
     Attributes:
         logit: of the share of keys that sound. The bias of the read-out starts from it; from
@@ -65,7 +65,7 @@ class TrainingStats(NamedTuple):
 
 
 def training_stats(pieces: Sequence[np.ndarray], batch_size: int) -> TrainingStats:
-    """Looks through the training pieces ``[T, 88]``."""
+    """The statistics of training pieces ``[T, 88]``."""
     rolls = np.concatenate(pieces)
     share = rolls.sum(dtype=np.int64) / rolls.size
     batches = -(-len(pieces) // batch_size)
@@ -73,14 +73,14 @@ def training_stats(pieces: Sequence[np.ndarray], batch_size: int) -> TrainingSta
     return TrainingStats(logit, (len(rolls) - len(pieces)) / batches)
 
 
-def task_of(config: Config, pieces: TrainingStats) -> Task:
+def task_of(config: Config, model: FramePredictor, pieces: TrainingStats) -> Task:
     """The three functions that the trainer wants.
 
     Args:
-        config: what to train.
-        pieces: what :func:`look_through` says of those trained on.
+        config: penalty, noise and update rate.
+        model: what to train.
+        pieces: statistics of the training pieces.
     """
-    model = model_of(config)
 
     def init(key, batch):
         x, _, lengths, _ = frames(batch)
@@ -103,7 +103,7 @@ def task_of(config: Config, pieces: TrainingStats) -> Task:
 
 
 class Prediction(NamedTuple):
-    """What a model does on one piece.
+    """A model on one piece.
 
     Attributes:
         probability: ``[T, 88]``; frame t was predicted from the frames before it (NaN at 0).
@@ -120,9 +120,9 @@ def predict(model: FramePredictor, params: Params, piece: np.ndarray) -> Predict
     logits, run = jax.jit(model.apply)({"params": params}, x[:, :-1])
     probability = np.full(piece.shape, np.nan, np.float32)
     probability[1:] = jax.nn.sigmoid(logits[0])
-    if run.table is None:
+    if run.update_mask is None:
         return Prediction(probability, None)
-    table = run.table if run.table.ndim == 2 else run.table[0]
+    table = run.update_mask if run.update_mask.ndim == 2 else run.update_mask[0]
     return Prediction(probability, np.asarray(table > 0.5))
 
 

@@ -1,46 +1,100 @@
-"""What a run of lra, pixels, synthetic or wikitext is: its configuration."""
+"""The configuration of a run of lra, pixels, synthetic or wikitext, and their data sets."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from experiments.runner.config import TrainConfig, field
+
+DATASETS = {
+    "lra": {
+        "listops": "classify",
+        "listops_short": "classify",
+        "imdb_bytes": "classify",
+        "aan": "match",
+        "wikipairs": "match",
+        "cifar10_gray": "classify",
+        "pathfinder32": "classify",
+        "pathfinder128": "classify",
+    },
+    "pixels": dict.fromkeys(("smnist", "psmnist", "scifar10", "digits"), "classify"),
+    "synthetic": {
+        "selective_copy": "recall",
+        "copy": "recall",
+        "adding": "regress",
+        "mackey_glass": "regress",
+    },
+    "wikitext": dict.fromkeys(("wikitext2", "wikitext103"), "language"),
+}
+"""Experiment -> data set -> kind of its task, see :class:`.TaskSpec`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(TrainConfig):
-    """All that decides the numbers of a run; every field is a flag."""
+    """Everything that decides the numbers of a run; every field is a flag."""
+
+    retired: ClassVar[Mapping[str, Any]] = {
+        **TrainConfig.retired,
+        "spread": 0.0,
+        "shortest": 2.0,
+        "groups": None,
+        "tied": True,
+    }
 
     layers: str = field("sugru", "Layers from the input up, by comma, such as sugru,s4d,sugru")
     features: int = field(64, "Width of the model")
     hidden: int | None = field(None, "Neurons of a recurrent layer; by default the width")
-    bare: bool = field(False, "Layers without norm, residual and feed-forward")
-    expand: float = field(2.0, "Width of the feed-forward layers in widths of the model; 0: none")
+    bare: bool = field(False, "Layers without norm, residual and feed-forward", flag="no_residual")
+    expand: float = field(
+        2.0, "Width of the feed-forward layers in widths of the model; 0: none", flag="mlp_ratio"
+    )
     encoder: str = field("", "raw, dense, onehot or embed; by default dense, for tokens embed")
     positions: str = field("none", "none, learned (added to the input) or rotary (attention only)")
-    pooling: str = field("mean", "What a classifier reads: last or mean")
+    pooling: str = field("mean", "Outputs that a classifier reads: last or mean")
     bidirectional: bool = field(False, "Read from both ends")
-    heads: int = field(4, "Of attention")
+    heads: int = field(4, "Heads of attention", flag="num_heads")
     window: int | None = field(None, "Steps that attention sees; by default the longest sequence")
-    state: int | None = field(None, "Numbers a channel of a state space; LRU: in all")
+    state: int | None = field(
+        None, "Numbers a channel of a state space; LRU: in all", flag="d_state"
+    )
     dropout: float = field(0.0, "Share that is dropped in encoder and blocks")
-    cutoffs: str = field("", "Of an adaptive softmax, by comma; none: a full one")
-    tied: bool = field(True, "Words: the weights of the softmax are those of the embedding")
-    steps: int = field(0, "Longest sequence; longer ones are cut. 0: all of it")
-    longest: int = field(0, "Examples with a longer sequence are left out. 0: none is")
-    data: int = field(16, "Synthetic copying: tokens to be given back")
-    tokens: int = field(16, "Synthetic copying: the vocabulary")
-    examples: int = field(0, "Training examples (synthetic: an epoch). 0: all there are")
-    evaluated: int = field(0, "Examples of the validation and of the test split. 0: all there are")
-    switch: str = field("fourier", "Of the su… layers; see surnn_jax.switches")
-    rate: float = field(0.17, "Share of open switches at the start")
-    horizon: int = field(0, "Longest period of a switch, in steps; 0: the longest sequence")
-    shortest: float = field(2.0, "Shortest period of a switch, in steps")
-    groups: int | None = field(None, "Schedules a layer; by default one a neuron")
-    share: float = field(1.0, "Share of a batch that teaches the switch")
-    read: str = field("input", "What an event switch reads: input, pair, counts")
-    spread: float = field(0.0, "Deviation of the event weights at the start; 0: 1 / sqrt(inputs)")
+    cutoffs: str = field("", "Cutoffs of an adaptive softmax, by comma; none: a full one")
+    steps: int = field(
+        0, "Longest sequence; longer ones are cut. 0: all of it", flag="max_length", least=0
+    )
+    longest: int = field(
+        0,
+        "Leave out examples with a longer sequence. 0: none",
+        flag="drop_longer_than",
+        least=0,
+    )
+    data: int = field(16, "Synthetic copying: tokens to be given back", flag="copy_tokens")
+    tokens: int = field(16, "Synthetic copying: the vocabulary", flag="vocabulary")
+    examples: int = field(
+        0, "Training examples (synthetic: an epoch). 0: all there are",
+        flag="train_examples", least=0,
+    )  # fmt: skip
+    evaluated: int = field(
+        0, "Examples of the validation and of the test split. 0: all there are",
+        flag="eval_examples", least=0,
+    )  # fmt: skip
+    switch: str = field("fourier", "Switch of the su… layers; see surnn_jax.switches")
+    gate: str = field(
+        "window",
+        "Gradient of the step: window, sigmoid, identity; or soft, no step at all",
+        flag="surrogate",
+    )
+    rate: float = field(0.17, "Share of open switches at the start", flag="update_rate")
+    horizon: int = field(
+        0, "Longest period of a switch, in steps; 0: the longest sequence", flag="max_period"
+    )
+    share: float = field(1.0, "Share of a batch that teaches the switch", flag="gradient_fraction")
+    read: str = field(
+        "input", "Features that an event switch reads: input, pair, counts", flag="event_features"
+    )
     schedule: str = field("cosine", "constant, or cosine: down to 5 % at max_epochs")
     warmup: int = field(0, "Steps in which the learning rate rises")
-    batch_size: int = field(32, "Sequences a step")
+    batch_size: int = field(32, "Sequences a step", least=1)
     max_epochs: int = field(10, "The most epochs")
     patience: int = field(1000, "Epochs without a better validation figure before it stops")
     backend: str = field("auto", "How recurrent layers are scanned")
@@ -59,12 +113,12 @@ class Config(TrainConfig):
 
     @property
     def kinds(self) -> str:
-        """What the stack is made of, each once: ``sugru+s4d``."""
+        """The kinds of layers, each once: ``sugru+s4d``."""
         return "+".join(dict.fromkeys(self.names))
 
     @property
     def selective(self) -> bool:
-        """Whether some layer has a switch: cells do not begin with su."""
+        """Whether some layer has a switch: the names of cells do not begin with su."""
         return any(name.startswith("su") for name in self.names)
 
     @property
@@ -77,7 +131,7 @@ class Config(TrainConfig):
 
     @property
     def switch_name(self) -> str:
-        """``none``, or the switch and what sets it apart."""
+        """``none``, or the switch with ``-soft`` and ``-frozen`` after it."""
         if not self.selective:
             return "none"
         soft = "-soft" if self.gate == "soft" else ""

@@ -1,29 +1,17 @@
-"""The data of lra, pixels, synthetic and wikitext, as batches and as a :class:`.Problem`."""
+"""The data of lra, pixels, synthetic and wikitext, as batches and as a :class:`.TaskSpec`."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import data
 from data import synthetic
-from data.batches import ALL, Batch, Batches
+from data.batches import Batch, Batches
 from data.streams import Streams
-from experiments.tasks.sequence.config import Config
+from experiments.runner.experiment import Feed
+from experiments.tasks.sequence.config import DATASETS, Config
 from experiments.tasks.sequence.task import TaskSpec
-
-EXPERIMENTS = {
-    "lra": (
-        "listops", "imdb_bytes", "aan", "wikipairs", "cifar10_gray", "pathfinder32",
-        "pathfinder128",
-    ),
-    "pixels": ("smnist", "psmnist", "scifar10", "digits"),
-    "synthetic": ("selective_copy", "copy", "adding", "mackey_glass"),
-    "wikitext": ("wikitext2", "wikitext103"),
-}  # fmt: skip
-"""The data sets of each experiment."""
-
-_KINDS = {"aan": "match", "wikipairs": "match", "selective_copy": "recall", "copy": "recall"}
 
 _EXAMPLES, _EVALUATED = 12800, 1024
 _CHOICE = 20140
@@ -31,71 +19,57 @@ _MANY = 10**6
 """Tokens enough for the cutoffs of any vocabulary."""
 
 
-class Feed(Protocol):
-    """Batches of one split: :class:`.Batches`, :class:`.Streams` or :class:`.OnTheFly`."""
-
-    steps_per_epoch: int
-
-    def batch(self, step: int, rows: slice = ALL) -> Batch:
-        """The batch of a training step, or some rows of it."""
-
-    def evaluation(self, rows: slice = ALL) -> Iterator[Batch]:
-        """The whole split once, or some rows of every batch."""
-
-
-class Prepared(NamedTuple):
-    """What a run reads.
+class Loaded(NamedTuple):
+    """The data of a run.
 
     Attributes:
-        problem: what the model must know.
+        spec: their task.
         feeds: batches by split.
     """
 
-    problem: TaskSpec
+    spec: TaskSpec
     feeds: dict[str, Feed]
 
 
 def kind_of(dataset: str) -> str:
-    """The kind of problem that a data set poses, see :class:`.Problem`."""
-    if dataset in EXPERIMENTS["wikitext"]:
-        return "language"
-    return _KINDS.get(dataset, "regress" if dataset in EXPERIMENTS["synthetic"] else "classify")
+    """The kind of task that a data set poses, see :class:`.TaskSpec`."""
+    for kinds in DATASETS.values():
+        if dataset in kinds:
+            return kinds[dataset]
+    return "classify"
 
 
 def check(experiment: str, config: Config) -> None:
-    """Refuses what cannot be, before anything is read.
+    """Refuses a data set of another experiment, and sequences without a length.
 
     Raises:
-        ValueError: a data set of another experiment, or a number out of range.
+        ValueError: what is wrong and what would be right.
     """
-    there = EXPERIMENTS[experiment]
-    if config.dataset not in there:
-        raise ValueError(f"{experiment}: no data {config.dataset!r}; one of: {', '.join(there)}")
-    for name, least in (("batch_size", 1), ("seed", 0), ("steps", 0), ("examples", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    known = DATASETS[experiment]
+    if config.dataset not in known:
+        raise ValueError(f"{experiment}: no data {config.dataset!r}; one of: {', '.join(known)}")
     if config.steps == 0 and experiment in ("wikitext", "synthetic"):
-        raise ValueError(f"{experiment}: steps must be given, the length of a sequence")
+        raise ValueError(f"{experiment}: max_length must be given, the length of a sequence")
 
 
-def prepare(config: Config, data_dir: str | None) -> Prepared:
+def load(config: Config, data_dir: str | None) -> Loaded:
     """Loads the data that a configuration names.
 
     Raises:
         ValueError: a number out of range, or data that are damaged.
         OSError: data that are missing; the message names the command that prepares them.
     """
-    if config.dataset in EXPERIMENTS["synthetic"]:
+    if config.dataset in DATASETS["synthetic"]:
         return _synthetic(config)
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
-    if config.dataset in EXPERIMENTS["wikitext"]:
+    if config.dataset in DATASETS["wikitext"]:
         return _language(config, splits)
     return _examples(config, splits)
 
 
 def dummy_spec(config: Config) -> TaskSpec:
-    """The problem as far as the configuration tells it, the rest made up: to try a model on."""
-    if config.dataset in EXPERIMENTS["synthetic"]:
+    """The task as far as the configuration gives it, the rest made up: to check a model with."""
+    if config.dataset in DATASETS["synthetic"]:
         return _spec(config)
     kind = kind_of(config.dataset)
     if kind == "language":
@@ -108,17 +82,17 @@ def dummy_spec(config: Config) -> TaskSpec:
     return TaskSpec(kind, 2, steps, inputs=frame[0] if frame else 1, bytes=True)
 
 
-def dummy_batch(config: Config, problem: TaskSpec) -> Batch:
+def dummy_batch(config: Config, spec: TaskSpec) -> Batch:
     """A batch of zeros of the right shapes."""
-    size, steps = config.batch_size, problem.steps
-    frames = () if problem.tokens is not None or problem.inputs == 1 else (problem.inputs,)
+    size, steps = config.batch_size, spec.steps
+    frames = () if spec.tokens is not None or spec.inputs == 1 else (spec.inputs,)
     x = np.zeros((size, steps, *frames), np.uint8)
     batch: Batch = {"x": x, "x2": x, "y": np.zeros((size, steps), np.int32)}
     lengths = np.full(size, steps, np.int32)
     return {**batch, "lengths": lengths, "lengths_x2": lengths, "fresh": np.ones(size, bool)}
 
 
-def _synthetic(config: Config) -> Prepared:
+def _synthetic(config: Config) -> Loaded:
     steps, name = config.steps, config.dataset
     if name == "selective_copy":
         task = synthetic.SelectiveCopy(steps, config.data, config.tokens)
@@ -139,11 +113,11 @@ def _synthetic(config: Config) -> Prepared:
         )
         for split in data.SPLITS
     }
-    return Prepared(_spec(config), feeds)
+    return Loaded(_spec(config), feeds)
 
 
 def _spec(config: Config) -> TaskSpec:
-    """The problem that a made-up task poses."""
+    """The task of synthetic data."""
     kind, steps = kind_of(config.dataset), config.steps
     if kind == "recall":
         return TaskSpec(kind, config.tokens, steps, config.tokens, ends=config.data)
@@ -152,7 +126,7 @@ def _spec(config: Config) -> TaskSpec:
     return TaskSpec(kind, 1, steps, ends=steps)
 
 
-def _language(config: Config, splits: Mapping[str, data.Split]) -> Prepared:
+def _language(config: Config, splits: Mapping[str, data.Split]) -> Loaded:
     tokens = len(splits["train"].facts["vocabulary"])
     feeds = {
         name: Streams(
@@ -163,19 +137,19 @@ def _language(config: Config, splits: Mapping[str, data.Split]) -> Prepared:
         )
         for name, split in splits.items()
     }
-    return Prepared(TaskSpec(kind_of(config.dataset), tokens, config.steps, tokens), feeds)
+    return Loaded(TaskSpec(kind_of(config.dataset), tokens, config.steps, tokens), feeds)
 
 
 def _cut(stream: np.ndarray, tokens: int) -> np.ndarray:
     return stream[:tokens] if tokens else stream
 
 
-def _examples(config: Config, splits: Mapping[str, data.Split]) -> Prepared:
+def _examples(config: Config, splits: Mapping[str, data.Split]) -> Loaded:
     facts = splits["train"].facts
-    feeds, longest = {}, 1
+    feeds, max_length = {}, 1
     for name, split in splits.items():
-        wanted = config.examples if name == "train" else config.evaluated
-        keep = _chosen(_short(split, config.longest), wanted)
+        count = config.examples if name == "train" else config.evaluated
+        keep = _draw(_short(split, config.longest), count)
         if not len(keep):
             raise ValueError(
                 f"{config.dataset}: no {name} example has at most {config.longest} steps"
@@ -189,15 +163,15 @@ def _examples(config: Config, splits: Mapping[str, data.Split]) -> Prepared:
         length = x.shape[1] if isinstance(x, np.ndarray) else max(map(len, x))
         if "x2" in columns:
             length = max(length, *map(len, columns["x2"]))
-        longest = max(longest, length)
+        max_length = max(max_length, length)
         feeds[name] = Batches(columns, config.batch_size, config.seed, bucket_growth=2.0)
     first = splits["train"]["x"][0]
     tokens = facts.get("tokens")
-    return Prepared(
+    return Loaded(
         TaskSpec(
             kind_of(config.dataset),
             facts["classes"],
-            longest,
+            max_length,
             tokens,
             first.shape[1] if first.ndim == 2 else 1,
             bytes=tokens is None and first.dtype == np.uint8,
@@ -206,28 +180,28 @@ def _examples(config: Config, splits: Mapping[str, data.Split]) -> Prepared:
     )
 
 
-def _short(split: data.Split, longest: int) -> np.ndarray:
-    """Which examples have at most so many steps in every sequence; all where 0."""
+def _short(split: data.Split, max_length: int) -> np.ndarray:
+    """The examples with at most so many steps in every sequence; all of them for 0."""
     short = np.ones(len(split), bool)
     for column in split.columns.values():
-        if longest and not isinstance(column, np.ndarray):
-            short &= np.asarray(column.lengths) <= longest
+        if max_length and not isinstance(column, np.ndarray):
+            short &= np.asarray(column.lengths) <= max_length
     return np.flatnonzero(short)
 
 
-def _chosen(which: np.ndarray, wanted: int) -> np.ndarray:
-    """A fixed draw of so many examples, in the order of the data; all where 0."""
-    if not wanted or wanted >= len(which):
+def _draw(which: np.ndarray, count: int) -> np.ndarray:
+    """A fixed draw of so many examples, in the order of the data; all of them for 0."""
+    if not count or count >= len(which):
         return which
     random = np.random.Generator(np.random.PCG64(_CHOICE))
-    return np.sort(random.permutation(which)[:wanted])
+    return np.sort(random.permutation(which)[:count])
 
 
 def _rows(column: Any, keep: np.ndarray, steps: int) -> Any:
-    """The examples of a column, cut after so many steps where it has steps."""
+    """The examples of a column; if it has steps, cut after so many."""
     cut: Callable = (lambda x: x[:steps]) if steps else (lambda x: x)
     if isinstance(column, np.ndarray):
-        # All of them stay on the disk.
+        # All examples stay memory-mapped.
         column = column if len(keep) == len(column) else column[keep]
         return column[:, :steps] if steps and column.ndim > 1 else column
     return [cut(column[int(i)]) for i in keep]

@@ -1,4 +1,4 @@
-"""What happened inside a trained model: rates, periods, memory, depth, gradients; pictures."""
+"""Pictures and numbers of a trained sequence model: rates, periods, memory, depth, gradients."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,9 @@ import numpy as np
 import optax
 
 from data.batches import Batch
-from experiments.analysis import gates, gradients, plots, style
+from experiments.analysis import gates, gradients, plots
 from experiments.tasks.sequence.config import Config
-from experiments.tasks.sequence.data import Prepared
-from experiments.tasks.sequence.task import frames, model_of, run_model, switch_of
+from experiments.tasks.sequence.task import TaskSpec, frames, run_model
 from surnn_jax import cells, scan
 from surnn_jax.layers import mixers
 from surnn_jax.train.files import write_json
@@ -23,34 +22,43 @@ _EXAMPLES = 16
 _FRACTIONS = (0.0, 0.25, 0.5, 0.75)
 
 
-def inspect(config: Config, prepared: Prepared, params: Params, workdir: Path) -> dict[str, Any]:
-    """Looks at the first test sequences; writes ``inside.json`` and pictures.
+def inspect(
+    config: Config, model: Any, spec: TaskSpec, params: Params, batch: Batch, folder: Path
+) -> dict[str, Any]:
+    """Looks at how a model reads some sequences; writes ``inside.json`` and pictures.
+
+    Args:
+        config: the run's.
+        model: the model that it describes.
+        spec: the task.
+        params: parameters of the model.
+        batch: sequences; the first 16 are read.
+        folder: where the files go.
 
     Returns:
-        What ``inside.json`` holds: for every selective layer the numbers of
-        :func:`.inside.summary`; and ``reach``, |∂L/∂h[t]| relative to the last step at the start,
+        The content of ``inside.json``: for every selective layer the numbers of
+        :func:`.gates.summary`; and ``reach``, |∂L/∂h[t]| relative to the last step at the start,
         a quarter, half and three quarters of the sequence, for models of one bare layer.
     """
-    batch = examples_of(next(prepared.feeds["test"].evaluation()))
-    model, problem = model_of(config, prepared.problem), prepared.problem
+    batch = examples_of(batch)
     found: dict[str, Any] = {}
     title = f"{config.unit}, {config.dataset}"
     tables, lengths = {}, batch.get("lengths")
     memory = None
-    if problem.kind == "language":
+    if spec.kind == "language":
         size = batch["x"].shape[:1]
         memory = model.apply({"params": params}, size, method="initial_carry")
 
     @jax.jit
     def traces(params, batch, memory):
-        return run_model(model, problem, params, batch, memory=memory).traces
+        return run_model(model, spec, params, batch, memory=memory).traces
 
     result = traces(params, batch, memory)
     traced = [i for i, name in enumerate(config.names) if mixers.is_traced(name)]
     for layer, trace in zip(traced, result, strict=True):
-        if trace.table is None:
+        if trace.update_mask is None:
             continue
-        table = np.asarray(trace.table)
+        table = np.asarray(trace.update_mask)
         if not np.isin(table, (0, 1)).all():
             continue  # A soft gate holds nothing.
         table, label = table == 1, f"layer {layer + 1}"
@@ -60,14 +68,14 @@ def inspect(config: Config, prepared: Prepared, params: Params, workdir: Path) -
             shown = table if table.ndim == 2 else table[0]
             if table.ndim == 3 and lengths is not None:
                 shown = shown[: lengths[0]]
-            style.raster(shown, workdir / "switches.png", title=f"{title}, {label}")
+            plots.raster(shown, folder / "switches.png", title=f"{title}, {label}")
         tables[label] = table
     if tables:
-        draw(tables, lengths, workdir, title)
-    reached = reach_of(config, prepared, params, batch)
+        draw(tables, lengths, folder, title)
+    reached = reach_of(config, model, spec, params, batch)
     if reached is not None:
         steps = batch["x"].shape[1]
-        plots.gradient_reach({config.unit: reached}, workdir / "reach.png", title, steps=steps)
+        plots.gradient_reach({config.unit: reached}, folder / "reach.png", title, steps=steps)
         at = [int(np.abs(reached.times - share * steps).argmin()) for share in _FRACTIONS]
         found["reach"] = {
             str(int(reached.times[i])): float(reached.relative[i])
@@ -75,46 +83,45 @@ def inspect(config: Config, prepared: Prepared, params: Params, workdir: Path) -
             if np.isfinite(reached.relative[i])
         }
     if found:
-        write_json(workdir / FILE, found)
+        write_json(folder / FILE, found)
     return found
 
 
 def draw(
-    tables: dict[str, np.ndarray], lengths: np.ndarray | None, workdir: Path, title: str
+    tables: dict[str, np.ndarray], lengths: np.ndarray | None, folder: Path, title: str
 ) -> None:
-    """Draws ``rates.png`` and, where there is something to see, ``periods.png``, ``memory.png``.
+    """Draws ``rates.png``, and ``periods.png`` and ``memory.png`` if there is something to see.
 
-    Short sequences may have no neuron that opens twice, or none that opens at all: a trained run
-    does not end in an error for want of a picture.
+    In short sequences no neuron may open twice, or at all; that is no error.
 
     Args:
         tables: label -> booleans ``[T, H]`` or ``[B, T, H]``, which neurons were updated.
         lengths: valid steps of each example ``[B]``, or None for all.
-        workdir: where the pictures go.
-        title: what was trained.
+        folder: where the pictures go.
+        title: of the pictures.
     """
     rates = {label: gates.update_rate(table, lengths) for label, table in tables.items()}
-    plots.rate_over_time(rates, workdir / "rates.png", title)
+    plots.rate_over_time(rates, folder / "rates.png", title)
     periods = {label: gates.periods(table, lengths).between for label, table in tables.items()}
     if not all(np.isnan(own).all() for own in periods.values()):
-        plots.periods(periods, workdir / "periods.png", f"{title}: between openings")
+        plots.periods(periods, folder / "periods.png", f"{title}: between openings")
     memories = {label: gates.memory(table, lengths) for label, table in tables.items()}
     if written := {label: own for label, own in memories.items() if own.longest}:
-        plots.memory_survival(written, workdir / "memory.png", title)
+        plots.memory_survival(written, folder / "memory.png", title)
 
 
 def examples_of(batch: Batch) -> Batch:
     """The first examples of a batch, at most 16, without the empty rows that fill it up."""
-    there = np.ones(len(batch["x"]), bool)
+    valid = np.ones(len(batch["x"]), bool)
     if "index" in batch:
-        there = batch["index"] >= 0
+        valid = batch["index"] >= 0
     elif "lengths" in batch:
-        there = batch["lengths"] > 0
-    return {name: column[there][:_EXAMPLES] for name, column in batch.items()}
+        valid = batch["lengths"] > 0
+    return {name: column[valid][:_EXAMPLES] for name, column in batch.items()}
 
 
 def events_of(dataset: str, batch: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Which steps ``[B, T]`` tell something, for the tasks where that is known."""
+    """The informative steps, booleans ``[B, T]``; None for tasks where they are unknown."""
     x = batch["x"]
     if dataset == "adding":
         return x[..., 1] > 0
@@ -124,18 +131,18 @@ def events_of(dataset: str, batch: dict[str, np.ndarray]) -> np.ndarray | None:
 
 
 def reach_of(
-    config: Config, prepared: Prepared, params: Params, batch: dict[str, np.ndarray]
+    config: Config, model: Any, spec: TaskSpec, params: Params, batch: dict[str, np.ndarray]
 ) -> gradients.Reach | None:
     """The gradient of the loss by the state; None unless the model is one bare recurrent layer."""
-    problem, name = prepared.problem, config.names[0]
+    name = config.names[0]
     cell = name.removeprefix("su") if config.selective else name
-    known = cell in cells.CELLS and problem.kind in ("classify", "recall", "regress")
+    known = cell in cells.CELLS and spec.kind in ("classify", "recall", "regress")
     if len(config.names) > 1 or not config.bare or not known or config.bidirectional:
         return None
-    unit = scan.selective(cell, switch_of(config, problem) if config.selective else None)
-    x = frames(problem, jnp.asarray(batch["x"]))
-    if problem.tokens is not None:
-        x = jax.nn.one_hot(x, problem.tokens)
+    unit = scan.selective(cell, model.backbone.options.switch)
+    x = frames(spec, jnp.asarray(batch["x"]))
+    if spec.tokens is not None:
+        x = jax.nn.one_hot(x, spec.tokens)
     lengths = batch.get("lengths")
     y = jnp.asarray(batch["y"])
     head = params["head"]
@@ -143,20 +150,20 @@ def reach_of(
     def loss(outputs, carry):
         del carry
         h = jnp.moveaxis(outputs, 0, 1)
-        if problem.kind == "classify":
+        if spec.kind == "classify":
             count = jnp.full(h.shape[:1], h.shape[1]) if lengths is None else jnp.asarray(lengths)
             if config.pooling == "mean":
                 h = h.sum(1) / count[:, None].astype(h.dtype)
             else:
                 h = jnp.take_along_axis(h, (count - 1)[:, None, None], axis=1)[:, 0]
         else:
-            h = h[:, -problem.ends :]
+            h = h[:, -spec.ends :]
         answer = jnp.matmul(h, head["kernel"])
         answer = answer + head["bias"].reshape((1,) * (answer.ndim - 1) + (-1,))
-        if problem.kind == "regress":
-            return jnp.square(answer - y[:, -problem.ends :]).mean()
+        if spec.kind == "regress":
+            return jnp.square(answer - y[:, -spec.ends :]).mean()
         labels = y.astype(jnp.int32)
-        labels = labels[:, -problem.ends :] if problem.kind == "recall" else labels
+        labels = labels[:, -spec.ends :] if spec.kind == "recall" else labels
         return optax.softmax_cross_entropy_with_integer_labels(answer, labels).mean()
 
     tree = params["backbone"]["blocks_0"]["mixer"]

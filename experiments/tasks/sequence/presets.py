@@ -7,7 +7,7 @@ from typing import Any
 from experiments.tasks.sequence.config import Config
 
 Units = Mapping[str, Mapping[str, Any]]
-"""Name of a model -> what it changes in a task's configuration."""
+"""Name of a model -> its changes to the configuration of a task."""
 
 SELECTIVE: Units = {
     "sugru": {"switch": "fourier"},
@@ -46,10 +46,10 @@ OTHERS: Units = {
     "mamba2": {"layers": "mamba2"},
     "hybrid": {"layers": "sugru,s4d", "switch": "fourier"},
 }
-"""What is not a recurrent unit with a switch; and suGRU mixed with a state space."""
+"""Attention and state spaces; and suGRU mixed with a state space."""
 
 HELD = {"hold": 1.0, "switch_scale": 3.0}
-"""What the event switch wants beside its rate: see the recipe in `surnn_jax.switches.event`."""
+"""Settings of the event switch beside its rate: see the recipe in `surnn_jax.switches.event`."""
 
 EVERYTHING: Units = {**SELECTIVE, **NEIGHBOURS, **OTHERS}
 
@@ -67,9 +67,9 @@ def units(
     Args:
         task: the selective units' own.
         depth: layers; a mixed stack repeats its pattern that often, halved.
-        dense: what the neighbours change beside their layer, such as the learning rate.
-        other: what attention and state spaces change.
-        event: what the event switch changes.
+        dense: changes for the neighbours beside their layer, such as the learning rate.
+        other: changes for attention and state spaces.
+        event: changes for the event switch.
     """
     runs = {}
     for group, own in ((SELECTIVE, {}), (NEIGHBOURS, dense or {}), (OTHERS, other or {})):
@@ -91,11 +91,75 @@ def units(
 
 
 def presets(tasks: Mapping[str, Mapping[str, Config]]) -> dict[str, dict[str, Config]]:
-    """Preset -> runs: ``TASK`` runs every model, ``TASK-MODEL`` one; ``TASK-cpu`` likewise."""
+    """Preset -> runs: ``TASK`` runs every model, ``TASK-MODEL`` one, each also with ``-cpu``."""
     found: dict[str, dict[str, Config]] = {}
     for task, runs in tasks.items():
         found[task] = dict(runs)
-        base, cpu, _ = task.partition("-cpu")
+        base, dash, size = task.rpartition("-")
+        base, end = (base, dash + size) if size in ("cpu", "short") else (task, "")
         for name, config in runs.items():
-            found[f"{base}-{name}{cpu}"] = {"": config}
+            found[f"{base}-{name}{end}"] = {"": config}
     return found
+
+
+SHORT: Units = {
+    "sugru": {"switch": "fourier"},
+    "sugru-frozen": {"switch": "fourier", "frozen": True},
+    "sugru-event": {"switch": "event"},
+    "sugru-event-frozen": {"switch": "event", "frozen": True},
+    "gru": {"layers": "gru"},
+    "transformer": {"layers": "attention", "positions": "rotary"},
+    "sugru-soft": {"switch": "fourier", "gate": "soft"},
+    "sugru-threshold": {"switch": "threshold"},
+    "sugru-every3": {"switch": "every", "rate": 1 / 3},
+    "sulstm": {"layers": "sulstm", "switch": "fourier"},
+    "sutanh": {"layers": "sutanh", "switch": "fourier"},
+    "hybrid": {"layers": "sugru,s4d", "switch": "fourier"},
+    "s4d": {"layers": "s4d"},
+}
+"""The models of the short presets: see :mod:`experiments.tuning.matrix`."""
+
+TWO_BLOCKS: Units = {
+    "sugru": {"expand": 1.15},
+    "sugru-frozen": {"expand": 1.15},
+    "sugru-soft": {"expand": 1.15},
+    "sugru-every3": {"expand": 1.2},
+    "gru": {"expand": 1.2},
+    "transformer": {"expand": 1.8},
+    "sulstm": {"hidden": 52},
+    "sutanh": {"expand": 2.4},
+    "hybrid": {"expand": 1.5},
+    "s4d": {"expand": 1.8},
+}
+"""Widths of the feed-forward layers that give two blocks of 64 like numbers of parameters."""
+
+
+def short(
+    task: Config,
+    depth: int,
+    *,
+    sizes: Units,
+    event: Mapping[str, Any] | None = None,
+) -> dict[str, Config]:
+    """A task's configuration for every model of :data:`SHORT`, for two cores.
+
+    All have the same data, epochs, batches, schedule and clipping; learning rate and weight decay
+    are drawn for each alike (:mod:`experiments.tuning.effort`). Parameter counts lie within 10 %.
+
+    Args:
+        task: what all have in common.
+        depth: layers; a mixed stack repeats its pattern that often, halved.
+        sizes: what a model changes to have as many parameters as the others.
+        event: what the event switch changes: its rate, and the weight of the rate penalty.
+    """
+    runs = {}
+    for name, changes in SHORT.items():
+        more = {**changes, **sizes.get(name, {})}
+        if changes.get("switch") in ("event", "threshold"):
+            more = {**HELD, **(event or {}), **more}
+        if name == "sugru-threshold":  # nothing in it is learned
+            more |= {"hold": 0.0}
+        pattern = str(more.get("layers", task.layers)).split(",")
+        more["layers"] = ",".join(pattern * max(1, depth // len(pattern)))
+        runs[name] = dataclasses.replace(task, **more)
+    return runs

@@ -29,44 +29,44 @@ class WindowedSplit(NamedTuple):
 
     Attributes:
         x: int16 ``[N, window]``.
-        there: how many windows there are, of which N were drawn.
+        available: how many windows the split has, of which N were drawn.
         short: how many recordings are shorter than a window and are left out.
         recordings: how many there are.
     """
 
     x: np.ndarray
-    there: int
+    available: int
     short: int
     recordings: int
 
 
 class Speech(NamedTuple):
-    """What a run reads.
+    """The data of a run.
 
     Attributes:
         splits: windows by split.
-        level: of the training samples, left out or not.
+        normalization: of all training samples, used or not.
         rate: samples a second.
         test: the test recordings, whole.
     """
 
     splits: dict[str, WindowedSplit]
-    level: Normalization
+    normalization: Normalization
     rate: int
     test: data.Split
 
     def about(self) -> str:
-        """One line: how many windows, and what was left out."""
-        said = []
-        for name, cut in self.splits.items():
-            said.append(f"{name} {len(cut.x):,} of {cut.there:,} windows")
-            if cut.short:
-                said[-1] += f" ({cut.short:,} of {cut.recordings:,} recordings are shorter)"
-        return f"{self.test.name}, {self.rate:,} samples a second: {'; '.join(said)}"
+        """One line: how many windows were drawn, and how many recordings are too short."""
+        parts = []
+        for name, split in self.splits.items():
+            parts.append(f"{name} {len(split.x):,} of {split.available:,} windows")
+            if split.short:
+                parts[-1] += f" ({split.short:,} of {split.recordings:,} recordings are shorter)"
+        return f"{self.test.name}, {self.rate:,} samples a second: {'; '.join(parts)}"
 
 
 def check(config: Config) -> None:
-    """Refuses what cannot be, before anything is read.
+    """Refuses a bad data set or window, before anything is read.
 
     Raises:
         ValueError: a data set without speech, or a number out of range.
@@ -77,16 +77,13 @@ def check(config: Config) -> None:
         raise ValueError(
             f"window must be a multiple of {NEXT}, at least {SEEN + NEXT}, got {config.window}"
         )
-    for name, least in (("windows", 0), ("evaluated", 0), ("batch_size", 1), ("seed", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
 
 
 def read(config: Config, data_dir: str | None) -> Speech:
     """Loads the recordings and cuts them.
 
-    What is wrong with a single sound file (its rate, stereo, silence, damage) is refused, by name,
-    when the data set is prepared.
+    Bad sound files (another rate, stereo, silence, damage) are refused, by name, when the data set
+    is prepared.
 
     Raises:
         ValueError: no recording of a split is as long as a window, or data that are damaged.
@@ -101,13 +98,13 @@ def read(config: Config, data_dir: str | None) -> Speech:
     return Speech(cuts, normalization(splits["train"]["x"].values), rate, splits["test"])
 
 
-def cut(split: data.Split, window: int, wanted: int) -> WindowedSplit:
-    """Windows that follow one another in each recording; what is left at its end is left out.
+def cut(split: data.Split, window: int, count: int) -> WindowedSplit:
+    """Windows that follow one another in each recording; a shorter rest at its end is left out.
 
     Args:
         split: recordings in the column ``x``.
         window: samples.
-        wanted: how many to draw; 0 for all. The draw depends on nothing else, so that every unit
+        count: how many to draw; 0 for all. The draw depends on nothing else, so that every unit
             and seed reads the same windows.
 
     Raises:
@@ -116,21 +113,21 @@ def cut(split: data.Split, window: int, wanted: int) -> WindowedSplit:
     column = split["x"]
     counts = column.lengths // window
     ends = np.cumsum(counts)
-    there = int(ends[-1])
-    if not there:
+    available = int(ends[-1])
+    if not available:
         longest = int(np.argmax(column.lengths))
         raise ValueError(
             f"{split.name}: no {split.split} recording is as long as a window of {window} samples; "
             f"the longest, {split.ids[longest]}, has {column.lengths[longest]}"
         )
-    which = np.arange(there)
-    if wanted and wanted < there:
+    which = np.arange(available)
+    if count and count < available:
         random = np.random.Generator(np.random.PCG64(_CHOICE))
-        which = np.sort(random.permutation(there)[:wanted])
+        which = np.sort(random.permutation(available)[:count])
     place = np.searchsorted(ends, which, side="right")
     starts = column.offsets[place] + window * (which - (ends - counts)[place])
     x = np.stack([column.values[start : start + window] for start in starts])
-    return WindowedSplit(x, there, int((counts == 0).sum()), len(column))
+    return WindowedSplit(x, available, int((counts == 0).sum()), len(column))
 
 
 def normalization(samples: np.ndarray) -> Normalization:

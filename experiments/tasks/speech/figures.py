@@ -1,14 +1,71 @@
-"""Figures of speech: a waveform beside its prediction, and spectrograms of truth and invention."""
+"""Pictures and sound of the speech experiment: waveforms, spectrograms, WAV files."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io import wavfile
 
+from experiments.analysis import plots
 from experiments.analysis.style import BLACK, BLUE, VERMILION, sheet
+from experiments.tasks.speech.data import NEXT, SEEN, Normalization, Speech
+from experiments.tasks.speech.task import predict, sample
+from surnn_jax.layers import WaveformPredictor
+from surnn_jax.typing import Params
 
+_PRIME, _MORE = 1.0, 1.0
+"""Seconds that a model is given at most, and seconds that it adds."""
+_SHOWN = 50
+"""Steps of a window whose prediction is drawn."""
 _WINDOW, _HOP = 0.02, 0.002
 _DECIBELS = 80
+
+
+def draw(
+    model: WaveformPredictor,
+    scale: Normalization,
+    params: Params,
+    speech: Speech,
+    folder: Path,
+    *,
+    window: int,
+    title: str,
+    seed: int,
+) -> None:
+    """Draws and plays the test recording of median length.
+
+    Writes ``wave.png``, ``switches.png`` (of a model with a switch), ``spectrogram.png``,
+    ``original.wav`` and ``continuation.wav``.
+
+    Args:
+        model: the model.
+        scale: the normalization it was trained with.
+        params: its parameters.
+        speech: the data.
+        folder: where the files go.
+        window: samples of a window.
+        title: the model and its training.
+        seed: of the continuation.
+    """
+    rate, lengths = speech.rate, speech.test["x"].lengths
+    long = np.flatnonzero(lengths >= window)
+    which = int(long[np.argsort(lengths[long], kind="stable")[len(long) // 2]])
+    sound, title = speech.test["x"][which], f"{speech.test.ids[which]}, {title}"
+    samples = sound[_loudest(sound, window)]
+    mean, deviation, nats, table = predict(model, scale, params, samples)
+    # Of long windows only a stretch, or nothing could be made out.
+    part = _loudest(samples[SEEN:].reshape(-1, NEXT), min(_SHOWN, len(nats)))
+    stretch = samples[NEXT * part.start : NEXT * part.stop + SEEN]
+    shown = stretch, mean[part], deviation[part], nats[part]
+    prediction(*shown, rate, folder / "wave.png", title)
+    if table is not None:
+        plots.raster(table, folder / "switches.png", title=title)
+    prime = max(SEEN, min(len(sound) // 2, round(_PRIME * rate)) // NEXT * NEXT)
+    more = sample(model, scale, params, sound[:prime], round(_MORE * rate / NEXT), seed)
+    spectrograms(sound, more, prime, rate, folder / "spectrogram.png", title)
+    wavfile.write(folder / "original.wav", rate, sound)
+    wavfile.write(folder / "continuation.wav", rate, more)
 
 
 def prediction(
@@ -20,12 +77,12 @@ def prediction(
     path: str | os.PathLike,
     title: str = "",
 ) -> Any:
-    """A stretch of sound, what was expected of it, and the surprise at every step.
+    """A stretch of sound, its prediction, and the surprise at every step.
 
     Args:
         samples: ``[W]``.
-        mean: ``[T, N]``, what was expected of the last T N samples, N at a time.
-        deviation: ``[T, N]``, likewise.
+        mean: ``[T, N]``, the expected last T N samples, N at a time.
+        deviation: ``[T, N]``, their standard deviations.
         nats: ``[T]``, negative log-density of each N samples.
         rate: samples a second.
         path: the PNG.
@@ -76,7 +133,7 @@ def spectrograms(
     path: str | os.PathLike,
     title: str = "",
 ) -> Any:
-    """A recording and what a model made of its beginning, on the same axes and scale.
+    """A recording and a model's continuation of its beginning, on the same axes and scale.
 
     Args:
         truth: ``[W]``, the recording.
@@ -97,14 +154,14 @@ def spectrograms(
     with sheet(11, 7, title, path) as figure:
         axes = figure.subplots(2, sharex=True, sharey=True)
         titles = "The recording", "Its beginning, and after the line what the model drew"
-        for axis, (power, span), what in zip(axes, sounds, titles, strict=True):
+        for axis, (power, span), heading in zip(axes, sounds, titles, strict=True):
             decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-_DECIBELS / 10)))
             image = axis.imshow(
                 decibels.T, origin="lower", aspect="auto", cmap="magma", vmin=-_DECIBELS, vmax=0,
                 extent=(*span, 0, rate / 2000),
             )  # fmt: skip
             axis.set(ylabel="frequency [kHz]", xlim=(0, longest))
-            axis.set_title(what)
+            axis.set_title(heading)
         axes[1].axvline(prime / rate, color="white", linewidth=1.5)
         axes[1].set_xlabel("time [s]")
         label = "power [dB of the recording's loudest]"
@@ -119,3 +176,10 @@ def _power(samples: np.ndarray, rate: int) -> tuple[np.ndarray, tuple[float, flo
     power = np.abs(np.fft.rfft(windows * np.hanning(width + 2)[None, 1:-1], axis=1)) ** 2
     start = (width - hop) / 2
     return power, (start / rate, (start + hop * len(power)) / rate)
+
+
+def _loudest(sound: np.ndarray, length: int) -> slice:
+    """The loudest of the stretches of this length that follow one another."""
+    starts = range(0, len(sound) - length + 1, length)
+    start = max(starts, key=lambda start: sound[start : start + length].astype(float).var())
+    return slice(start, start + length)

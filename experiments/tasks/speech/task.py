@@ -30,61 +30,60 @@ def model_of(config: Config) -> WaveformPredictor:
     return WaveformPredictor(cell, features, readout, switch)
 
 
-def frames(samples: Array, level: Normalization) -> tuple[Array, Array]:
+def frames(samples: Array, scale: Normalization) -> tuple[Array, Array]:
     """Normalised inputs ``[*batch, T, 20]`` and targets ``[*batch, T, 10]``, T = W / 10 - 2.
 
     Args:
         samples: 16-bit integers ``[*batch, W]``; W is a multiple of 10, 30 at least.
-        level: what is subtracted, then divided by.
+        scale: mean and deviation of the training samples.
     """
-    x = (samples.astype(jnp.float32) - level.mean) / level.deviation
+    x = (samples.astype(jnp.float32) - scale.mean) / scale.deviation
     tens = x.reshape(*x.shape[:-1], -1, NEXT)
     return jnp.concatenate([tens[..., :-2, :], tens[..., 1:-1, :]], -1), tens[..., 2:, :]
 
 
 def measure(
-    model: WaveformPredictor, level: Normalization, params: Params, batch: dict[str, Array]
+    model: WaveformPredictor, scale: Normalization, params: Params, batch: dict[str, Array]
 ) -> Metrics:
     """``nll`` (nats a step, of ten normalised samples) and ``update_rate``, as totals."""
-    x, target = frames(batch["x"], level)
-    there, steps = batch["index"] >= 0, x.shape[1]
-    outputs, run = model.apply({"params": params}, x, jnp.where(there, steps, 0))
+    x, target = frames(batch["x"], scale)
+    valid, steps = batch["index"] >= 0, x.shape[1]
+    outputs, run = model.apply({"params": params}, x, jnp.where(valid, steps, 0))
     nats = -model.readout.log_density(outputs, target)
-    weight = there.sum().astype(nats.dtype) * steps
+    weight = valid.sum().astype(nats.dtype) * steps
     return {
-        "nll": (jnp.where(there[:, None], nats, 0).sum(), weight),
+        "nll": (jnp.where(valid[:, None], nats, 0).sum(), weight),
         "update_rate": (run.rate * weight, weight),
     }
 
 
-def task_of(config: Config, level: Normalization) -> Task:
+def task_of(config: Config, model: WaveformPredictor, scale: Normalization) -> Task:
     """The three functions that the trainer wants."""
-    model = model_of(config)
 
     def init(key, batch):
-        return model.init(key, frames(batch["x"], level)[0])["params"]
+        return model.init(key, frames(batch["x"], scale)[0])["params"]
 
     def loss(params, batch, key):
         if config.weight_noise:
             params = recurrent.noisy(params, key, config.weight_noise)
-        measured = measure(model, level, params, batch)
+        measured = measure(model, scale, params, batch)
         (nats, weight), (rate, _) = measured["nll"], measured["update_rate"]
         penalty = switches.rate_penalty(rate / weight, config.rate)
         return nats / weight + config.hold * penalty, measured
 
     def evaluate(params, batch):
-        return measure(model, level, params, batch)
+        return measure(model, scale, params, batch)
 
     return Task(init, loss, evaluate)
 
 
 class Prediction(NamedTuple):
-    """What a model makes of one window.
+    """A model on one window.
 
     Attributes:
-        mean: ``[T, 10]``, of what was expected, as 16-bit numbers.
-        deviation: ``[T, 10]``, likewise.
-        nats: ``[T]``, negative log-density of what came.
+        mean: ``[T, 10]``, the expected samples, as 16-bit numbers.
+        deviation: ``[T, 10]``, their standard deviations, as 16-bit numbers.
+        nats: ``[T]``, negative log-density of the samples that came.
         table: booleans ``[T, H]``, which neurons were updated; None without a switch.
     """
 
@@ -95,15 +94,15 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    model: WaveformPredictor, level: Normalization, params: Params, window: np.ndarray
+    model: WaveformPredictor, scale: Normalization, params: Params, window: np.ndarray
 ) -> Prediction:
     """Runs the model over one window, int16 ``[W]``."""
 
     @jax.jit
     def all_of_it(params, window):
-        x, target = frames(window[None], level)
+        x, target = frames(window[None], scale)
         outputs, run = model.apply({"params": params}, x)
-        table = run.table
+        table = run.update_mask
         if table is not None:
             table = (table[0] if table.ndim == 3 else table) > 0.5
         nats = -model.readout.log_density(outputs, target)
@@ -111,13 +110,13 @@ def predict(
         return mean[0], deviation[0], nats[0], table
 
     mean, deviation, nats, table = jax.device_get(all_of_it(params, window))
-    scale = level.deviation
-    return Prediction(mean * scale + level.mean, deviation * scale, nats, table)
+    width = scale.deviation
+    return Prediction(mean * width + scale.mean, deviation * width, nats, table)
 
 
 def sample(
     model: WaveformPredictor,
-    level: Normalization,
+    scale: Normalization,
     params: Params,
     prime: np.ndarray,
     steps: int,
@@ -125,28 +124,28 @@ def sample(
 ) -> np.ndarray:
     """The model's own continuation, int16 ``[W + 10 steps]``, the prime included.
 
-    Every sample is rounded and held within 16 bits before the model hears it, as a file would.
+    Every sample is rounded and clipped to 16 bits before the model reads it, as in a file.
 
     Args:
-        model: what goes on.
-        level: as it was trained with.
+        model: the model.
+        scale: the one it was trained with.
         params: its parameters.
-        prime: int16 ``[W]``, what it hears first; W is a multiple of 10, 20 at least.
+        prime: int16 ``[W]``, the samples it reads first; W is a multiple of 10, 20 at least.
         steps: how often it draws ten samples.
         seed: of the draws.
     """
     variables = {"params": params}
 
-    def heard(samples):
-        return (samples.astype(jnp.float32) - level.mean) / level.deviation
+    def normalized(samples):
+        return (samples.astype(jnp.float32) - scale.mean) / scale.deviation
 
     def listen(carry, frame):
-        return model.apply(variables, carry, heard(frame)[None], method="step")
+        return model.apply(variables, carry, normalized(frame)[None], method="step")
 
     def play(state, key):
         carry, last = state
         carry, outputs = listen(carry, last)
-        drawn = model.readout.sample(key, outputs)[0] * level.deviation + level.mean
+        drawn = model.readout.sample(key, outputs)[0] * scale.deviation + scale.mean
         new = jnp.clip(jnp.round(drawn), _LEAST, _MOST).astype(jnp.int16)
         return (carry, jnp.concatenate([last[NEXT:], new])), new
 

@@ -1,14 +1,22 @@
 """Builds the compiled kernel: ``python -m surnn_jax.scan.native.build``.
 
-Builds beside this file; with ``--check`` a test program under AddressSanitizer and
-UndefinedBehaviorSanitizer, which it also runs.
+Builds beside this file, and writes a manifest beside the library: what it was built from and for,
+and its digest, by which :func:`refusal` tells a library that would not work before it is loaded.
+With ``--check`` builds and runs a test program under AddressSanitizer and
+UndefinedBehaviorSanitizer.
+
+Nothing but the standard library is imported: setup.py runs this where the package cannot be.
 """
 
 import argparse
+import hashlib
+import importlib.metadata
 import importlib.util
+import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 SOURCES = pathlib.Path(__file__).resolve().parent / "src"
 LIBRARY = "_kernel.so"
+COMMAND = "python -m surnn_jax.scan.native.build"
 
 # -ffp-contract allows fused multiply-adds. Never -ffast-math: NaN and infinity must pass, and the
 # rounding inside the exponential must not be folded away.
@@ -69,6 +78,61 @@ def headers() -> pathlib.Path:
     raise Unavailable("jaxlib, whose headers the kernel needs, is not installed")
 
 
+def describe() -> dict[str, str]:
+    """What a library built here is for, and from what: the manifest, less the library's digest.
+
+    Raises:
+        Unavailable: if jaxlib is not installed, or its headers do not tell their version.
+    """
+    text = (headers() / "xla" / "ffi" / "api" / "c_api.h").read_text()
+    version = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")]
+    if not all(version):
+        raise Unavailable("the headers of jaxlib do not tell the version of their interface")
+    sources = sorted(SOURCES.iterdir())
+    return {
+        "jaxlib": importlib.metadata.version("jaxlib"),
+        "interface": ".".join(found[1] for found in version),
+        "machine": f"{sys.platform} {platform.machine()}",
+        "sources": _digest(b"".join(file.name.encode() + file.read_bytes() for file in sources)),
+    }
+
+
+def refusal(library: pathlib.Path) -> str:
+    """Why a library cannot work here, in one line; empty if it can.
+
+    To load a damaged one can kill the process, and so can one for another interface of XLA.
+    """
+    if not library.exists():
+        return "it is not built"
+    try:
+        told = json.loads(library.with_suffix(".json").read_text())
+        digest, jaxlib, interface = told["digest"], told["jaxlib"], told["interface"]
+        machine, sources = told["machine"], told["sources"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{library.name} has no manifest that tells what it was built for"
+    try:
+        here = describe()
+    except Unavailable as error:
+        return str(error)
+    if digest != _digest(library.read_bytes()):
+        return f"{library.name} is damaged"
+    if machine != here["machine"]:
+        return f"{library.name} was built for {machine}, and this is {here['machine']}"
+    if sources != here["sources"]:
+        return f"{library.name} was built from other sources than are installed"
+    # Minor versions speak with each other: src/ffi.cc.
+    if interface.partition(".")[0] != here["interface"].partition(".")[0]:
+        return (
+            f"{library.name} was built for jaxlib {jaxlib} (interface {interface}), and jaxlib "
+            f"{here['jaxlib']} (interface {here['interface']}) is installed"
+        )
+    return ""
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -93,7 +157,7 @@ def _objects(folder: pathlib.Path, flags: list[str], extra: str) -> list[str]:
 
 
 def build(target: pathlib.Path, *, strict: bool = False) -> None:
-    """Builds the shared library `target`.
+    """Builds the shared library `target`, and its manifest beside it.
 
     Args:
         target: the file to write.
@@ -108,11 +172,18 @@ def build(target: pathlib.Path, *, strict: bool = False) -> None:
         objects = _objects(pathlib.Path(folder), flags, "ffi.cc")
         made = pathlib.Path(folder) / LIBRARY
         _run([*compiler().split(), "-shared", "-o", str(made), *objects])
-        target.parent.mkdir(parents=True, exist_ok=True)
+        write(target, made.read_bytes())
+
+
+def write(target: pathlib.Path, library: bytes) -> None:
+    """Writes a library and its manifest."""
+    manifest = json.dumps({**describe(), "digest": _digest(library)}, indent=2) + "\n"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for file, content in ((target, library), (target.with_suffix(".json"), manifest.encode())):
         # A library in use must not be overwritten: replace it.
-        fresh = target.with_name(target.name + ".new")
-        shutil.copyfile(made, fresh)
-        fresh.replace(target)
+        fresh = file.with_name(file.name + ".new")
+        fresh.write_bytes(content)
+        fresh.replace(file)
 
 
 def check() -> None:

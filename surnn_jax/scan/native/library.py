@@ -9,38 +9,76 @@ import warnings
 import jax
 
 FORWARD, BACKWARD = "surnn_forward", "surnn_backward"
+FILE = pathlib.Path(__file__).resolve().with_name("_kernel.so")
 
 
 @functools.cache
 def load() -> ctypes.CDLL | str:
-    """The kernel's library with its two calls registered, or why there is none."""
+    """The kernel's library, or in one line why there is none."""
+    # Here, or `python -m surnn_jax.scan.native.build` would find itself imported already.
+    from surnn_jax.scan.native import build
+
     if os.environ.get("SURNN_NATIVE") == "0":
         return "switched off by SURNN_NATIVE=0"
-    file = pathlib.Path(__file__).resolve().with_name("_kernel.so")
-    if not file.exists():
-        return "it is not built; `python -m surnn_jax.scan.native.build` builds it"
+    reason = build.refusal(FILE)
+    if not reason:
+        try:
+            library = ctypes.CDLL(str(FILE))
+            for name in (FORWARD, BACKWARD, "surnn_select", "surnn_threads"):
+                getattr(library, name)
+            library.surnn_kernels.restype = ctypes.c_char_p
+        except (OSError, AttributeError) as error:
+            reason = f"{FILE.name} cannot be loaded ({_line(error)})"
+        else:
+            return library
+    return f"{reason}; `{build.COMMAND}` builds it for what is installed"
+
+
+@functools.cache
+def register() -> str:
+    """Makes the kernel known to XLA, at its first use; in one line why not, or empty."""
+    library = load()
+    if isinstance(library, str):
+        return library
     try:
-        library = ctypes.CDLL(str(file))
+        # Before JAX has its CPU a call is only noted down, and one that XLA then refuses kills JAX.
+        jax.local_devices(backend="cpu")
         for name in (FORWARD, BACKWARD):
             target = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(name, target, platform="cpu")
-    # XLA refuses a kernel built for another version of its interface by an exception of its own.
+    # XLA refuses by an exception of its own.
     except Exception as error:
-        return f"{file.name} cannot be loaded, build it anew: {error}"
-    library.surnn_kernels.restype = ctypes.c_char_p
-    return library
+        return f"jaxlib {jax.lib.__version__} does not take {FILE.name} ({_line(error)})"
+    return ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def available() -> bool:
-    """Whether the compiled kernel can be used."""
+    """Whether there is a compiled kernel for this machine and this jaxlib.
+
+    Looks for no devices: what XLA says of the kernel is known at its first use (:func:`register`).
+    """
     return not isinstance(load(), str)
 
 
 @functools.cache
 def warn() -> None:
-    """Says, once a process, that there is no kernel and what runs instead."""
+    """Says, once a process, why there is no kernel and what runs instead."""
     warnings.warn(
-        f"no compiled kernel ({load()}): the back end 'native' runs as 'masked'", stacklevel=4
+        f"no compiled kernel ({register()}): the back end 'native' runs as 'masked'", stacklevel=4
+    )
+
+
+@functools.cache
+def warn_of(platform: str) -> None:
+    """Says, once a process, that the kernel runs on CPUs alone and what runs instead."""
+    warnings.warn(
+        f"the compiled kernel is for CPUs: on this {platform} the back end 'native' runs as "
+        "'masked'",
+        stacklevel=4,
     )
 
 

@@ -1,5 +1,5 @@
-"""Back end `pallas`: one kernel runs many steps; closed blocks of neurons are skipped."""
+"""Back end `pallas`: one kernel runs many steps and skips closed blocks of neurons."""
 
-from surnn_jax.scan.pallas.call import refusal, scan, scan_for_target
+from surnn_jax.scan.pallas.call import cost, scan, scan_for_target, unsupported
 
-__all__ = ["refusal", "scan", "scan_for_target"]
+__all__ = ["cost", "scan", "scan_for_target", "unsupported"]

@@ -1,264 +1,307 @@
-"""Persistent kernels over the steps that are not empty, for GPUs and TPUs.
+"""Persistent kernels over the active steps, for GPUs and TPUs.
 
-As :mod:`.compact`, it lists the steps at which there is anything to do, and cuts that list into
-chunks. What needs no order is done for a whole chunk at once by XLA: input products forward,
-products with the state and sums for the weights backward. What goes step by step is one kernel a
-chunk (:mod:`.persistent`), in which closed blocks of neurons are passed over. Nothing is stored but
-the carries.
+Like :mod:`.compact`, it lists the active steps and cuts that list into chunks. XLA computes what
+needs no order for a whole chunk at once: input products forward, products with the state and
+weight gradients backward. One kernel a chunk goes step by step (:mod:`.kernels`) and skips closed
+blocks of neurons. Only the carries are stored.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.export import is_symbolic_dim
 
-from surnn_jax.cells import Cell
 from surnn_jax.scan import adjoint, indexing, masked
-from surnn_jax.scan.compact import instantiate_zeros, update_step
-from surnn_jax.scan.pallas import kernels as persistent
-from surnn_jax.scan.pallas import tiling
-from surnn_jax.switches import Surrogate
-from surnn_jax.typing import Array, Carry, Params
+from surnn_jax.scan.compact import carries_before, instantiate_zeros, update_step
+from surnn_jax.scan.pallas import kernels, tiling
+from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
+from surnn_jax.typing import Array, Carry
 
-_ROWS = 8192  # rows (steps · examples) of a chunk: launches are few, and its arrays small
+_ROWS = 8192  # rows (steps · examples) of a chunk: few launches, small arrays
 
-_AMPERE = 8.0  # compute capability from which Triton is at home
+_AMPERE = 8.0  # compute capability from which on Triton works well
 
 _FEW = 8  # steps of a chunk below which launching it costs more than it saves
 
 
-def refusal(cell: Cell, features: int, dtype: Any, platform: str) -> str:
-    """Why there is no kernel, in words; empty where there is one.
+def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
+    """Why there is no kernel; None if there is one.
 
-    Args:
-        cell: its rule must be pointwise, with a product with the state.
-        features: H.
-        dtype: of the operands of products.
-        platform: as JAX calls it.
+    The cell's rule must be pointwise, and the cell must have a product with the state.
     """
+    cell, platform = spec.cell, shape.platform
     if not cell.pointwise:
         return f"{cell.name} needs all neurons to update one"
     if not cell.recurrent:
         return f"{cell.name} has no product with the state"
+    if shape.symbolic:
+        return "a size is a symbol, as in an export"
     target = tiling.TARGETS.get(platform)
     if target is None:
         return f"no kernels for {platform}"
-    if platform == "tpu" and jnp.dtype(dtype) not in (jnp.dtype("float32"), jnp.dtype("bfloat16")):
-        return f"a tpu has no products of {jnp.dtype(dtype)}"
+    if platform == "tpu" and spec.dtype not in (jnp.dtype("float32"), jnp.dtype("bfloat16")):
+        return f"a tpu has no products of {spec.dtype}"
     if platform == "gpu" and tiling.triton() is None:
         return f"Pallas of jax {jax.__version__} has no Triton"
     if platform == jax.default_backend() == "gpu":
         capability = getattr(jax.devices()[0], "compute_capability", "8.0")
-        # Of other makers it is a name.
+        # GPUs of other makers have a name instead of a number.
         if capability.replace(".", "").isdecimal() and float(capability) < _AMPERE:
             return f"a GPU of compute capability {capability} is older than {_AMPERE}"
-    most = tiling.max_chunk(target, cell, features, dtype)
+    most = tiling.max_chunk(target, cell, shape.features, spec.dtype)
     if most is not None and most < _FEW:
-        return f"{features} neurons do not fit into the memory of one core of a {platform}"
-    return ""
+        return f"{shape.features} neurons do not fit into the memory of one core of a {platform}"
+    return None
 
 
-def scan(
-    cell: Cell,
-    gate: Surrogate | None,
-    dtype: Any,
-    params: Params,
-    x: Array,
-    a: Array | None,
-    start: Carry,
-    fresh: Carry,
-    keep: Array | None,
-    resets: Array | None,
-) -> Carry:
-    """All carries; arguments and result as in :func:`.reference.scan`.
+def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
+    """Infinite until it has run on an accelerator: so far it must be asked for by name."""
+    del spec, shape, rates
+    return math.inf
 
-    Where there is no kernel (:func:`refusal`), a size is 0 or a symbol of `jax.export`,
-    :func:`.masked.scan` answers instead. On a CPU the kernels are interpreted, which
-    is slow, and which `jax.shard_map` does not allow: `masked` answers there, too.
+
+def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """All carries, by Pallas kernels.
+
+    :func:`.masked.scan` runs instead if there is no kernel (:func:`unsupported`) or nothing to
+    compute. On a CPU the kernels are interpreted, which is slow and not allowed inside
+    `jax.shard_map`: there `masked` runs too.
     """
-    args = (params, x, a, start, fresh, keep, resets)
-    platform = jax.default_backend()
-    known = not any(map(is_symbolic_dim, x.shape)) and x.size > 0
-    refused = not known or refusal(cell, start.h.shape[-1], dtype, platform)
-    if refused or (platform == "cpu" and _manual()):
-        return masked.scan(cell, gate, dtype, *args)
-    return scan_for_target(tiling.TARGETS[platform], cell, gate, dtype, *args)
+    shape = inputs.scan_shape()
+    refused = unsupported(spec, shape) is not None or not inputs.x.size
+    if refused or (shape.platform == "cpu" and _inside_shard_map()):
+        return masked.scan(spec, inputs)
+    return scan_for_target(tiling.TARGETS[shape.platform], spec, inputs)
 
 
-def scan_for_target(
-    target: tiling.Target, cell: Cell, gate: Surrogate | None, dtype: Any, *args: Any
-) -> Carry:
-    """:func:`scan` for a target that need not be here, for example to lower it."""
-    return _scan(cell, (gate, target), dtype, *args)
+def scan_for_target(target: tiling.Target, spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """:func:`scan` for a target that need not be present, for example to lower it."""
+    return _scan(spec, target, inputs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _scan(cell, how, dtype, params, x, a, start, fresh, keep, resets):
-    gate, target = how
-    steps = x.shape[0]
-    busy, chunk, todo = _listed(cell, how, dtype, (x, a, keep, resets), start, False)
-    index = _beyond(todo.index, steps, chunk)
-
-    def walk(b, state):
-        carry, carries = state
-        now = lax.dynamic_slice_in_dim(index, b * chunk, chunk)
-        turns = jnp.minimum(chunk, todo.count - b * chunk)
-        _, given = _steps(cell, gate, dtype, params, (x, a, keep, resets), now, turns, start.h)
-        more = persistent.forward(target, cell, gate, dtype, params, given, carry, fresh)
-        # Its first is the carry that stands there already.
-        carries = jax.tree.map(
-            lambda c, m: lax.dynamic_update_slice_in_dim(c, m, b * chunk, 0), carries, more
-        )
-        return jax.tree.map(lambda m: m[-1], more), carries
-
-    size = index.shape[0] + 1
-    carries = jax.tree.map(lambda s: lax.empty((size, *s.shape), s.dtype), start)
-    carries = update_step(carries, 0, start)
-    carries = lax.fori_loop(0, _chunks(todo.count, chunk), walk, (start, carries))[1]
-    return jax.tree.map(lambda c: c[indexing.latest(busy)], carries)
-
-
-def _backward(cell, how, dtype, saved, cotangents):
-    gate, target = how
-    (params, x, a, start, fresh, keep, resets), carries, learned = saved
-    steps = x.shape[0]
-    out = cell.carry_dtype(params)
-    arrays = (x, a, keep, resets)
-    busy, chunk, todo = _listed(cell, how, dtype, arrays, start, learned is not None)
-    index = _beyond(todo.index, steps, chunk)
-    early, summed = _spans(target, busy, index, chunk, instantiate_zeros(cotangents, carries))
-
-    def walk(b, state):
-        ahead, dparams, dfresh, dx, da = state
-        first = (_chunks(todo.count, chunk) - 1 - b) * chunk
-        turns = jnp.minimum(chunk, todo.count - first)
-        now = lax.dynamic_slice_in_dim(index, first, chunk)
-        meant = (jnp.arange(chunk, dtype=jnp.int32) < turns)[:, None, None]
-        x_b, given = _steps(cell, gate, dtype, params, arrays, now, turns, start.h)
-
-        def before(s, c, f):
-            value = jnp.where((now == 0)[:, None, None], s[None], c[jnp.maximum(now - 1, 0)])
-            if given.resets is not None:
-                value = jnp.where(given.resets[..., None], f[None], value)
-            return jnp.where(meant, value, 0)
-
-        old = jax.tree.map(before, start, carries, fresh)
-        u = cell.recur(params, old.h, dtype)
-        toward = summed(first, turns)
-        walked = persistent.backward(
-            target, cell, gate, dtype, params, given, old, u, toward, ahead
-        )
-        total = jax.tree.map(lambda d: jnp.where(meant, d, 0), walked.total)
-
-        vectors = cell.spread(params, old.h.shape)
-        g = None if given.g is None else jnp.broadcast_to(given.g, old.h.shape)
-        candidate, owed = adjoint.rule_vjp(cell, vectors, total, old, given.z, u, g)
-        more = adjoint.kernels(cell, dtype, out, x_b, old.h, None, owed)
-        more["vector"] = {name: d.sum((0, 1)) for name, d in owed.vectors.items()}
-        dparams = jax.tree.map(jnp.add, dparams, more)
-        toward_x = adjoint.inputs(cell, dtype, out, params, owed.z)
-        dx = dx.at[now].set(toward_x.astype(dx.dtype), mode="drop")
-        if learned is not None:
-            kept = None if keep is None else keep.at[now].get(mode="fill", fill_value=False)
-            logits = a[jnp.minimum(now, steps - 1)]
-            rows = adjoint.logits(gate, logits, kept, total, candidate, old)
-            da = da.at[now].set(rows.astype(da.dtype), mode="drop")
-        if walked.fresh is not None:
-            dfresh = jax.tree.map(jnp.add, dfresh, walked.fresh)
-        return walked.ahead, dparams, dfresh, dx, da
-
-    zeros = jax.tree.map(jnp.zeros_like, (start, fresh, x, a))
-    dparams = jax.tree.map(lambda p: jnp.zeros_like(p, out), params)
-    state = (zeros[0], dparams, *zeros[1:])
-    ahead, dparams, dfresh, dx, da = lax.fori_loop(0, _chunks(todo.count, chunk), walk, state)
-    dstart = jax.tree.map(jnp.add, ahead, early)
-    dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
-    return dparams, dx, da, dstart, dfresh, None, None
-
-
-def _spans(
-    target: tiling.Target, busy: Array, index: Array, chunk: int, cotangents: Carry
-) -> tuple[Carry, Callable[[Array, Array], Carry]]:
-    """What flows from outside into the state that stands from one listed step to the next.
-
-    Returns:
-        What flows into the initial carry, ``[B, H]`` a field; and a function from the place in the
-        list at which a chunk begins, and how many of its steps are meant, to what flows into the
-        carries after them, ``[C, B, H]`` a field.
-    """
-    if target.platform == "tpu":
-        # Where the sum over segments is always taken in one order, and VMEM is too small for T.
-        size = len(busy) + 1 + chunk
-        summed = jax.tree.map(
-            lambda c: jax.ops.segment_sum(c, indexing.latest(busy), size, indices_are_sorted=True),
-            cotangents,
-        )
-
-        def cut(first, _):
-            return jax.tree.map(lambda s: lax.dynamic_slice_in_dim(s, first + 1, chunk), summed)
-
-        return jax.tree.map(lambda s: s[0], summed), cut
-
-    def spans(ends, count):
-        return jax.tree.map(lambda c: persistent.sums(target, ends, count, c), cotangents)
-
-    def of_chunk(first, turns):
-        return spans(lax.dynamic_slice_in_dim(index, first, chunk + 1), turns[None])
-
-    ends = jnp.stack([jnp.zeros_like(index[0]), index[0]])
-    return jax.tree.map(lambda s: s[0], spans(ends, jnp.ones_like(ends[:1]))), of_chunk
-
-
-def _manual() -> bool:
-    """Whether this is traced inside `jax.shard_map`."""
+def _inside_shard_map() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     return not mesh.empty and jax.sharding.AxisType.Manual in mesh.axis_types
 
 
-def _listed(cell, how, dtype, arrays, start, learned):
-    """Which steps are busy, how many make a chunk, and the list of them."""
-    gate, target = how
-    x, a, keep, resets = arrays
-    steps, batch, _ = x.shape
-    most = tiling.max_chunk(target, cell, start.h.shape[-1], dtype)
-    wanted = None
-    if a is not None:
-        logits = a.astype(start.h.dtype)
-        wanted = indexing.needed(gate, logits, True) if learned else indexing.opened(gate, logits)
-    busy = indexing.steps_with(wanted, keep, resets, steps)
-    chunk = max(1, min(steps, _ROWS // batch, steps if most is None else most))
-    return busy, chunk, indexing.listed(busy)
+class _ActiveChunks(NamedTuple):
+    """The active steps, cut into chunks.
+
+    Attributes:
+        active: booleans ``[T]``.
+        size: C, steps of a chunk, an integer.
+        count: the number of active steps.
+        index: the active steps ``[T + 1 + C]``, then T: every chunk and the entry after it exist.
+    """
+
+    active: Array
+    size: int
+    count: Array
+    index: Array
+
+    @property
+    def chunks(self) -> Array:
+        """The number of chunks."""
+        return (self.count + self.size - 1) // self.size
 
 
-def _beyond(index: Array, steps: int, chunk: int) -> Array:
-    """A list of steps made longer, so that each chunk of it can be cut out, and an entry more."""
-    return jnp.concatenate([index, jnp.full((chunk,), steps, index.dtype)])
+def _active_chunks(
+    spec: ScanSpec, target: tiling.Target, inputs: ScanInputs, backward: bool
+) -> _ActiveChunks:
+    """Lists the active steps; with those of nearly open neurons if `backward`."""
+    steps, batch, _ = inputs.x.shape
+    h = inputs.initial_carry.h
+    most = tiling.max_chunk(target, spec.cell, h.shape[-1], spec.dtype)
+    neurons = None
+    if inputs.logits is not None:
+        logits = inputs.logits.astype(h.dtype)
+        neurons = indexing.computed_mask(spec.surrogate, logits, backward)
+    active = indexing.active_mask(neurons, inputs.step_mask, inputs.resets, steps)
+    size = max(1, min(steps, _ROWS // batch, steps if most is None else most))
+    todo = indexing.list_active(active)
+    beyond = jnp.full((size,), steps, todo.index.dtype)
+    return _ActiveChunks(active, size, todo.count, jnp.concatenate([todo.index, beyond]))
 
 
-def _chunks(count: Array, chunk: int) -> Array:
-    return (count + chunk - 1) // chunk
+def _chunk_inputs(
+    spec: ScanSpec, inputs: ScanInputs, now: Array, turns: Array
+) -> tuple[Array, kernels.Steps]:
+    """The inputs ``[C, B, D]`` of the steps `now`, and what the kernels read of them.
 
-
-def _steps(cell, gate, dtype, params, arrays, now, turns, like) -> tuple[Array, persistent.Steps]:
-    """The inputs of the steps `now`, of which so many are meant, and what kernels are told."""
-    x, a, keep, resets = arrays
+    Args:
+        spec: of the scan.
+        inputs: likewise.
+        now: integers ``[C]``, the steps.
+        turns: how many of them are meant.
+    """
+    x, logits, step_mask, resets = inputs.per_step
+    like = inputs.initial_carry.h
     x = x.at[now].get(mode="fill", fill_value=0)
     g = None
-    if a is not None:
-        g = gate.value(a[jnp.minimum(now, a.shape[0] - 1)].astype(like.dtype))
+    if logits is not None:
+        logits = logits[jnp.minimum(now, logits.shape[0] - 1)]
+        g = spec.surrogate.value(logits.astype(like.dtype))
         g = g[:, None] if g.ndim == 2 else g
-    if keep is not None:
-        kept = keep.at[now].get(mode="fill", fill_value=False)[..., None]
-        one = jnp.ones((*x.shape[:2], like.shape[-1]), like.dtype)
-        g = jnp.where(kept, one if g is None else g, 0)
+    if step_mask is not None:
+        mask = step_mask.at[now].get(mode="fill", fill_value=False)[..., None]
+        ones = jnp.ones((*x.shape[:2], like.shape[-1]), like.dtype)
+        g = jnp.where(mask, ones if g is None else g, 0)
     if resets is not None:
         resets = resets.at[now].get(mode="fill", fill_value=False)
-    z = cell.project(params, x, dtype)
-    return x, persistent.Steps(turns[None].astype(jnp.int32), z, g, resets)
+    z = spec.cell.project(inputs.params, x, spec.dtype)
+    return x, kernels.Steps(turns[None].astype(jnp.int32), z, g, resets)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scan(spec, target, inputs):
+    start, params = inputs.initial_carry, inputs.params
+    todo = _active_chunks(spec, target, inputs, backward=False)
+
+    def chunk(b, state):
+        carry, carries = state
+        first = b * todo.size
+        now = lax.dynamic_slice_in_dim(todo.index, first, todo.size)
+        turns = jnp.minimum(todo.size, todo.count - first)
+        _, steps = _chunk_inputs(spec, inputs, now, turns)
+        more = kernels.forward(target, spec, params, steps, carry, inputs.reset_carry)
+        # The first one is the carry before the chunk, which is there already.
+        carries = jax.tree.map(
+            lambda c, m: lax.dynamic_update_slice_in_dim(c, m, first, 0), carries, more
+        )
+        return jax.tree.map(lambda m: m[-1], more), carries
+
+    size = todo.index.shape[0] + 1
+    carries = jax.tree.map(lambda s: lax.empty((size, *s.shape), s.dtype), start)
+    carries = update_step(carries, 0, start)
+    carries = lax.fori_loop(0, todo.chunks, chunk, (start, carries))[1]
+    return jax.tree.map(lambda c: c[indexing.count_active(todo.active)], carries)
+
+
+class _Gradients(NamedTuple):
+    """What the backward pass sums up."""
+
+    params: Any
+    reset_carry: Carry
+    x: Array
+    logits: Array | None
+
+
+def _backward(spec, target, residuals, ct_outputs):
+    inputs, carries, learned = residuals
+    params, x, logits, initial_carry, reset_carry, *_ = inputs
+    todo = _active_chunks(spec, target, inputs, backward=learned is not None)
+    ct_outputs = instantiate_zeros(ct_outputs, carries)
+    ct_first, output_sums = _sum_outputs(target, todo, ct_outputs)
+
+    def chunk(b, state):
+        ct_future, gradients = state
+        first = (todo.chunks - 1 - b) * todo.size
+        turns = jnp.minimum(todo.size, todo.count - first)
+        now = lax.dynamic_slice_in_dim(todo.index, first, todo.size)
+        ct_output = output_sums(first, turns)
+        return _backward_chunk(
+            spec, target, inputs, carries, learned, (now, turns), ct_output, ct_future, gradients
+        )
+
+    ct_future, dreset, dx, dlogits = jax.tree.map(
+        jnp.zeros_like, (initial_carry, reset_carry, x, logits)
+    )
+    out = spec.cell.carry_dtype(params)
+    dparams = jax.tree.map(lambda p: jnp.zeros_like(p, out), params)
+    state = (ct_future, _Gradients(dparams, dreset, dx, dlogits))
+    ct_future, gradients = lax.fori_loop(0, todo.chunks, chunk, state)
+    dinitial = jax.tree.map(jnp.add, ct_future, ct_first)
+    dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), gradients.params, params)
+    dreset = gradients.reset_carry
+    return (ScanInputs(dparams, gradients.x, gradients.logits, dinitial, dreset),)
+
+
+def _backward_chunk(
+    spec, target, inputs, carries, learned, where, ct_output, ct_future, gradients
+) -> tuple[Carry, _Gradients]:
+    """A chunk of steps backward.
+
+    Args:
+        spec: of the scan.
+        target: of the kernels.
+        inputs: of the scan.
+        carries: the carries after all steps.
+        learned: ``()`` if the logits need a gradient, else None.
+        where: the steps ``[C]``, and how many of them are meant.
+        ct_output: what flows into the carries after these steps, and into repetitions of them.
+        ct_future: what flows into the carry after the last from later steps.
+        gradients: of later chunks.
+
+    Returns:
+        `ct_future` and `gradients` with this chunk.
+    """
+    cell, params, (now, turns) = spec.cell, inputs.params, where
+    meant = (jnp.arange(now.shape[0], dtype=jnp.int32) < turns)[:, None, None]
+    x, steps = _chunk_inputs(spec, inputs, now, turns)
+    old = carries_before(inputs, carries, now, steps.resets)
+    old = jax.tree.map(lambda o: jnp.where(meant, o, 0), old)
+    u = cell.recur(params, old.h, spec.dtype)
+    walked = kernels.backward(target, spec, params, steps, old, u, ct_output, ct_future)
+    ct_total = jax.tree.map(lambda d: jnp.where(meant, d, 0), walked.total)
+
+    vectors = cell.spread(params, old.h.shape)
+    g = None if steps.g is None else jnp.broadcast_to(steps.g, old.h.shape)
+    candidate, cotangents = adjoint.rule_vjp(cell, vectors, ct_total, old, steps.z, u, g)
+    more = adjoint.kernel_gradients(spec, params, x, old.h, None, cotangents)
+    more["vector"] = {name: d.sum((0, 1)) for name, d in cotangents.vectors.items()}
+    dparams, dreset, dx, dlogits = gradients
+    dparams = jax.tree.map(jnp.add, dparams, more)
+    dx_now = adjoint.input_cotangents(spec, params, cotangents.z)
+    dx = dx.at[now].set(dx_now.astype(dx.dtype), mode="drop")
+    if learned is not None:
+        logits, mask = inputs.logits, inputs.step_mask
+        if mask is not None:
+            mask = mask.at[now].get(mode="fill", fill_value=False)
+        logits = logits[jnp.minimum(now, logits.shape[0] - 1)]
+        dlogits_now = adjoint.logit_cotangents(
+            spec.surrogate, logits, mask, ct_total, candidate, old
+        )
+        dlogits = dlogits.at[now].set(dlogits_now.astype(dlogits.dtype), mode="drop")
+    if walked.reset_carry is not None:
+        dreset = jax.tree.map(jnp.add, dreset, walked.reset_carry)
+    return walked.initial_carry, _Gradients(dparams, dreset, dx, dlogits)
+
+
+def _sum_outputs(
+    target: tiling.Target, todo: _ActiveChunks, ct_outputs: Carry
+) -> tuple[Carry, Callable[[Array, Array], Carry]]:
+    """Sums the output cotangents from each active step to before the next: one state, repeated.
+
+    Returns:
+        The sum before the first active step, ``[B, H]`` a field; and a function from the position
+        in the list at which a chunk begins, and how many of its steps are meant, to the sums of
+        its steps, ``[C, B, H]`` a field.
+    """
+    if target.platform == "tpu":
+        # A TPU sums over segments always in one order, and its VMEM is too small for T.
+        size = len(todo.active) + 1 + todo.size
+        steps = indexing.count_active(todo.active)
+        summed = jax.tree.map(
+            lambda c: jax.ops.segment_sum(c, steps, size, indices_are_sorted=True), ct_outputs
+        )
+
+        def cut(first, _):
+            return jax.tree.map(lambda s: lax.dynamic_slice_in_dim(s, first + 1, todo.size), summed)
+
+        return jax.tree.map(lambda s: s[0], summed), cut
+
+    def sums(ends, count):
+        return jax.tree.map(lambda c: kernels.span_sums(target, ends, count, c), ct_outputs)
+
+    def of_chunk(first, turns):
+        return sums(lax.dynamic_slice_in_dim(todo.index, first, todo.size + 1), turns[None])
+
+    ends = jnp.stack([jnp.zeros_like(todo.index[0]), todo.index[0]])
+    return jax.tree.map(lambda s: s[0], sums(ends, jnp.ones_like(ends[:1]))), of_chunk
 
 
 _scan.defvjp(adjoint.save_residuals(_scan), _backward, symbolic_zeros=True)

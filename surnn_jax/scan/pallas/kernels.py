@@ -1,13 +1,13 @@
-"""The loops over steps as Pallas kernels: launched once for many steps, one program a batch tile.
+"""The loops over steps as Pallas kernels: one launch for many steps, one program a batch tile.
 
-A scan in XLA launches several kernels a step and reads its weights from far away each time. Here
-a program keeps the loop to itself: the state lies in what it writes, the weights near by, and
-closed blocks of neurons are passed over. Input products come from outside, as one product for all
-steps, and so do the sums for the gradients of the weights.
+A scan in XLA launches several kernels a step and reads its weights from device memory each time.
+Here a program keeps the loop to itself: it holds the state in its output and the weights close by,
+and skips closed blocks of neurons. Input products are computed outside, as one product for all
+steps, and so are weight gradients.
 
-The bodies are written once, for every cell and gate: they trace the cell's own rule, and its
-transpose backward. They run on GPUs through Triton, on TPUs through Mosaic, and in interpret mode
-where there is neither, which is slow and made for tests.
+The bodies are written once for every cell and surrogate: they trace the cell's own rule, and its
+transpose backward. They run on GPUs through Triton, on TPUs through Mosaic, and elsewhere in
+interpret mode, which is slow and made for tests.
 """
 
 import functools
@@ -17,21 +17,21 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from surnn_jax.cells import Cell
 from surnn_jax.scan import adjoint
 from surnn_jax.scan.pallas.tiling import Target, Tiling, varying
+from surnn_jax.scan.spec import ScanSpec
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
 
 class Steps(NamedTuple):
-    """A chunk of C steps to be walked, of which the first `count` are meant.
+    """A chunk of C steps, of which the first `count` are meant.
 
     Attributes:
         count: integer ``[1]``.
         z: input products, ``[C, B, H]`` a gate.
-        g: switches, ``[C, B, H]`` or, where the batch shares them, ``[C, 1, H]``; None where every
-            neuron updates.
+        g: switches, ``[C, B, H]``, or ``[C, 1, H]`` if the batch shares them; None if every neuron
+            updates.
         resets: booleans ``[C, B]`` or None.
     """
 
@@ -43,90 +43,95 @@ class Steps(NamedTuple):
 
 def forward(
     target: Target,
-    cell: Cell,
-    gate: Surrogate | None,
-    dtype: Any,
+    spec: ScanSpec,
     params: Params,
     steps: Steps,
-    start: Carry,
-    fresh: Carry,
+    initial_carry: Carry,
+    reset_carry: Carry,
 ) -> Carry:
-    """The carry before and after every step, ``[C + 1, B, H]`` a field; beyond `count` anything."""
+    """The carry before and after every step, ``[C + 1, B, H]`` a field; undefined beyond `count`.
+
+    Args:
+        target: the device of the kernel.
+        spec: of the scan.
+        params: of the cell.
+        steps: the chunk.
+        initial_carry: the carry before it, ``[B, H]`` a field.
+        reset_carry: the carry after a reset, likewise.
+    """
     chunk, batch, features = next(iter(steps.z.values())).shape
-    tiling = Tiling(target, cell, dtype, batch, features)
-    out = start.h.dtype
-    inputs = _arguments(tiling, params, steps, start, None if steps.resets is None else fresh)
+    tiling = Tiling(target, spec.cell, spec.dtype, batch, features)
+    out = initial_carry.h.dtype
+    reset_carry = None if steps.resets is None else reset_carry
+    inputs = _arguments(tiling, params, steps, initial_carry, reset_carry)
     like = jax.ShapeDtypeStruct((chunk + 1, tiling.batch, tiling.features), out)
-    shapes = jax.tree.map(lambda _: like, start)
-    body = functools.partial(_forward, tiling, gate)
+    shapes = jax.tree.map(lambda _: like, initial_carry)
+    body = functools.partial(_forward, tiling, spec.surrogate)
     carries = tiling.call(body, inputs, shapes)
     return jax.tree.map(lambda leaf: leaf[:, :batch, :features], carries)
 
 
 class ChunkCotangents(NamedTuple):
-    """What a chunk of steps backward comes to.
+    """Cotangents of the carries of a chunk.
 
     Attributes:
-        total: what flows back into the carry after every step, ``[C, B, H]`` a field.
-        ahead: what flows into the carry before the first, ``[B, H]`` a field.
-        fresh: what flows into the carry that resets start from; None without resets.
+        total: of the carry after every step, ``[C, B, H]`` a field.
+        initial_carry: of the carry before the first step, ``[B, H]`` a field.
+        reset_carry: of the carry after a reset; None without resets.
     """
 
     total: Carry
-    ahead: Carry
-    fresh: Carry | None
+    initial_carry: Carry
+    reset_carry: Carry | None
 
 
 def backward(
     target: Target,
-    cell: Cell,
-    gate: Surrogate | None,
-    dtype: Any,
+    spec: ScanSpec,
     params: Params,
     steps: Steps,
     old: Carry,
     u: dict[str, Array],
-    toward: Carry,
-    ahead: Carry,
+    ct_output: Carry,
+    ct_future: Carry,
 ) -> ChunkCotangents:
-    """Walks a chunk of steps from its last to its first.
+    """Goes through a chunk of steps from its last to its first.
 
     Args:
-        target: what the kernel is made for.
-        cell: whose steps they are.
-        gate: how its switches open.
-        dtype: of the operands of products.
+        target: the device of the kernel.
+        spec: of the scan.
         params: of the cell.
-        steps: those of the way forward.
-        old: the carry before every step, after a reset; ``[C, B, H]`` a field.
+        steps: those of the forward pass.
+        old: the carry before every step, resets applied; ``[C, B, H]`` a field.
         u: products with it, ``[C, B, H]`` a gate.
-        toward: what flows from outside into the carry after every step, ``[C, B, H]`` a field.
-        ahead: what flows from later steps into the carry after the last, ``[B, H]`` a field.
+        ct_output: what flows from outside into the carry after every step, ``[C, B, H]`` a field.
+        ct_future: what flows from later steps into the carry after the last, ``[B, H]`` a field.
     """
     chunk, batch, features = next(iter(steps.z.values())).shape
-    tiling = Tiling(target, cell, dtype, batch, features)
-    out = ahead.h.dtype
-    inputs = _arguments(tiling, params, steps, ahead, None)
-    inputs |= {"old": tiling.pad(old), "u": tiling.pad(u), "toward": tiling.pad(toward)}
+    tiling = Tiling(target, spec.cell, spec.dtype, batch, features)
+    out = ct_future.h.dtype
+    inputs = _arguments(tiling, params, steps, ct_future, None)
+    inputs |= {"old": tiling.pad(old), "u": tiling.pad(u), "ct_output": tiling.pad(ct_output)}
     every = jax.ShapeDtypeStruct((chunk, tiling.batch, tiling.features), out)
     once = jax.ShapeDtypeStruct((tiling.batch, tiling.features), out)
+    carry = jax.tree.map(lambda _: once, ct_future)
     shapes = {
-        "total": jax.tree.map(lambda _: every, ahead),
-        "ahead": jax.tree.map(lambda _: once, ahead),
-        "fresh": None if steps.resets is None else jax.tree.map(lambda _: once, ahead),
-        # Notes of one step, not a result.
-        "du": dict.fromkeys(cell.recurrent, once),
+        "total": jax.tree.map(lambda _: every, ct_future),
+        "initial_carry": carry,
+        "reset_carry": None if steps.resets is None else carry,
+        # Scratch space of one step, not a result.
+        "du": dict.fromkeys(spec.cell.recurrent, once),
     }
-    done = tiling.call(functools.partial(_backward, tiling, gate), inputs, shapes)
+    done = tiling.call(functools.partial(_backward, tiling), inputs, shapes)
     del done["du"]
     return ChunkCotangents(**jax.tree.map(lambda leaf: leaf[..., :batch, :features], done))
 
 
-def sums(target: Target, index: Array, count: Array, cotangents: Array) -> Array:
+def span_sums(target: Target, index: Array, count: Array, cotangents: Array) -> Array:
     """Sums over the spans between listed steps, each in the order of time.
 
     Args:
-        target: what the kernel is made for.
+        target: the device of the kernel.
         index: integers ``[C + 1]``: span i is from step ``index[i]`` to before ``index[i + 1]``.
         count: integer ``[1]``, how many spans are meant.
         cotangents: ``[T, B, H]``.
@@ -169,11 +174,14 @@ def sums(target: Target, index: Array, count: Array, cotangents: Array) -> Array
 
 
 def _arguments(
-    tiling: Tiling, params: Params, steps: Steps, start: Carry, fresh: Carry | None
+    tiling: Tiling, params: Params, steps: Steps, carry: Carry, reset_carry: Carry | None
 ) -> dict[str, Any]:
-    """What both directions read, filled up."""
-    more = tiling.features - start.h.shape[-1]
-    out = start.h.dtype
+    """The arrays that both directions read, padded to whole tiles.
+
+    `carry` is the state or cotangent with which the loop begins.
+    """
+    more = tiling.features - carry.h.shape[-1]
+    out = carry.h.dtype
     recurrent = {
         name: jnp.pad(params["recurrent"][name].astype(tiling.dtype), ((0, more), (0, more)))
         for name in tiling.cell.recurrent
@@ -183,7 +191,7 @@ def _arguments(
     }
     g = steps.g
     if g is not None:
-        g = tiling.pad(g, batch=g.shape[1] == start.h.shape[0] > 1)
+        g = tiling.pad(g, batch=g.shape[1] == carry.h.shape[0] > 1)
     open_blocks = None
     if g is not None:
         cut = g.reshape(*g.shape[:2], tiling.blocks, tiling.target.neurons)
@@ -199,18 +207,19 @@ def _arguments(
         "resets": resets,
         "recurrent": recurrent,
         "vectors": vectors,
-        "start": tiling.pad(start),
-        "fresh": None if fresh is None else tiling.pad(fresh),
+        "carry": tiling.pad(carry),
+        "reset_carry": None if reset_carry is None else tiling.pad(reset_carry),
     }
 
 
-def _forward(tiling: Tiling, gate: Surrogate | None, given: dict, carries: Carry) -> None:
+def _forward(tiling: Tiling, surrogate: Surrogate | None, given: dict, carries: Carry) -> None:
+    """The body of the forward kernel: reads `given`, writes `carries`."""
     cell, out = tiling.cell, carries.h.dtype
     fields = cell.carry._fields
 
     def copy(_, at):
         for name in fields:
-            getattr(carries, name)[0, :, at] = getattr(given["start"], name)[:, at]
+            getattr(carries, name)[0, :, at] = getattr(given["carry"], name)[:, at]
 
     tiling.each_block(copy)
     tiling.barrier()
@@ -222,7 +231,7 @@ def _forward(tiling: Tiling, gate: Surrogate | None, given: dict, carries: Carry
             value = getattr(carries, name)[j, :, at]
             if reset is None:
                 return value
-            return jnp.where(reset, getattr(given["fresh"], name)[:, at], value)
+            return jnp.where(reset, getattr(given["reset_carry"], name)[:, at], value)
 
         def block(n, at):
             old = cell.carry(*(before(name, at) for name in fields))
@@ -241,7 +250,7 @@ def _forward(tiling: Tiling, gate: Surrogate | None, given: dict, carries: Carry
                 g = None if given["g"] is None else given["g"][j, :, at]
                 g = None if g is None else jnp.broadcast_to(g, old.h.shape)
                 candidate = cell.rule(_vectors(given, at, old.h.shape), old, z, u)
-                return adjoint.mix(gate, g, candidate, old)
+                return adjoint.mix(surrogate, g, candidate, old)
 
             if given["open"] is None:
                 new = update()
@@ -256,16 +265,17 @@ def _forward(tiling: Tiling, gate: Surrogate | None, given: dict, carries: Carry
     jax.lax.fori_loop(jnp.int32(0), given["count"][0], step, None)
 
 
-def _backward(tiling: Tiling, gate: Surrogate | None, given: dict, made: dict) -> None:
-    cell, out = tiling.cell, made["ahead"].h.dtype
+def _backward(tiling: Tiling, given: dict, made: dict) -> None:
+    """The body of the backward kernel: reads `given`, writes `made`."""
+    cell, out = tiling.cell, made["initial_carry"].h.dtype
     fields, count = cell.carry._fields, given["count"][0]
 
     def begin(_, at):
         for name in fields:
-            start = getattr(given["start"], name)[:, at]
-            getattr(made["ahead"], name)[:, at] = start
-            if made["fresh"] is not None:
-                getattr(made["fresh"], name)[:, at] = jnp.zeros_like(start)
+            ct_future = getattr(given["carry"], name)[:, at]
+            getattr(made["initial_carry"], name)[:, at] = ct_future
+            if made["reset_carry"] is not None:
+                getattr(made["reset_carry"], name)[:, at] = jnp.zeros_like(ct_future)
 
     tiling.each_block(begin)
     tiling.barrier()
@@ -274,41 +284,46 @@ def _backward(tiling: Tiling, gate: Surrogate | None, given: dict, made: dict) -
         j = count - 1 - i
         is_open = None if given["open"] is None else lambda n: given["open"][j, n] != 0
 
-        def pull(n, at):
+        def block(n, at):
             total = cell.carry(
                 *(
-                    getattr(made["ahead"], name)[:, at] + getattr(given["toward"], name)[j, :, at]
+                    getattr(made["initial_carry"], name)[:, at]
+                    + getattr(given["ct_output"], name)[j, :, at]
                     for name in fields
                 )
             )
 
-            def owed():
+            def transpose():
                 old = cell.carry(*(getattr(given["old"], name)[j, :, at] for name in fields))
                 z = {name: ref[j, :, at] for name, ref in given["z"].items()}
                 u = {name: ref[j, :, at] for name, ref in given["u"].items()}
                 g = None if given["g"] is None else given["g"][j, :, at]
                 g = None if g is None else jnp.broadcast_to(g, old.h.shape)
                 vectors = _vectors(given, at, old.h.shape)
-                owed = adjoint.rule_vjp(cell, vectors, total, old, z, u, g)[1]
-                return owed.past, {name: owed.u[name] for name in cell.recurrent}
+                cotangents = adjoint.rule_vjp(cell, vectors, total, old, z, u, g)[1]
+                return cotangents.carry, {name: cotangents.u[name] for name in cell.recurrent}
 
-            def nothing():
+            def closed():
                 zero = jnp.zeros_like(total.h)
                 return total, dict.fromkeys(cell.recurrent, zero)
 
-            past, du = owed() if is_open is None else jax.lax.cond(is_open(n), owed, nothing)
+            if is_open is None:
+                ct_carry, du = transpose()
+            else:
+                ct_carry, du = jax.lax.cond(is_open(n), transpose, closed)
             for name in fields:
                 getattr(made["total"], name)[j, :, at] = getattr(total, name)
-                getattr(made["ahead"], name)[:, at] = getattr(past, name)
+                getattr(made["initial_carry"], name)[:, at] = getattr(ct_carry, name)
             for name, ref in made["du"].items():
                 ref[:, at] = du[name]
 
-        tiling.each_block(pull)
+        tiling.each_block(block)
         tiling.barrier()
         reset = None if given["resets"] is None else given["resets"][j] != 0
 
-        def through(_, at):
-            past = cell.carry(*(getattr(made["ahead"], name)[:, at] for name in fields))
+        def through_products(_, at):
+            refs = made["initial_carry"]
+            ct_carry = cell.carry(*(getattr(refs, name)[:, at] for name in fields))
             more = [
                 tiling.product(
                     out,
@@ -318,20 +333,21 @@ def _backward(tiling: Tiling, gate: Surrogate | None, given: dict, made: dict) -
                 )
                 for name in cell.recurrent
             ]
-            past = past._replace(h=past.h + sum(more)) if more else past
+            ct_carry = ct_carry._replace(h=ct_carry.h + sum(more)) if more else ct_carry
             for name in fields:
-                value = getattr(past, name)
+                value = getattr(ct_carry, name)
                 if reset is not None:
-                    fresh = getattr(made["fresh"], name)
-                    fresh[:, at] += jnp.where(reset, value, 0)
+                    ct_reset = getattr(made["reset_carry"], name)
+                    ct_reset[:, at] += jnp.where(reset, value, 0)
                     value = jnp.where(reset, 0, value)
-                getattr(made["ahead"], name)[:, at] = value
+                getattr(refs, name)[:, at] = value
 
-        tiling.each_block(through)
+        tiling.each_block(through_products)
         tiling.barrier()
 
     jax.lax.fori_loop(jnp.int32(0), count, step, None)
 
 
 def _vectors(given: dict, at: Any, shape: tuple[int, ...]) -> dict[str, Array]:
+    """The per-neuron parameters of a block, broadcast."""
     return {name: jnp.broadcast_to(ref[:, at], shape) for name, ref in given["vectors"].items()}

@@ -1,7 +1,7 @@
-"""What the Pallas kernels are made for, and how arrays are cut into the tiles of their programs.
+"""The devices of the Pallas kernels, and how arrays are cut into the tiles of their programs.
 
-Batches and layers are filled up to whole tiles; a program has a tile of the batch, and within it
-goes through the layer block by block of neurons.
+Batches and layers are padded to whole tiles. A program has one tile of the batch, and goes through
+the layer in blocks of neurons.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from surnn_jax.typing import Array
 
 
 def triton() -> Any:
-    """What Pallas has for Triton; None where JAX has it no longer: it is deprecated since 0.11."""
+    """Pallas' module for Triton; None if JAX no longer has it (deprecated since 0.11)."""
     try:
         from jax.experimental.pallas import triton
     except ImportError:
@@ -27,13 +27,13 @@ def triton() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a kernel is made for.
+    """The device that a kernel is made for.
 
     Attributes:
         platform: ``gpu``, ``tpu`` or ``cpu``.
-        rows: examples of a batch tile; batches are filled up to a multiple.
-        neurons: of a block, all of which are computed where one is open; layers are filled up.
-        interpret: whether JAX itself runs the kernel operation by operation, on any platform.
+        rows: examples of a batch tile; batches are padded to a multiple.
+        neurons: of a block, which is computed whole if one is open; layers are padded likewise.
+        interpret: whether JAX runs the kernel operation by operation, on any platform.
     """
 
     platform: str
@@ -48,31 +48,31 @@ TARGETS = {
     "gpu": Target("gpu", 16, 64),
     "tpu": Target("tpu", 8, 128),
 }
-"""By platform; small where only tests run, so that there are several tiles and blocks."""
+"""By platform. The CPU's tiles are small: only tests run there, and need several of them."""
 
 
-# Of the 16 MiB of VMEM that a kernel gets on a TPU unasked.
+# Of the 16 MiB of VMEM that a kernel gets on a TPU by default.
 _VMEM = 12 * 2**20
 
 
 def max_chunk(target: Target, cell: Cell, features: int, dtype: Any) -> int | None:
-    """The most steps of a chunk; 0 where not even the weights find room, None for any number.
+    """The most steps of a chunk; 0 if not even the weights fit, None if there is no limit.
 
-    A TPU brings all that a program touches into VMEM, weights once, the tiles of a chunk twice. On
-    a GPU they come block by block.
+    A TPU copies everything a program touches into VMEM, weights once, the tiles of a chunk twice. A
+    GPU reads them block by block.
     """
     if target.platform != "tpu":
         return None
     width = -(-features // target.neurons) * target.neurons
     weights = len(cell.recurrent) * width**2 * jnp.dtype(dtype).itemsize
-    # Products, switches, and three carries: before, toward and total.
+    # Products, switches, and three carries: old, ct_output and total.
     arrays = len(cell.inputs) + len(cell.recurrent) + 1 + 3 * len(cell.carry._fields)
     step = 2 * arrays * target.rows * width * 4
     return max(0, _VMEM - weights) // step
 
 
 class Tiling:
-    """Sizes after filling up, and how arrays are cut into the tiles of programs."""
+    """Padded sizes, and how arrays are cut into the tiles of programs."""
 
     def __init__(self, target: Target, cell: Cell | None, dtype: Any, batch: int, features: int):
         self.target, self.cell, self.dtype = target, cell, dtype
@@ -81,7 +81,7 @@ class Tiling:
         self.blocks = self.features // target.neurons
 
     def pad(self, tree: Any, *, batch: bool = True, features: bool = True) -> Any:
-        """Arrays ``[..., B, H]`` filled up with zeros, along the axes that are asked for."""
+        """Arrays ``[..., B, H]`` padded with zeros along the chosen axes."""
 
         def fill(leaf):
             rows = self.batch - leaf.shape[-2] if batch else 0
@@ -95,8 +95,9 @@ class Tiling:
     def call(self, body: Callable, inputs: dict, shapes: Any) -> Any:
         """Runs a body over the batch tiles, with references to the tiles of all arrays.
 
-        Of `inputs` a tile sees ``count``, ``open``, ``recurrent``, ``vectors`` and a ``g`` that the
-        batch shares whole, and its own rows of all others ``[..., B, H]``, as of all results.
+        A tile sees the whole of the inputs ``count``, ``open``, ``recurrent``, ``vectors`` and of
+        a ``g`` that the batch shares; of all other inputs and of all results ``[..., B, H]`` it
+        sees its own rows.
         """
         tiles = self.batch // self.target.rows
 
@@ -122,13 +123,13 @@ class Tiling:
         return made
 
     def _rows(self, leaf: Any) -> pl.BlockSpec:
-        """The rows of a tile out of ``[..., B, H]``."""
+        """The rows of a tile in ``[..., B, H]``."""
         block = (*leaf.shape[:-2], self.target.rows, leaf.shape[-1])
         leading = (0,) * (len(leaf.shape) - 2)
         return pl.BlockSpec(block, lambda i: (*leading, i, 0))
 
     def scalars(self, leaf: Array) -> pl.BlockSpec:
-        """Numbers that decide where to go next."""
+        """A whole array of integers that control the loops."""
         if self.target.platform == "tpu":
             from jax.experimental.pallas import tpu
 
@@ -136,14 +137,14 @@ class Tiling:
         return pl.BlockSpec(leaf.shape, lambda *_: (0,) * leaf.ndim)
 
     def compiler(self) -> Any:
-        """What the platform's compiler is told."""
+        """Options for the platform's compiler."""
         if self.target.platform == "gpu":
-            # With more stages it would read ahead what the step before has yet to write.
+            # With more stages it would prefetch what the step before has yet to write.
             return triton().CompilerParams(num_warps=8, num_stages=1)
         return None
 
     def barrier(self) -> None:
-        """Waits until all threads of a program have written what others of it will read."""
+        """Waits until all threads of a program have written what its other threads will read."""
         if self.target.platform == "gpu" and not self.target.interpret:
             triton().debug_barrier()
 
@@ -156,8 +157,8 @@ class Tiling:
 
         jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.blocks), one, None)
 
-    def product(self, out: Any, read: Callable, kernel: Callable, wanted: Callable) -> Any:
-        """``Σ_n read(n) · kernel(n)`` over the blocks that are wanted, ``[rows, neurons]``."""
+    def product(self, out: Any, read: Callable, kernel: Callable, wanted: Callable | None) -> Any:
+        """``Σ_n read(n) · kernel(n)`` over the wanted blocks (None: all), ``[rows, neurons]``."""
         zero = jnp.zeros((self.target.rows, self.target.neurons), out)
         width = self.target.neurons
 
@@ -174,7 +175,7 @@ class Tiling:
 
 
 def varying(shape: jax.ShapeDtypeStruct, like: Array) -> jax.ShapeDtypeStruct:
-    """Inside `jax.shard_map`, over which axes a result varies is said by its type."""
+    """`shape` as a type that also tells `jax.shard_map` over which axes the result varies."""
 
     def one(value):
         return jnp.broadcast_to(value.reshape(-1)[0].astype(shape.dtype), shape.shape)

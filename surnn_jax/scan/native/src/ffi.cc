@@ -1,4 +1,5 @@
 // The binding to XLA: decodes buffers, checks their sizes, picks the kernels for this processor.
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
@@ -183,28 +184,52 @@ ffi::Error backward(ffi::ThreadPool threads, int64_t cell, int64_t table, int64_
     return run(true, threads, cell, table, slope, shape, rows, x, args, results);
 }
 
+XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attr<int64_t>("cell")
+                           .Attr<int64_t>("table")
+                           .Arg<ffi::AnyBuffer>()
+                           .RemainingArgs()
+                           .RemainingRets());
+
+XLA_FFI_DEFINE_HANDLER(backward_handler, backward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attr<int64_t>("cell")
+                           .Attr<int64_t>("table")
+                           .Attr<int64_t>("slope")
+                           .Attr<double>("shape")
+                           .Attr<int64_t>("rows")
+                           .Arg<ffi::AnyBuffer>()
+                           .RemainingArgs()
+                           .RemainingRets());
+
+// Asked which version of the interface it speaks, a handler names that of the headers it was compiled
+// with, and an older XLA refuses it. These use nothing that any XLA of the same major version lacks, so
+// they speak the version of the two that is older.
+XLA_FFI_Error* answer(XLA_FFI_Handler* handler, XLA_FFI_CallFrame* frame) {
+    XLA_FFI_Error* error = handler(frame);
+    auto* extension = frame->extension_start;
+    if (error == nullptr && extension != nullptr && extension->type == XLA_FFI_Extension_Metadata) {
+        auto* told = reinterpret_cast<XLA_FFI_Metadata_Extension*>(extension)->metadata;
+        const XLA_FFI_Api_Version& theirs = frame->api->api_version;
+        XLA_FFI_Api_Version& ours = told->api_version;
+        if (ours.major_version == theirs.major_version)
+            ours.minor_version = std::min(ours.minor_version, theirs.minor_version);
+    }
+    return error;
+}
+
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(surnn_forward, forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<int64_t>("cell")
-                                  .Attr<int64_t>("table")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .RemainingArgs()
-                                  .RemainingRets());
+extern "C" XLA_FFI_Error* surnn_forward(XLA_FFI_CallFrame* frame) {
+    return answer(forward_handler, frame);
+}
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(surnn_backward, backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<int64_t>("cell")
-                                  .Attr<int64_t>("table")
-                                  .Attr<int64_t>("slope")
-                                  .Attr<double>("shape")
-                                  .Attr<int64_t>("rows")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .RemainingArgs()
-                                  .RemainingRets());
+extern "C" XLA_FFI_Error* surnn_backward(XLA_FFI_CallFrame* frame) {
+    return answer(backward_handler, frame);
+}
 
 // The instruction set in use.
 extern "C" const char* surnn_kernels() { return kernels.name; }

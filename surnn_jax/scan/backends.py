@@ -1,0 +1,14 @@
+"""The back ends by name."""
+
+from surnn_jax.scan import compact, masked, native, pallas, reference, rows
+from surnn_jax.scan.spec import Backend
+
+BACKENDS: dict[str, Backend] = {
+    "reference": reference,
+    "masked": masked,
+    "compact": compact,
+    "rows": rows,
+    "native": native,
+    "pallas": pallas,
+}
+"""Every back end by name; they differ in speed only (:class:`surnn_jax.scan.spec.Backend`)."""

@@ -1,0 +1,238 @@
+"""Reproduction: equal effort, the plan, and what is left after kills and failures."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import pytest
+
+from experiments.report import collect
+from experiments.runner import records
+from experiments.runner.experiment import count
+from experiments.tasks.sequence import data, task
+from experiments.tuning import effort, jobs, matrix
+from experiments.tuning import workers as workers_
+
+
+def parameters(config):
+    """How many numbers the model has; vocabularies that only files tell are given here."""
+    spec = data.dummy_spec(config)
+    words = {"imdb_bytes": (257, 2), "wikipairs": (257, 2), "listops_short": (17, 10)}
+    if config.dataset in words:
+        tokens, outputs = words[config.dataset]
+        spec = spec._replace(tokens=tokens, outputs=outputs)
+    if config.dataset == "wikitext2":
+        spec = spec._replace(tokens=33278, outputs=33278)
+    trained = task.task_of(config, task.model_of(config, spec), spec)
+    shapes = jax.eval_shape(trained.init, jax.random.key(0), data.dummy_batch(config, spec))
+    return count(shapes)
+
+
+@pytest.mark.parametrize("name", matrix.TASKS)
+def test_models_of_a_task_have_like_numbers_of_parameters(name):
+    entries = [entry for entry in matrix.surnn() if entry.task == name]
+    sizes = {entry.model: parameters(entry.config("cpu")) for entry in entries}
+    assert max(sizes.values()) <= 1.1 * min(sizes.values()), sizes
+
+
+def test_all_models_of_a_task_have_the_same_budget():
+    for name in matrix.TASKS:
+        configs = [entry.config("cpu") for entry in matrix.surnn() if entry.task == name]
+        shared = {
+            (c.dataset, c.examples, c.max_epochs, c.batch_size, c.schedule, c.warmup, c.clip,
+             c.optimiser)
+            for c in configs
+        }  # fmt: skip
+        assert len(shared) == 1, shared
+        assert configs[0].examples
+        assert configs[0].evaluated in (0, 2000, 2048) or name == "mackey-glass"
+
+
+def test_draws_cover_the_space_evenly_and_are_the_same_for_every_model():
+    drawn = effort.draws("text")
+    assert drawn == effort.draws("text") != effort.draws("image")
+    rates = sorted(draw.learning_rate for draw in drawn)
+    least, most = effort.SPACE["learning_rate"]
+    edges = [least * (most / least) ** (part / 4) for part in range(5)]
+    for low, rate, high in zip(edges, rates, edges[1:], strict=False):
+        assert low * 0.99 <= rate <= high * 1.01
+
+
+@pytest.mark.parametrize(
+    ("full", "divisor", "part"),
+    [((16000, 4), 4, (16000, 1)), ((16000, 4), 8, (8000, 1)), ((12800, 32), 8, (12800, 4)),
+     ((16000, 2), 8, (4000, 1)), ((100, 1), 4, (25, 1))],
+)  # fmt: skip
+def test_a_part_of_the_budget_is_that_part(full, divisor, part):
+    assert effort.budget(full, divisor) == part
+
+
+def test_the_best_draws_are_the_lowest_and_diverged_ones_never_win():
+    figures = {0: float("inf"), 1: 0.5, 2: 0.25, 3: 0.5}
+    assert effort.best(figures, 3) == [2, 1, 3]
+    with pytest.raises(ValueError, match="every draw diverged"):
+        effort.best({0: float("inf")})
+
+
+class Steps:
+    """A line of real processes: each appends its name to a log, then leaves a file."""
+
+    def __init__(self, name, folder, codes, pause=0.0):
+        self.name, self._folder, self._codes, self._pause = name, folder, codes, pause
+
+    def ready(self):
+        jobs_ = [self._job(number, code) for number, code in enumerate(self._codes)]
+        return [job for job in jobs_ if not self.done(job)]
+
+    def done(self, job):
+        return (job.folder / "done").exists()
+
+    def left(self):
+        return [1.0] * len(self.ready())
+
+    def seconds(self):
+        return None
+
+    def recorded(self):
+        return len(self._codes) - len(self.ready())
+
+    def _job(self, number, code):
+        folder = self._folder / self.name / str(number)
+        text = (
+            "import os, pathlib, sys, time\n"
+            f"open({str(self._folder / 'log')!r}, 'a').write('{self.name}{number}\\n')\n"
+            f"time.sleep({self._pause})\n"
+            f"if {code}: sys.exit('no luck')\n"
+            f"pathlib.Path({str(folder / 'done')!r}).write_text(str(os.sched_getaffinity(0)))"
+        )
+        return jobs.Job((sys.executable, "-c", text), folder)
+
+
+def pool(lines, tmp_path, workers=2):
+    outcomes = []
+    cores = tmp_path / "cores"
+    return workers_.Pool(lines, workers, float("inf"), cores, outcomes.append), outcomes
+
+
+def test_a_job_that_fails_stops_no_other_and_is_named(tmp_path):
+    lines = [Steps("a", tmp_path, [0, 1, 0]), Steps("b", tmp_path, [0])]
+    runs, outcomes = pool(lines, tmp_path)
+    (failure,) = runs.run()
+    assert (failure.name, failure.job.folder.name) == ("a", "1")
+    assert failure.error == "exit code 1: no luck"
+    assert len(outcomes) == 4
+    assert sorted((tmp_path / "log").read_text().split()) == ["a0", "a1", "a2", "b0"]
+    again, _ = pool(lines, tmp_path)
+    assert [outcome.job.folder.name for outcome in again.run()] == ["1"]  # It is tried again.
+
+
+def test_each_job_has_a_core_of_its_own(tmp_path):
+    line = Steps("a", tmp_path, [0, 0], pause=0.5)
+    pool([line], tmp_path)[0].run()
+    cores = {(tmp_path / "a" / n / "done").read_text() for n in ("0", "1")}
+    expected = min(2, len(os.sched_getaffinity(0)))
+    assert len(cores) == expected
+    assert all(len(core.split(",")) == 1 for core in cores)
+
+
+def test_two_at_once_do_each_job_once(tmp_path):
+    line = Steps("a", tmp_path, [0] * 6, pause=0.1)
+    threads = [threading.Thread(target=pool([line], tmp_path, 1)[0].run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted((tmp_path / "log").read_text().split()) == [f"a{n}" for n in range(6)]
+
+
+def test_a_stop_reaches_the_running_job_and_begins_no_other(tmp_path):
+    line = Steps("a", tmp_path, [0] * 5, pause=30)
+    runs, outcomes = pool([line], tmp_path, 1)
+    threading.Timer(1.0, runs.stop).start()
+    begun = time.monotonic()
+    assert runs.run() == outcomes == []
+    assert time.monotonic() - begun < 20
+    assert (tmp_path / "log").read_text().split() == ["a0"]
+
+
+def test_a_claim_outlives_a_killed_parent_as_long_as_its_job_runs(tmp_path):
+    job = jobs.Job((), tmp_path / "job")
+    with job.claim() as claim:
+        child = subprocess.Popen(["sleep", "30"], pass_fds=(claim,))
+    try:  # The parent's descriptor is closed, as after its death.
+        with job.claim() as second:
+            assert second is None
+    finally:
+        child.kill()
+        child.wait()
+    with job.claim() as third:
+        assert third is not None
+
+
+def trial(folder, valid, seconds=60.0):
+    folder.mkdir(parents=True)
+    (folder / "trial.json").write_text(json.dumps({"valid": valid, "seconds": seconds}))
+
+
+def ladder(tmp_path):
+    entry = matrix.Entry("lra", "text", "gru")
+    return jobs.Ladder(entry, tmp_path / "runs", tmp_path / "results", data_dir="DATA")
+
+
+def test_a_ladder_halves_its_draws_and_trains_the_winner_with_every_seed(tmp_path):
+    steps = ladder(tmp_path)
+    home = tmp_path / "runs" / "text" / "gru"
+    first = steps.ready()
+    assert [job.folder.name for job in first] == [f"draw-{n}-of-8" for n in range(4)]
+    assert {"--trial", "--seed=0", "--train_examples=8000", "--max_epochs=1"} <= set(
+        first[0].command
+    )
+    assert sum(steps.left()) == 4 / 8 + 2 / 4 + 3
+    for number, valid in enumerate((0.4, 0.2, 0.3, 0.5)):
+        trial(home / f"draw-{number}-of-8", valid)
+    assert steps.seconds() == 8 * 60
+    assert [job.folder.name for job in steps.ready()] == ["draw-1-of-4", "draw-2-of-4"]
+    trial(home / "draw-1-of-4", 0.2)
+    (home / "draw-2-of-4").mkdir()
+    (home / "draw-2-of-4" / "nonfinite.jsonl").write_text("")  # It diverged: done, and never wins.
+    last = steps.ready()
+    assert [job.folder.name for job in last] == ["seed-0", "seed-1", "seed-2"]
+    rate = f"--learning_rate={steps.draws[1].learning_rate}"
+    assert all(rate in job.command and "--trial" not in job.command for job in last)
+
+
+def test_published_results_say_how_they_were_chosen_and_are_not_run_again(tmp_path):
+    steps = ladder(tmp_path)
+    home = tmp_path / "runs" / "text" / "gru"
+    for number, divisor in [(0, 8), (1, 8), (2, 8), (3, 8), (0, 4), (3, 4)]:
+        trial(home / f"draw-{number}-of-{divisor}", 0.1 * abs(number - 3))
+    old = next(iter(sorted((collect.RESULTS / "surnn").glob("*.json"))))
+    for seed in (0, 1):
+        (home / f"seed-{seed}").mkdir()
+        records.write(records.read(old)._replace(seed=seed), home / f"seed-{seed}")
+    (home / "seed-0" / records.PARAMETERS).write_bytes(b"parameters")
+    assert [folder.name for folder in steps.publish()] == ["seed-0", "seed-1"]
+    assert steps.publish() == []
+    kept = tmp_path / "results" / "text" / "gru"
+    assert (kept / "seed-0" / records.PARAMETERS).read_bytes() == b"parameters"
+    search = records.read(kept / "seed-1" / records.FILE).search
+    assert search["protocol"] == "equal"
+    assert search["draw"] == 3
+    assert search["rounds"][0] == pytest.approx({"0": 0.3, "1": 0.2, "2": 0.1, "3": 0.0})
+    # In a fresh clone, where only the committed results are, the third seed alone is left.
+    fresh = jobs.Ladder(steps.entry, tmp_path / "elsewhere", tmp_path / "results")
+    assert [job.folder.name for job in fresh.ready()] == ["seed-2"]
+    assert f"--learning_rate={steps.draws[3].learning_rate}" in fresh.ready()[0].command
+    assert (fresh.recorded(), fresh.left()) == (2, [1.0])
+
+
+def test_a_damaged_trial_is_named(tmp_path):
+    steps = ladder(tmp_path)
+    trial(tmp_path / "runs" / "text" / "gru" / "draw-0-of-8", 0.1)
+    (tmp_path / "runs" / "text" / "gru" / "draw-0-of-8" / "trial.json").write_text('{"valid"')
+    with pytest.raises(ValueError, match=r"draw-0-of-8/trial.json: damaged .* delete this folder"):
+        steps.ready()

@@ -1,0 +1,345 @@
+"""The examples of CONTRIBUTING.md and data/OWN_DATA.md, carried out: files added, lines changed.
+
+What is new in `surnn_jax` is imported from a temporary folder and put into the registries that the
+changed files have. `data` and `experiments` are copied, changed and imported anew.
+"""
+
+import importlib
+import re
+import shutil
+import struct
+import sys
+import types
+import wave
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from surnn_jax import cells, run, scan, selective, switches
+from surnn_jax.layers import Recurrent
+
+ROOT = Path(__file__).resolve().parent.parent
+GUIDE, OWN = "CONTRIBUTING.md", "data/OWN_DATA.md"
+COPIED = ("data", "experiments")
+
+
+def fences(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def new_files(document: str) -> dict[str, str]:
+    """Path -> what a block of Python says is in the new file."""
+    return {block.splitlines()[0].removeprefix("# "): block for block in fences(document, "python")}
+
+
+def changes(document: str) -> list[tuple[str, str, str]]:
+    """Path, old lines and new lines of every hunk."""
+    found = []
+    for block in fences(document, "diff"):
+        path, _, hunks = block.removeprefix("--- ").partition("\n")
+        for hunk in hunks.split("@@\n"):
+            lines = hunk.splitlines()
+            old, new = (
+                "".join(line[1:] + "\n" for line in lines if line[:1] in kept)
+                for kept in (" -", " +")
+            )
+            found.append((path, old, new))
+    return found
+
+
+def changed(path: str, *documents: str) -> str:
+    """The text of a file with the changes that the documents show."""
+    text = (ROOT / path).read_text()
+    for document in documents:
+        for where, old, new in changes(document):
+            if where == path:
+                assert text.count(old) == 1, f"{document} changes lines of {path} that are not so"
+                text = text.replace(old, new)
+    return text
+
+
+def executed(path: str) -> types.ModuleType:
+    """A file of `surnn_jax` as it is after its change, under another name."""
+    module = types.ModuleType("changed")
+    # What its classes are looked up by.
+    sys.modules[module.__name__] = module
+    exec(compile(changed(path, GUIDE), path, "exec"), module.__dict__)
+    return module
+
+
+@pytest.fixture
+def added(tmp_path, monkeypatch):
+    """``added(path)`` imports a new file of `surnn_jax`."""
+    names = []
+
+    def add(path: str) -> types.ModuleType:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(new_files(GUIDE)[path])
+        package = importlib.import_module(".".join(Path(path).parent.parts))
+        folder = str((tmp_path / path).parent)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
+        importlib.invalidate_caches()
+        names.append(".".join(Path(path).with_suffix("").parts))
+        return importlib.import_module(names[-1])
+
+    yield add
+    for name in names:
+        package, _, attribute = name.rpartition(".")
+        delattr(sys.modules[package], attribute)
+        del sys.modules[name]
+    sys.modules.pop("changed", None)
+
+
+def outputs_and_gradients(unit, params, x, backend, **given):
+    def loss(params):
+        outputs = run(unit, params, x, backend=backend, **given).outputs
+        return jnp.sin(3 * outputs).sum(), outputs
+
+    (_, outputs), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return outputs, gradients
+
+
+X = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)  # [T, B, D]
+
+
+def test_a_cell(added, monkeypatch):
+    mgu = added("surnn_jax/cells/mgu.py").MGU
+    monkeypatch.setitem(cells.CELLS, "mgu", executed("surnn_jax/cells/__init__.py").CELLS["mgu"])
+    unit = selective("mgu", switches.every(6, n=2))
+    params = unit.init(jax.random.key(1), X, 4)
+    params["cell"]["vector"]["b_f"] += 0.3
+    results = [outputs_and_gradients(unit, params, X, name) for name in ("reference", "masked")]
+    chex.assert_trees_all_close(*results, atol=1e-5)  # float32
+    # Its equations in NumPy.
+    w, u, b = (
+        {gate: np.asarray(value) for gate, value in params["cell"][kind].items()}
+        for kind in ("input", "recurrent", "vector")
+    )
+    h = np.zeros((2, 4))
+    for t, x in enumerate(X):
+        if t % 2 == 0:
+            f = 1 / (1 + np.exp(-(x @ w["f"] + h @ u["f"] + b["b_f"])))
+            h = (1 - f) * h + f * np.tanh(x @ w["n"] + b["b_n"] + f * (h @ u["n"]))
+        np.testing.assert_allclose(results[1][0][t], h, atol=1e-6)
+    assert mgu.name == "mgu"
+    # By its name in a layer.
+    layer = Recurrent("mgu", 4)
+    assert layer.init_with_output(jax.random.key(0), jnp.ones((2, 3, 3)))[0].shape == (2, 3, 4)
+
+
+def test_a_switch(added, monkeypatch):
+    added("surnn_jax/switches/beat.py")
+    beat = executed("surnn_jax/switches/__init__.py").SWITCHES["beat"]
+    monkeypatch.setitem(switches.SWITCHES, "beat", beat)
+    unit = selective("tanh", switches.SWITCHES["beat"](100, n=3))
+    params = unit.init(jax.random.key(1), X, 4)
+    results = [outputs_and_gradients(unit, params, X, name) for name in ("reference", "masked")]
+    chex.assert_trees_all_close(*results, atol=1e-5)  # float32
+    assert run(unit, params, X).update_mask[:, 0].tolist() == [1, 0, 0, 1, 0, 0]
+    h = results[1][0]
+    assert (h[0] == h[1]).all()
+    assert not (h[2] == h[3]).any()
+    with pytest.raises(ValueError, match="m"):
+        switches.SWITCHES["beat"](100, m=3)
+
+
+def test_a_back_end(added, monkeypatch):
+    plain = added("surnn_jax/scan/plain.py")
+    assert executed("surnn_jax/scan/backends.py").BACKENDS["plain"] is plain
+    monkeypatch.setitem(scan.BACKENDS, "plain", plain)
+    unit = selective("gru", switches.event(6, rate=0.5))
+    params = unit.init(jax.random.key(1), X[:4], 4)
+    given = {"lengths": jnp.array([3, 4]), "resets": jnp.zeros((4, 2), bool).at[2, 1].set(True)}
+    results = [
+        outputs_and_gradients(unit, params, X[:4], name, **given) for name in ("reference", "plain")
+    ]
+    chex.assert_trees_all_close(*results, atol=1e-5)  # float32
+    assert scan.choose(unit, 4, 6, 2).backend != "plain"
+
+
+def test_an_optimizer(monkeypatch):
+    optimizers = executed("surnn_jax/train/optimizers.py")
+    config = optimizers.OptimizerConfig("lion", 0.01)
+    rule = optimizers.make(config)
+    params = {"w": jnp.array([1.0, -2.0])}
+    updates, _ = rule.update({"w": jnp.array([0.5, -3.0])}, rule.init(params), params)
+    # Lion goes by the sign of the gradient alone.
+    np.testing.assert_allclose(updates["w"], [-0.01, 0.01], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def changed_tree(tmp_path_factory):
+    """`data` and `experiments` with every change and every new file, imported from a copy."""
+    tree = tmp_path_factory.mktemp("tree")
+    for package in COPIED:
+        ignored = shutil.ignore_patterns("results", "__pycache__")
+        shutil.copytree(ROOT / package, tree / package, ignore=ignored)
+    new = new_files(GUIDE) | new_files(OWN)
+    paths = {path for document in (GUIDE, OWN) for path, _, _ in changes(document)}
+    for path in (path for path in (*new, *paths) if path.partition("/")[0] in COPIED):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(new[path] if path in new else changed(path, GUIDE, OWN))
+
+    def ours():
+        return [name for name in sys.modules if name.partition(".")[0] in COPIED]
+
+    with pytest.MonkeyPatch.context() as patch:
+        before = {name: sys.modules.pop(name) for name in ours()}
+        patch.setattr(sys, "path", [str(tree), *sys.path])
+        patch.setenv("SURNN_CACHE", str(tree / "cache"))
+        importlib.invalidate_caches()
+        yield tree
+        for name in ours():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+SMALL = {"layers": "tanh", "features": 4, "bare": True}
+"""What compiles fast."""
+
+
+def prepared(experiment: str, folder: Path | None, **fields):
+    registry = importlib.import_module("experiments.tasks.registry")
+    own = registry.load(experiment)
+    config = own.config(**fields)
+    own.check(config)
+    return own.prepare(config, None if folder is None else str(folder))
+
+
+def two_steps(made) -> dict[str, float]:
+    """Takes two steps down the gradient, sees the loss fall, and gives the metrics."""
+    task, batch, key = made.task, made.feeds["train"].batch(0), jax.random.key(0)
+    params = task.init(key, batch)
+    memory = () if task.memory is None else (task.memory(params, batch),)
+
+    @jax.jit
+    def step(params):
+        loss, gradient = jax.value_and_grad(lambda p: task.loss(p, batch, key, *memory)[0])(params)
+        return loss, jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
+
+    losses = []
+    for _ in range(3):
+        loss, params = step(params)
+        losses.append(float(loss))
+    assert losses[2] < losses[1] < losses[0]
+    measured = task.evaluate(params, batch, *memory)
+    measured = measured[0] if memory else measured
+    return {name: float(total / weight) for name, (total, weight) in measured.items()}
+
+
+def test_midi_of_your_own(changed_tree, tmp_path):
+    (tmp_path / "midi").mkdir()
+    for i in range(10):
+        notes = [(0, 60 + i, 480), (480, 64, 240), (480, 67, 480)]
+        (tmp_path / f"midi/{i}.mid").write_bytes(midi(notes))
+    data = importlib.import_module("data")
+    roll = data.load("own_midi", "valid", tmp_path)["x"][0]  # the ninth, four frames a quarter
+    wanted = np.zeros((8, 88))
+    wanted[:4, 68 - 21] = wanted[4:6, 64 - 21] = wanted[4:, 67 - 21] = 1
+    np.testing.assert_array_equal(roll, wanted)
+    made = prepared("music", tmp_path, dataset="own_midi", cell="tanh", features=4)
+    assert two_steps(made)["nll"] > 0
+
+
+def midi(notes: list[tuple[int, int, int]]) -> bytes:
+    """A file of one track: start, note, and length, in ticks of which a quarter has 480."""
+    events = [(start, 0x90, note) for start, note, _ in notes]
+    events += [(start + length, 0x80, note) for start, note, length in notes]
+    track, now = b"", 0
+    for time, status, note in sorted(events):
+        ticks, now = time - now, time
+        track += bytes([0x80 | ticks >> 7, ticks & 0x7F, status, note, 64])
+    track += b"\x00\xff\x2f\x00"
+    return b"".join(
+        [b"MThd", struct.pack(">IHHH", 6, 0, 1, 480), b"MTrk", struct.pack(">I", len(track)), track]
+    )
+
+
+def test_wav_of_your_own(changed_tree, tmp_path):
+    (tmp_path / "wav").mkdir()
+    random = np.random.default_rng(0)
+    for i in range(10):
+        samples = (3000 * np.sin(np.arange(200) / (3 + i)) + random.normal(size=200)).astype("<i2")
+        with wave.open(str(tmp_path / f"wav/{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(samples.tobytes())
+    data = importlib.import_module("data")
+    np.testing.assert_array_equal(data.load("own_wav", "test", tmp_path)["x"][0], samples)
+    fields = {"dataset": "own_wav", "cell": "tanh", "features": 4, "window": 50, "batch_size": 2}
+    assert np.isfinite(two_steps(prepared("speech", tmp_path, **fields))["nll"])
+
+
+def test_a_text_of_your_own(changed_tree, tmp_path):
+    text = "abba, " * 100
+    (tmp_path / "text.txt").write_text(text)
+    data = importlib.import_module("data")
+    split = data.load("own_text", "test", tmp_path)
+    assert "".join(split.facts["vocabulary"][i] for i in split["x"][0]) == text[540:]
+    fields = {"dataset": "own_text", "steps": 10, "batch_size": 2, **SMALL}
+    found = two_steps(prepared("wikitext", tmp_path, **fields))
+    assert found["nll"] == pytest.approx(np.log(4), abs=0.7)  # four characters
+
+
+@pytest.mark.parametrize("name", ["own_classes", "own_series"])
+def test_a_metric_and_arrays_of_your_own(changed_tree, tmp_path, name):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(20, 50, 3)).astype(np.float32)
+    y = {
+        "own_classes": random.integers(0, 3, 20).astype(np.int32),
+        "own_series": x.mean(1)[:, None, :2],
+    }[name]
+    file = {"own_classes": "classes.npz", "own_series": "series.npz"}[name]
+    np.savez(tmp_path / file, x=x, y=y)
+    fields = {"dataset": name, "batch_size": 4, **SMALL}
+    made = prepared("lra", tmp_path, **fields)
+    (batch,) = made.feeds["test"].evaluation()
+    np.testing.assert_array_equal(batch["y"][batch["index"] >= 0], y[9::10])
+    found = two_steps(made)
+    if name == "own_series":
+        assert found["mse"] > 0
+        return
+    assert 0 <= found["error"] <= 1
+    # The metric of the guide: of the likeliest of three classes.
+    assert 1 / 3 < found["confidence"] < 1
+
+
+def test_an_experiment_of_your_own(changed_tree, tmp_path):
+    gestures = importlib.import_module("experiments.gestures")
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(20, 50, 3)), random.integers(0, 3, 20)
+    np.savez(tmp_path / "classes.npz", x=x.astype(np.float32), y=y.astype(np.int32))
+    (config,) = gestures.PRESETS["gestures-sugru"].values()
+    assert config.names == ("sugru",)
+    listing = importlib.import_module("experiments.report.listing")
+    assert "gestures-sugru " in listing.show("gestures", gestures.PRESETS)
+    fields = {**vars(config), **SMALL}
+    assert "error" in two_steps(prepared("gestures", tmp_path, **fields))
+
+
+def test_an_experiment_with_a_model_of_its_own(changed_tree, tmp_path):
+    registry = importlib.import_module("experiments.tasks.registry")
+    launch = importlib.import_module("experiments.runner.launch")
+    options = importlib.import_module("experiments.runner.flags").LaunchOptions
+    own = registry.load("sines")
+    config = own.config(cell="tanh", max_epochs=2, features=4)
+    launch.run_all(own, {"": config}, options(workdir=str(tmp_path), command="python -m sines"))
+    restored = registry.restore(tmp_path, None)
+    assert restored.config == config
+    assert restored.record.metrics["test_mse"] < 1
+    # A bad field is refused by the name of its flag.
+    with pytest.raises(ValueError, match="noise"):
+        own.check(own.config(noise=-1.0))
+
+
+def test_the_files_that_each_example_opens_are_listed():
+    text = (ROOT / GUIDE).read_text()
+    opened = [*new_files(GUIDE), *(path for path, _, _ in changes(GUIDE))]
+    for section in text.split("\n## ")[1:]:
+        listed = re.findall(r"`([\w/.]+)`", section.partition("*Files:*")[2].partition("\n\n")[0])
+        inside = [path for path in opened if f"# {path}\n" in section or f"--- {path}\n" in section]
+        assert set(inside) <= set(listed), section.splitlines()[0]
