@@ -87,7 +87,7 @@ def _median(values: list[int]) -> int:
 _APPLY = (min, max, _median, lambda values: sum(values) % 10)
 
 
-def grow(bits: np.random.PCG64, roots: int, fitting: tuple[int, int] = TOKENS) -> list[np.ndarray]:
+def grow(bits: np.random.PCG64, roots: int, limits: tuple[int, int] = TOKENS) -> list[np.ndarray]:
     """Grows `roots` trees with an operator at the root, and keeps those within the size limits.
 
     A tree that is a single digit is never kept, so none is drawn here; the whole recipe would draw
@@ -110,10 +110,10 @@ def grow(bits: np.random.PCG64, roots: int, fitting: tuple[int, int] = TOKENS) -
         arguments[operators] = fewest + _uniform(bits, operators.sum(), most - fewest + 1)
         # An operator is two tokens, itself and its closing bracket.
         tokens += np.bincount(trees, 1 + operators, roots).astype(np.int64)
-        arguments[tokens[trees] > fitting[1]] = 0  # Not to be kept: it need not grow.
+        arguments[tokens[trees] > limits[1]] = 0  # Not to be kept: it need not grow.
         levels.append((trees, arguments))
         trees = np.repeat(trees, arguments)
-    kept = (tokens >= fitting[0]) & (tokens <= fitting[1])
+    kept = (tokens >= limits[0]) & (tokens <= limits[1])
     return [arguments[kept[trees]] for trees, arguments in levels]
 
 
@@ -291,8 +291,8 @@ def short_source(sizes: dict[str, int], trees: int, counts: dict[str, Count] | N
         stream = _generate(
             recipe, -(-sum(sizes.values()) // trees) + 1, unfinished, "listops_short"
         )
-        splits = {split: islice(stream, sizes[split]) for split in SPLITS}
-        return Reading("listops_short made here", splits, facts | {"made": "here, seed 1"}, counts)
+        made = {split: islice(stream, sizes[split]) for split in SPLITS}
+        return Reading("listops_short made here", made, facts | {"made": "here, seed 1"}, counts)
 
     return Source(
         name="listops_short",

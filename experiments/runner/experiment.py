@@ -79,7 +79,7 @@ class Experiment(NamedTuple):
 def training_settings(
     config: TrainConfig, metric: str, steps_per_epoch: int
 ) -> tuple[train.Settings, train.OptimizerConfig]:
-    """How long to train, and with which optimiser.
+    """How long to train, and with which optimizer.
 
     Args:
         config: the run's.
@@ -97,9 +97,10 @@ def training_settings(
         skip_nonfinite=config.skip_nonfinite,
     )
     updates = config.max_epochs * steps_per_epoch // max(config.accumulate, 1)
-    # The fields of a configuration have the names of those of the optimiser, but for two.
-    fields = [field.name for field in dataclasses.fields(train.OptimizerConfig)]
-    named = {name: getattr(config, name) for name in fields if name not in ("name", "total_steps")}
+    # Fields of the same name mean the same.
+    shared = {field.name for field in dataclasses.fields(config)} - {"name"}
+    shared &= {field.name for field in dataclasses.fields(train.OptimizerConfig)}
+    named = {name: getattr(config, name) for name in (*shared, "warmup")}
     total_steps = max(updates, config.warmup + 1 if config.warmup else 0)
     optimizer = train.OptimizerConfig(config.optimiser, total_steps=total_steps, **named)
     return settings, optimizer

@@ -91,7 +91,7 @@ def test_weights_decay_as_in_adamw_and_switches_do_not():
     [ours] = updates({"learning_rate": 0.01, "weight_decay": 0.1})
     [plain] = updates({"learning_rate": 0.01})
     np.testing.assert_array_equal(ours["cell"]["w"], expected["cell"]["w"])
-    np.testing.assert_array_equal(ours["out"]["w"], expected["out"]["w"])
+    np.testing.assert_array_equal(ours["out"]["w"], plain["out"]["w"])  # of one axis: a bias
     assert (ours["cell"]["w"] != plain["cell"]["w"]).all()
     jax.tree.map(np.testing.assert_array_equal, ours["cell"]["switch"], plain["cell"]["switch"])
 
