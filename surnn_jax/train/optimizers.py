@@ -84,7 +84,7 @@ class OptimizerConfig:
 
     def __post_init__(self):
         if self.name not in _RULES:
-            raise ValueError(f"optimizer: no {self.name!r}; there are {', '.join(_RULES)}")
+            raise ValueError(f"optimiser: no {self.name!r}; there are {', '.join(_RULES)}")
         if self.schedule not in _SCHEDULES:
             raise ValueError(f"schedule: no {self.schedule!r}; there are {', '.join(_SCHEDULES)}")
         if not 0 < self.learning_rate < math.inf:
