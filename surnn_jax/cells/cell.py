@@ -172,11 +172,11 @@ class Cell:
     ) -> tuple[Array, dict[str, Array]]:
         """The operand of the second product and the products with it; see `inner`."""
         out = self.carry_dtype(params)
-        v = self.inner(self.spread(params, carry.h.shape), carry, z, u)
+        v = self.inner(self.broadcast(params, carry.h.shape), carry, z, u)
         kernels = params["recurrent"]
         return v, {g: product(v, kernels[g], dtype or out, out) for g in self.inner_recurrent}
 
-    def spread(self, params: Params, shape: tuple[int, ...]) -> dict[str, Array]:
+    def broadcast(self, params: Params, shape: tuple[int, ...]) -> dict[str, Array]:
         """The per-neuron vectors in the dtype of the carry, repeated to `shape` ``[..., H]``."""
         out = self.carry_dtype(params)
         return {
@@ -186,7 +186,7 @@ class Cell:
 
     def update(self, params: Params, carry: Carry, z: Gates, u: Gates) -> Carry:
         """The candidate carry, from a carry and its two sets of products; pointwise."""
-        return self.rule(self.spread(params, carry.h.shape), carry, z, u)
+        return self.rule(self.broadcast(params, carry.h.shape), carry, z, u)
 
     def step(self, params: Params, carry: Carry, x: Array, dtype: Any = None) -> Carry:
         """The candidate carry ``[..., H]`` for one input frame ``x [..., D]``."""

@@ -154,7 +154,7 @@ def _withheld(path, leaf):
 
 def _limits(model, symbols: str) -> list[str]:
     """What the symbols of time must keep to: learned positions end somewhere."""
-    positions = model.backbone.positions if isinstance(model, _STACKS) else None
+    positions = model.backbone.max_positions if isinstance(model, _STACKS) else None
     return [] if positions is None else [f"{t} <= {positions}" for t in symbols.split(", ")[1:]]
 
 

@@ -41,16 +41,17 @@ def check_inputs(name: str, x: Array, seq_lengths: Array | None) -> None:
         )
 
 
-def check_carry(name: str, carry: Carry, rest: Carry) -> None:
-    """Refuses a carry that differs from the one of rest in structure, shapes or dtypes."""
+def check_carry(name: str, carry: Carry, zero_carry: Carry) -> None:
+    """Refuses a carry that differs from that of zeros in structure, shapes or dtypes."""
 
     def described(tree):
         return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
 
-    if jax.tree.structure(carry) != jax.tree.structure(rest) or described(carry) != described(rest):
+    same = jax.tree.structure(carry) == jax.tree.structure(zero_carry)
+    if not same or described(carry) != described(zero_carry):
+        wanted, got = (jax.eval_shape(lambda tree=tree: tree) for tree in (zero_carry, carry))
         raise ValueError(
-            f"{name}: the carry must be as initial_carry makes it, {jax.eval_shape(lambda: rest)}, "
-            f"got {jax.eval_shape(lambda: carry)}"
+            f"{name}: the carry must be as initial_carry makes it, {wanted}, got {got}"
         )
 
 
@@ -58,13 +59,13 @@ class CheckedInputs(NamedTuple):
     """What a mixer works with once its arguments are checked.
 
     Attributes:
-        start: the carry to begin with.
+        initial_carry: the carry to begin with.
         lengths: ``[B]``, none beyond the end of the input; None for all of it.
         wide: dtype of the state.
         compute: dtype of the operands of products.
     """
 
-    start: Carry
+    initial_carry: Carry
     lengths: Array | None
     wide: Any
     compute: Any
@@ -79,12 +80,13 @@ def init_memory(
         ValueError: as :func:`check_inputs` and :func:`check_carry`.
     """
     check_inputs(name, x, seq_lengths)
-    start = mixer.initial_carry(x.shape[:1])
-    if initial_carry is not None:
-        check_carry(name, initial_carry, start)
-        start = initial_carry
+    zero_carry = mixer.initial_carry(x.shape[:1])
+    if initial_carry is None:
+        initial_carry = zero_carry
+    check_carry(name, initial_carry, zero_carry)
     wide = state_dtype(mixer.param_dtype)
-    return CheckedInputs(start, lengths_within(x, seq_lengths), wide, mixer.dtype or wide)
+    lengths = lengths_within(x, seq_lengths)
+    return CheckedInputs(initial_carry, lengths, wide, mixer.dtype or wide)
 
 
 def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:

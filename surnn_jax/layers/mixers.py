@@ -34,7 +34,7 @@ class Options:
     Attributes:
         switch: of the selective layers, ``su…``.
         hidden: H, neurons of a recurrent unit; None for the width of the layer.
-        heads: of attention.
+        num_heads: of attention.
         window: steps that attention sees, the present one included.
         rotary: whether attention turns queries and keys by their place (arXiv 2104.09864).
         state: numbers a channel of a state space (of an LRU: in all); None for what its paper has
@@ -45,7 +45,7 @@ class Options:
 
     switch: Switch | None = None
     hidden: int | None = None
-    heads: int = 4
+    num_heads: int = 4
     window: int = 1024
     rotary: bool = False
     state: int | None = None
@@ -101,7 +101,7 @@ def make(name: str, features: int, options: Options, *, causal: bool = True) -> 
     if name == "attention":
         return Attention(
             features,
-            heads=options.heads,
+            num_heads=options.num_heads,
             window=options.window,
             causal=causal,
             rotary=options.rotary,

@@ -107,7 +107,7 @@ class Recurrent(nn.Module):
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
 
-        time_major = check_backend(time_major, self.time_major)
+        time_major = value_or_default(time_major, self.time_major)
         for what, rows in (("mask", mask), ("resets", resets)):
             if rows is not None and (rows.shape != inputs.shape[:-1] or rows.dtype != jnp.bool_):
                 raise ValueError(
@@ -123,7 +123,7 @@ class Recurrent(nn.Module):
         batch = inputs.shape[1:-1]
         if seq_lengths is not None and jnp.shape(seq_lengths) != batch:
             raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
-        reverse = check_backend(reverse, self.reverse)
+        reverse = value_or_default(reverse, self.reverse)
         params = unit_params(self, unit, inputs, seq_lengths, mask)
         if is_calibrating(self) and self.switch is not None:
             seen = shown(inputs, seq_lengths, mask, resets, reverse)
@@ -136,7 +136,7 @@ class Recurrent(nn.Module):
             mask=mask,
             resets=resets,
             reverse=reverse,
-            keep_order=check_backend(keep_order, self.keep_order),
+            keep_order=value_or_default(keep_order, self.keep_order),
             carry=initial_carry,
             reset_carry=self._reset_carry(unit),
             backend=self.backend,
@@ -146,9 +146,9 @@ class Recurrent(nn.Module):
         )
         if not time_major:
             result = _batch_major(result)
-        if check_backend(return_run, self.return_run and return_carry is None):
+        if value_or_default(return_run, self.return_run and return_carry is None):
             return result
-        if check_backend(return_carry, self.return_carry):
+        if value_or_default(return_carry, self.return_carry):
             return result.carry, result.outputs
         return result.outputs
 
@@ -203,7 +203,7 @@ class Recurrent(nn.Module):
         return scan.selective(self.cell, self.switch), params
 
 
-def check_backend(now: bool | None, otherwise: bool) -> bool:
+def value_or_default(now: bool | None, otherwise: bool) -> bool:
     """An argument of the call, or what the constructor said where it is not given."""
     return otherwise if now is None else now
 

@@ -104,7 +104,7 @@ class Classifier(nn.Module):
         """The carry from which a stream begins."""
         backbone = self.backbone
         width = backbone.features
-        if backbone.bare and backbone.options.hidden:
+        if backbone.no_residual and backbone.options.hidden:
             width = backbone.options.hidden
         return ClassifierCarry(
             backbone.initial_carry(batch_shape),

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches import gates
+from surnn_jax.switches import surrogates
 from surnn_jax.switches.phase import turn, unsigned
 from surnn_jax.switches.switch import Switch, SwitchInputs, configure
 from surnn_jax.typing import Array, Params
 
-_GIVEN = gates.given()
+_GIVEN = surrogates.given()
 
 
 class _Fixed(Switch):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from surnn_jax.switches import gates
+from surnn_jax.switches import surrogates
 from surnn_jax.typing import Array, Params
 
 
@@ -37,13 +37,13 @@ class Switch:
     and the schedules of :mod:`surnn_jax.switches.schedules`.
 
     Attributes:
-        gate: how a logit opens, see :mod:`surnn_jax.switches.gates`.
+        gate: how a logit opens, see :mod:`surnn_jax.switches.surrogates`.
         frozen: no gradient reaches the switch.
         rate: share of open switches at the start of training.
         groups: G, how many schedules the layer has; None for one a neuron.
     """
 
-    gate: gates.Surrogate = gates.triangular()
+    gate: surrogates.Surrogate = surrogates.triangular()
     frozen: bool = False
     rate: float
     groups: int | None = None
