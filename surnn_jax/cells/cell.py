@@ -53,8 +53,8 @@ class Cell:
         inner_recurrent: gates with a product with that operand.
         shared: recurrent gates and vectors that all neurons share: kept as one column ``[H, 1]``,
             or one number ``[1]``, and repeated by :meth:`expanded`.
-        expand: None, or what else turns parameters as they are kept into those that kernels see,
-            ``params -> params`` of the same shapes: a mask.
+        expand: None, or a function ``params -> params`` of the same shapes that :meth:`expanded`
+            applies, such as a mask.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Cell:
         return next(iter(params["input"].values())).shape[-1]
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
-        """The state of rest: zeros ``[*batch_shape, H]``, in float32 at least."""
+        """Zeros ``[*batch_shape, H]`` a field, in float32 or wider."""
         return self.zero_carry((*batch_shape, self.features(params)), self.carry_dtype(params))
 
     def zero_carry(self, shape: tuple[int, ...], dtype: Any) -> Carry:

@@ -41,7 +41,7 @@ class Attention(nn.Module):
         features: M, width of the output.
         num_heads: a divisor of M; each is d = M / heads wide.
         window: W, how many steps a step sees, itself included.
-        causal: False to see the whole sequence, future and all; the window is of no account then.
+        causal: False to see the whole sequence, the future included; `window` is then ignored.
         rotary: turn each pair of numbers of queries and keys, ``(2i, 2i + 1)``, by
             ``p · 10000^(-2i/d)`` at step p (Su et al., arXiv 2104.09864). Scores depend on
             differences of p alone, so p is counted from nearby: no stream is too long for float32.
@@ -84,14 +84,14 @@ class Attention(nn.Module):
 
         Args:
             x: ``[B, T, D]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:
-            The carry, None where attention is not causal, and outputs ``[B, T, M]``.
+            The carry (None if attention is not causal) and outputs ``[B, T, M]``.
 
         Raises:
-            ValueError: for shapes that do not fit, or a carry where attention is not causal.
+            ValueError: for shapes that do not fit, or a carry if attention is not causal.
         """
         check_inputs("attention", x, seq_lengths)
         wide = state_dtype(self.param_dtype)

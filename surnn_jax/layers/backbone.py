@@ -1,4 +1,4 @@
-"""An encoder and a stack of blocks: what all sequence models share."""
+"""An encoder and a stack of blocks, shared by all sequence models."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ ENCODERS = ("raw", "onehot", "embed", "dense")
 
 
 class BackboneCarry(NamedTuple):
-    """What a backbone carries from step to step.
+    """The state of a backbone between steps.
 
     Attributes:
         position: int32 ``[B]``, the valid steps so far, counted up to the last
@@ -27,11 +27,11 @@ class BackboneCarry(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What a backbone makes of a batch.
+    """The result of a backbone.
 
     Attributes:
         outputs: ``[B, T, M]``.
-        carry: to go on from; None from a bidirectional model.
+        carry: for the next call; None from a bidirectional model.
         traces: of every selective layer, from the input up.
     """
 
@@ -49,12 +49,12 @@ class Backbone(nn.Module):
         encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
             tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
         vocabulary: number of tokens, for ``onehot`` and ``embed``.
-        max_positions: learned positions, which are added to the encoded input; the longest sequence
-            they can take. None for none.
+        max_positions: number of learned positions that are added to the encoded input, which limits
+            the length of sequences; None for no positions.
         options: of the mixers.
         no_residual: blocks without norm, residual and feed-forward layer, and no final norm.
         expand: width of the feed-forward layers, in units of M; 0 for none.
-        dropout: share that is dropped of the encoded input and in the blocks.
+        dropout: rate of dropout of the encoded input and in the blocks.
         bidirectional: see :class:`.Block`.
     """
 
@@ -112,12 +112,12 @@ class Backbone(nn.Module):
 
         Args:
             x: ``[B, T]`` tokens or ``[B, T, D]`` frames, by `encoder`.
-            lengths: integers ``[B]`` or None: what lies beyond does not count.
-            carry: to go on from, as an earlier call returned it; None to begin.
-            train: whether to drop; needs a key ``dropout``.
+            lengths: integers ``[B]``, the valid steps of each example; None for all.
+            carry: the carry that an earlier call returned; None to begin.
+            train: whether to apply dropout, which needs a key ``dropout``.
 
         Raises:
-            ValueError: input of another kind, or longer than the learned positions.
+            ValueError: for an input of the wrong kind, or longer than `max_positions`.
         """
         tokens = self.encoder in ("onehot", "embed")
         if x.ndim != (2 if tokens else 3) or tokens != jnp.issubdtype(x.dtype, jnp.integer):
@@ -155,10 +155,10 @@ class Backbone(nn.Module):
         return y, tuple(carries), tuple(traces)
 
     def _init_switches(self, x, lengths):
-        """Draws the parameters with noise in place of an input that does not vary.
+        """Draws the parameters with noise if the input does not vary.
 
-        Event switches set their thresholds by what they see first, and behind a layer a constant
-        input is none: the state of that layer moves.
+        Event switches set their thresholds by the first inputs that they see. They recognise a
+        constant input, but not what the layers below make of one.
         """
         same = jnp.all(x == x[:1]) if len(x) > 1 else jnp.all(x == x[:, :1])
         if not isinstance(same, jax.core.Tracer) and not same:
@@ -180,7 +180,7 @@ class Backbone(nn.Module):
         return BackboneCarry(self._counted(place), layers)
 
     def _counted(self, place):
-        """A count that cannot overflow where it is read."""
+        """Stops counting at `max_positions`, so that no overflow leads back to the first."""
         return place if self.max_positions is None else jnp.minimum(place, self.max_positions)
 
     def _rows(self, steps, carry, inside):
@@ -223,7 +223,7 @@ class Backbone(nn.Module):
 
     def _encode(self, x):
         if self.encoder == "embed":
-            # Vectors of unit length at the start, where the blocks expect unit variance.
+            # Embeddings begin with unit length, and the blocks expect unit variance.
             y = self.embedding(x) * self.features**0.5
         elif self.encoder == "onehot":
             y = jax.nn.one_hot(x, self.vocabulary, dtype=self.options.dtype or jnp.float32)
@@ -233,10 +233,10 @@ class Backbone(nn.Module):
 
 
 def check(model: Backbone) -> None:
-    """Refuses what cannot be built.
+    """Checks the fields of a backbone.
 
     Raises:
-        ValueError: naming the field that is wrong and what would be right.
+        ValueError: naming the field that is wrong and the cure.
     """
     if not model.layers:
         raise ValueError("layers: name one at least")

@@ -1,4 +1,4 @@
-"""Blocks of sequence models: a mixer over time, then a gated feed-forward layer, both residual."""
+"""Blocks of sequence models: a mixer over time and a gated feed-forward layer, both residual."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from surnn_jax.typing import Array, Carry
 
 
 class Trace(NamedTuple):
-    """What the switches of a selective layer did.
+    """How often and when the switches of a selective layer opened.
 
     Attributes:
         rate: scalar, share of open switches among valid steps; differentiable, see
-            :class:`surnn_jax.scan.Run`.
+            :class:`surnn_jax.ScanOutput`.
         update_mask: ``[T, H]`` or ``[B, T, H]``; None for units that open by their own state.
     """
 
@@ -46,7 +46,7 @@ class GatedFeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One mixer, with what stands around it.
+    """One mixer with norm, residual and feed-forward layer.
 
     ``x + drop(out(mixer(norm(x))))``, then ``x + drop(ffn(norm(x)))`` (pre-norm); or, with
     `no_residual`,
@@ -71,7 +71,7 @@ class Block(nn.Module):
     bidirectional: bool = False
 
     def setup(self):
-        # Attention needs no second pass to see both sides.
+        # Attention sees both sides in one pass.
         self._two = self.bidirectional and self.kind != "attention"
         self.mixer = mixers.make(
             self.kind, self.features, self.options, causal=not self.bidirectional
@@ -107,14 +107,14 @@ class Block(nn.Module):
         Args:
             x: ``[B, T, M]`` (without residuals: ``[B, T, D]``).
             lengths: integers ``[B]`` or None.
-            carry: to go on from; None to begin.
+            carry: from an earlier call; None to begin.
             train: whether to drop.
 
         Returns:
             The carry, ``[B, T, M]``, and what the switch did (None where there is none).
 
         Raises:
-            ValueError: a carry for a bidirectional block, which cannot go on.
+            ValueError: if a bidirectional block is given a carry.
         """
         if carry is not None and self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it takes no carry")

@@ -71,7 +71,7 @@ class LRU(nn.Module):
 
         Args:
             x: ``[B, T, M]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:

@@ -80,7 +80,7 @@ class Mamba(nn.Module):
 
         Args:
             x: ``[B, T, D]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:

@@ -25,7 +25,7 @@ class MultiHeadRecurrent(nn.Module):
     the compiled kernel runs them one after another.
 
     Attributes:
-        layer: what a head is; its options are those of all.
+        layer: one head; all heads have its options.
         num_heads: N.
     """
 
@@ -51,12 +51,12 @@ class MultiHeadRecurrent(nn.Module):
         """Runs all heads.
 
         Args:
-            inputs: as of the layer.
-            mask: likewise.
-            initial_carry: to go on from, ``[N, *batch, H]`` a field, as an earlier call gave it.
-            return_carry: as of the layer.
-            return_run: likewise.
-            **options: what else the layer is called with: seq_lengths, resets and so on.
+            inputs: as for the layer.
+            mask: as for the layer.
+            initial_carry: the carry that an earlier call returned, ``[N, *batch, H]`` a field.
+            return_carry: as for the layer.
+            return_run: as for the layer.
+            **options: other arguments of the layer: seq_lengths, resets and so on.
 
         Returns:
             As the layer; outputs, carries and update mask are those of N · H neurons, in order of

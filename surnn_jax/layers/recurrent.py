@@ -14,18 +14,22 @@ from surnn_jax.typing import Array, Carry
 
 
 class Recurrent(nn.Module):
-    """A unit run over a sequence: `nn.RNN` and its cell in one, with a switch.
+    """Runs a unit over a sequence: `nn.RNN` and its cell in one, with a switch.
 
-    ``Recurrent("gru", 64)`` is called as ``nn.RNN(nn.GRUCell(64))`` is, by itself or inside
-    `nn.Bidirectional`. Of the arguments of `nn.RNN` only those are missing that lift variables of
-    a linen cell, as a functional cell has none, and `unroll`: how to loop is the back end's affair.
+    ``Recurrent("gru", 64)`` is called like ``nn.RNN(nn.GRUCell(64))``, alone or inside
+    `nn.Bidirectional`. It accepts every argument of `nn.RNN` except `unroll` and the options that
+    lift variables.
 
-    Unlike `nn.RNN` it returns the initial carry for a sequence of length 0, zeros beyond the end
-    of a sequence, works with lengths on any number of batch axes, takes a mask with the input,
-    and computes in bfloat16 with a float32 carry when told so.
+    Unlike `nn.RNN` it returns the initial carry for a sequence of length 0 and zeros beyond the end
+    of a sequence, takes lengths with any number of batch axes and a mask with the input, and can
+    compute in bfloat16 with a float32 carry.
 
-    A switch that draws by chance (zoneout) does so where `apply` is given a key named "dropout",
-    and takes the expectation elsewhere, in :meth:`step` too.
+    A random switch (zoneout) draws if `apply` is given a key named "dropout". Without one, and in
+    :meth:`step`, it takes the expectation.
+
+    `init` sets the thresholds of an event switch by its input, so pass a real batch, or call
+    :func:`.calibrate` later. A dummy of zeros or ones is recognised, and the thresholds are then
+    set for inputs of mean 0 and variance 1.
 
     Attributes:
         cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
@@ -74,25 +78,25 @@ class Recurrent(nn.Module):
         reverse: bool | None = None,
         keep_order: bool | None = None,
     ) -> Array | tuple[Carry, Array] | scan.ScanOutput:
-        """Runs the unit; arguments given here win over those of the constructor.
+        """Runs the unit. Arguments override the attributes of the same name.
 
         Args:
             inputs: ``[*batch, T, D]``, or ``(inputs, mask)`` where a container passes one
                 argument only.
             mask: booleans ``[*batch, T]`` (``[T, *batch]`` if time-major): where false the carry
-                holds and the input is not looked at.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
-            init_key: accepted because `nn.Bidirectional` passes it; nothing here is random.
+                holds and the input is not read.
+            initial_carry: the carry that an earlier call returned; None to begin.
+            init_key: ignored; `nn.Bidirectional` passes it.
             seq_lengths: integers ``[*batch]``.
             resets: booleans like `mask`: where true a new sequence begins.
-            return_carry: as the attribute; given here, it wins over a `return_run` given there.
+            return_carry: as the attribute; it also overrides the attribute `return_run`.
             return_run: as the attribute.
             time_major: as the attribute.
             reverse: as the attribute.
             keep_order: as the attribute.
 
         Returns:
-            Outputs ``[*batch, T, H]``; or with the carry; or a whole run, in the same layout.
+            Outputs ``[*batch, T, H]``, ``(carry, outputs)`` or a `ScanOutput` in the same layout.
 
         Raises:
             ValueError: for shapes that do not fit, an unknown cell or back end.
@@ -156,11 +160,11 @@ class Recurrent(nn.Module):
         if not self.learn_carry:
             return None
 
-        def rest(key):
+        def zero_carry(key):
             del key
             return unit.cell.zero_carry((self.features,), self.param_dtype)._asdict()
 
-        return unit.cell.carry(**self.param("carry", rest))
+        return unit.cell.carry(**self.param("carry", zero_carry))
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
         """The carry from which a stream begins; call by ``apply(…, method="initial_carry")``."""
@@ -204,7 +208,7 @@ class Recurrent(nn.Module):
 
 
 def value_or_default(now: bool | None, otherwise: bool) -> bool:
-    """An argument of the call, or what the constructor said where it is not given."""
+    """An argument of a call, or the attribute if it is None."""
     return otherwise if now is None else now
 
 

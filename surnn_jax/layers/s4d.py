@@ -26,8 +26,8 @@ class S4DCarry(NamedTuple):
 class S4D(nn.Module):
     """S4D-Lin (Gu et al. 2022, arXiv 2206.11893), then GELU and GLU.
 
-    Every channel m has a state of its own, discretised with zero-order hold; the indices n run
-    over one of each pair of conjugates, which is why twice the real part is read out. B is 1::
+    Every channel m has its own state, discretised with zero-order hold. The indices n run over one
+    of each pair of conjugates, so twice the real part is read out. B is 1::
 
         h[t] = exp(dt A) h[t-1] + (exp(dt A) - 1) / A · x[t]      A[n] = -exp(log_a_real) + i a_imag
         y[t] = 2 Re Σ_n C[n] h[t, n] + D x[t]                     dt = exp(log_dt)
@@ -44,7 +44,7 @@ class S4D(nn.Module):
         features: M, width of input and output.
         state: N, even: the real size of the state of a channel.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
-            The convolution is computed in the dtype of the carry whatever it says.
+            The convolution is always computed in the dtype of the carry.
         param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
     """
 
@@ -70,7 +70,7 @@ class S4D(nn.Module):
 
         Args:
             x: ``[B, T, M]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:

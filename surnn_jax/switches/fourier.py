@@ -33,12 +33,12 @@ class Rhythm(Switch):
             in the paper.
         groups: G, how many schedules the layer has: neurons are cut into G blocks of equal size
             that open and close together. None for one a neuron, as in the paper; 1 is one rhythm
-            for the layer. Where few schedules are open at a time whole steps fall empty, and a
-            step that is empty costs nothing anywhere.
+            for the layer. With few groups, whole steps are empty, and those cost nothing on any
+            back end.
         gate: how a logit opens, or the name of that surrogate, see
             :mod:`surnn_jax.switches.surrogates`.
-        frozen: no gradient reaches the switch: its random start is kept. The control that any
-            claim about learned rhythms has to beat.
+        frozen: the switch gets no gradient and keeps its random start: the control for claims
+            about learned rhythms.
     """
 
     horizon: int
@@ -135,12 +135,12 @@ class Fourier(Rhythm):
 
         a[t,i] = b[i] + Σ_k alpha[k,i] sin(omega[k] t + phi[k,i]),   g[t,i] = 1[a[t,i] > 0]
 
-    A function of time alone, so one table ``[T, H]`` serves the whole batch. The logits returned
-    are a / √Σ_k alpha², the scale on which the width of the surrogate is meant. omega is kept as
-    theta = omega · horizon.
+    It depends on time alone, so the whole batch shares one update mask ``[T, H]``. The logits
+    returned are a / √Σ_k alpha², the scale for which the width of the surrogate is meant. The
+    parameter theta is omega · horizon.
 
-    The paper leaves K, initialisation, surrogate and the treatment of omega unsaid; the defaults
-    here are ours: K = 4 log-spaced periods from 2 to the horizon, alpha ~ N(0, 1), phi uniform,
+    The paper does not give K, initialisation, surrogate or the treatment of omega. The defaults
+    are ours: K = 4 log-spaced periods from 2 to the horizon, alpha ~ N(0, 1), phi uniform,
     b by quantile.
     """
 

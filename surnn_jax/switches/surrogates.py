@@ -1,4 +1,4 @@
-"""How a logit becomes a switch, and what stands in for the derivative of the step."""
+"""How a logit becomes a switch, and which surrogate replaces the derivative of the step."""
 
 import dataclasses
 import functools
@@ -104,8 +104,8 @@ def _hard(name: str, what: str, value: float, gradient_fraction: float) -> Surro
 def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate:
     """Step with a triangular surrogate of compact support: ``max(0, 1 - |a|/width) / width``.
 
-    Outside the window nothing is owed to the switch, so a kernel computes candidates for open
-    and nearly open neurons only. Narrow windows train at least as well as wide surrogates.
+    Outside the window the gradient is zero, so a kernel computes candidates for open and nearly
+    open neurons only. Narrow windows train at least as well as wide surrogates.
 
     Args:
         width: half-width, in units of the normalised logit.
