@@ -219,9 +219,9 @@ def test_a_width_that_cannot_be_added_is_refused(kind):
 
 
 def test_attention_to_both_sides_sees_all_that_counts_and_no_more():
-    mixer = Attention(FEATURES, heads=2, window=1, causal=False, rotary=True)
+    mixer = Attention(FEATURES, num_heads=2, window=1, causal=False, rotary=True)
     x = jnp.asarray(normal(BATCH, STEPS, 5), jnp.float32)
-    params = drawn(Attention(FEATURES, heads=2, window=1), 5)
+    params = drawn(Attention(FEATURES, num_heads=2, window=1), 5)
     run = compiled(mixer.apply)
     spoilt = jnp.where(INSIDE[..., None], x, jnp.nan)
     carry, y = run(params, spoilt, seq_lengths=LENGTHS)
@@ -235,7 +235,7 @@ def test_attention_to_both_sides_sees_all_that_counts_and_no_more():
     message = "not causal sees the whole sequence: it has no carry and no steps"
     with pytest.raises(ValueError, match=message):
         mixer.initial_carry((BATCH,))
-    cache = Attention(FEATURES, heads=2, window=1).initial_carry((BATCH,))
+    cache = Attention(FEATURES, num_heads=2, window=1).initial_carry((BATCH,))
     with pytest.raises(ValueError, match=message):
         mixer.apply(params, cache, x[:, 0], method="step")
 

@@ -34,7 +34,7 @@ def test_a_cell_draws_at_every_step_by_the_key_it_is_given():
 
 def test_a_key_that_would_not_arrive_is_refused():
     layer, params = _rnn()
-    with pytest.raises(ValueError, match="^zoneout draws at every step, but nn"):
+    with pytest.raises(ValueError, match=r"^zoneout draws at every step, but nn"):
         layer.apply(params, X, rngs={"dropout": jax.random.key(1)})
     expected = layer.apply(params, X)  # without a key: the expectation, in evaluation
     split, _ = _rnn(split_rngs={"params": False, "dropout": True})
