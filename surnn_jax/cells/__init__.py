@@ -4,7 +4,7 @@ from surnn_jax.cells.cell import Cell
 from surnn_jax.cells.clockwork import CLOCKWORK, clockwork
 from surnn_jax.cells.gru import GRU, GRU_BEFORE, GRU_CARRY, GRUCarry
 from surnn_jax.cells.lstm import LSTM, LSTM_PEEPHOLE, LSTMCarry
-from surnn_jax.cells.minimal import MIN_GRU, MIN_LSTM, MinimalCarry
+from surnn_jax.cells.minimal import MIN_GRU, MIN_GRU_LOG, MIN_LSTM, MinimalCarry
 from surnn_jax.cells.skip import SA_GRU, SKIP_GRU, SACarry, SkipCarry
 from surnn_jax.cells.tanh import TANH, TanhCarry
 
@@ -12,7 +12,7 @@ CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (
         *(TANH, GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, MIN_GRU, MIN_LSTM),
-        *(GRU_CARRY, CLOCKWORK, SKIP_GRU, SA_GRU),
+        *(GRU_CARRY, CLOCKWORK, SKIP_GRU, SA_GRU, MIN_GRU_LOG),
     )
 }
 """Every cell by its name."""
@@ -40,6 +40,7 @@ __all__ = [
     "LSTM",
     "LSTM_PEEPHOLE",
     "MIN_GRU",
+    "MIN_GRU_LOG",
     "MIN_LSTM",
     "SA_GRU",
     "SKIP_GRU",

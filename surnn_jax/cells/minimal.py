@@ -8,9 +8,11 @@ products are known before the first step, and what is left of the recurrence is 
 The *selective* forms keep h where the switch is closed, and there p = 1 and q = 0.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from surnn_jax.cells.cell import Cell
 from surnn_jax.typing import Array
@@ -46,9 +48,26 @@ MIN_GRU = Cell(
     n = W_n x[t] + b_n
     h[t] = (1 - z) ∘ h[t-1] + z ∘ n
 
-The candidate n is a linear map of the input, as in the paper's equations; its log-space code
-passes n through a positive function first, which a state in plain numbers does not need. Biases
-start at 0.
+The candidate n is a linear map of the input, as in the paper's equations; for the form of its
+log-space code see :data:`MIN_GRU_LOG`. Biases start at 0.
+"""
+
+
+def _positive(n):
+    return jnp.where(n >= 0, n + 0.5, jax.nn.sigmoid(n))
+
+
+def _log_gru(p, carry, z, u):
+    del u
+    move = jax.nn.sigmoid(z["z"] + p["b_z"])
+    return MinimalCarry((1 - move) * carry.h + move * _positive(z["n"] + p["b_n"]))
+
+
+MIN_GRU_LOG = dataclasses.replace(MIN_GRU, name="min_gru_log", rule=_log_gru)
+"""minGRU with the positive candidate of its log-space code (arXiv 2410.01201, appendix B).
+
+:data:`MIN_GRU` with ``n = g(W_n x[t] + b_n)``, where g(v) = v + 0.5 from 0 on and σ(v) below. The
+state is kept in plain numbers and begins at 0, which a logarithm cannot.
 """
 
 

@@ -61,6 +61,9 @@ published budget is λ times the steps updated: λ T times the rate that a run r
 
 Every neuron keeps ũ and computes it for itself, from one w_p and one b_p, so that rule and carry
 are those of any other cell. The GRU is reset after the product, where the authors' is before it.
+At a skipped step Δũ is computed again from the state that was held, where the authors' code keeps
+the number: the same value, but the gradient through `round` differs, as here an update moves Δũ by
+way of the state alone.
 """
 
 
@@ -98,7 +101,8 @@ input and the neuron's own state.
     u[t] = round(ũ[t])
     h[t] = u[t] ∘ GRU(h[t-1], x[t]) + (1 - u[t]) ∘ h[t-1]
 
-The derivative of `round` is taken to be 1. The slope a is 1 throughout: the authors let it grow
+The GRU is reset after the product, where the authors' is before it. The derivative of `round` is
+taken to be 1. The slope a is 1 throughout: the authors let it grow
 with the epoch, min(5, 1 + 0.04 epoch), which changes the gradient alone, and is left out. v_s and
 b_s start at 0 (our choice), where half of the neurons are open. The published penalty is λ times
 the number of updates: λ T H times the rate that a run reports.

@@ -4,6 +4,7 @@ from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.attention import Attention
 from surnn_jax.layers.backbone import Backbone
 from surnn_jax.layers.block import Block, GatedFeedForward
+from surnn_jax.layers.calibration import calibrate
 from surnn_jax.layers.gaussian_mixture import GaussianMixture
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
@@ -42,4 +43,5 @@ __all__ = [
     "SequenceTagger",
     "UnitCell",
     "WaveformPredictor",
+    "calibrate",
 ]

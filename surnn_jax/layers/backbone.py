@@ -17,7 +17,8 @@ class BackboneCarry(NamedTuple):
     """What a backbone carries from step to step.
 
     Attributes:
-        place: int32 scalar, steps so far; learned positions read it.
+        place: int32 ``[B]``, the valid steps so far, counted up to the learned positions if there
+            are any.
         layers: the carry of every block.
     """
 
@@ -128,8 +129,21 @@ class Backbone(nn.Module):
                 f"a sequence of {steps} steps is longer than the model's {self.positions} "
                 "positions; raise positions, or cut the sequences"
             )
-        place = jnp.zeros((), jnp.int32) if carry is None else carry.place
-        y = self._encode(x, place + jnp.arange(steps, dtype=jnp.int32))
+        inside = None
+        if lengths is not None:  # before any product: NaN · 0 is NaN, and so would gradients be
+            lengths = jnp.asarray(lengths).astype(jnp.int32)
+            inside = jnp.arange(steps, dtype=jnp.int32)[None] < lengths[:, None]
+            x = jnp.where(inside.reshape(*inside.shape, *(1,) * (x.ndim - 2)), x, 0)
+        if self.is_initializing() and any(map(mixers.is_selective, self.layers)) and x.size:
+            self._init_switches(x, lengths)
+        y = self._encode(x)
+        if self.positions is not None:
+            y = y + self._rows(steps, carry, inside).astype(y.dtype)
+        y, carries, traces = self._run_blocks(y, lengths, carry, train)
+        last = None if self.bidirectional else self._advance(x, lengths, carry, carries)
+        return Encoded(y if self.bare else self.norm(y), last, traces)
+
+    def _run_blocks(self, y, lengths, carry, train):
         y = self.drop(y, deterministic=not train)
         carries, traces = [], []
         for i, block in enumerate(self.blocks):
@@ -138,25 +152,66 @@ class Backbone(nn.Module):
             carries.append(after)
             if trace is not None:
                 traces.append(trace)
-        last = None if self.bidirectional else BackboneCarry(place + steps, tuple(carries))
-        return Encoded(y if self.bare else self.norm(y), last, tuple(traces))
+        return y, tuple(carries), tuple(traces)
+
+    def _init_switches(self, x, lengths):
+        """Draws the parameters with noise in place of an input that does not vary.
+
+        Event switches set their thresholds by what they see first, and behind a layer a constant
+        input is none: the state of that layer moves.
+        """
+        same = jnp.all(x == x[:1]) if len(x) > 1 else jnp.all(x == x[:, :1])
+        if not isinstance(same, jax.core.Tracer) and not same:
+            return
+        if self.encoder in ("onehot", "embed"):
+            noise = jax.random.randint(jax.random.key(0), x.shape, 0, self.vocabulary, x.dtype)
+        else:
+            noise = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+        y = self._encode(jnp.where(same, noise, x))
+        if self.positions is not None:
+            y = y + self._rows(x.shape[1], None, None).astype(y.dtype)
+        self._run_blocks(y, lengths, None, False)
+
+    def _advance(self, x, lengths, carry, layers):
+        steps = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
+        if lengths is not None:
+            steps = jnp.minimum(lengths, steps)
+        place = steps if carry is None else carry.place + steps
+        return BackboneCarry(self._counted(place), layers)
+
+    def _counted(self, place):
+        """A count that cannot overflow where it is read."""
+        return place if self.positions is None else jnp.minimum(place, self.positions)
+
+    def _rows(self, steps, carry, inside):
+        """The vectors of the positions, ``[1, T, M]`` or ``[B, T, M]``; NaN past the last one."""
+        place = jnp.arange(steps, dtype=jnp.int32)[None]
+        if carry is not None:
+            place = place + carry.place.reshape(-1, 1)
+        rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
+        return rows if inside is None else jnp.where(inside[..., None], rows, 0)
 
     def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
         """One step of a stream: ``[B]`` tokens or ``[B, D]`` frames to ``[B, M]``.
 
         Past the last learned position the outputs are NaN.
         """
-        y = self._encode(x, carry.place)
+        y = self._encode(x)
+        if self.positions is not None:
+            place = jnp.broadcast_to(carry.place, x.shape[:1])
+            rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
+            y = y + rows.astype(y.dtype)
         carries = []
         for block, before in zip(self.blocks, carry.layers, strict=True):
             after, y = block.step(before, y)
             carries.append(after)
-        return BackboneCarry(carry.place + 1, tuple(carries)), y if self.bare else self.norm(y)
+        carry = BackboneCarry(self._counted(carry.place + 1), tuple(carries))
+        return carry, y if self.bare else self.norm(y)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
         """The carry from which a stream begins."""
         layers = tuple(block.initial_carry(batch_shape) for block in self.blocks)
-        return BackboneCarry(jnp.zeros((), jnp.int32), layers)
+        return BackboneCarry(jnp.zeros(batch_shape, jnp.int32), layers)
 
     def attend(self, y: Array) -> Array:
         """Logits ``[..., V]`` by the embedding's own vectors (tied weights)."""
@@ -166,7 +221,7 @@ class Backbone(nn.Module):
         """The embedding, ``[V, M]``."""
         return self.embedding.embedding
 
-    def _encode(self, x, place):
+    def _encode(self, x):
         if self.encoder == "embed":
             # Vectors of unit length at the start, where the blocks expect unit variance.
             y = self.embedding(x) * self.features**0.5
@@ -174,9 +229,6 @@ class Backbone(nn.Module):
             y = jax.nn.one_hot(x, self.vocabulary, dtype=self.options.dtype or jnp.float32)
         else:
             y = self.dense(x) if self.encoder == "dense" else x
-        if self.positions is not None:
-            rows = self.position.astype(y.dtype).at[place].get(mode="fill", fill_value=jnp.nan)
-            y = y + rows[None]
         return y
 
 

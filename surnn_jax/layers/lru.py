@@ -30,7 +30,9 @@ class LRU(nn.Module):
         h[t] = λ ∘ h[t-1] + γ ∘ (B x[t])        λ = exp(-exp(nu_log) + i exp(theta_log))
         y[t] = Re(C h[t]) + D ∘ x[t]            γ = exp(gamma_log)
 
-    λ begins uniform on the ring ``r_min <= |λ| <= r_max`` and γ as ``√(1 - |λ|²)``.
+    λ begins uniform on the ring ``r_min <= |λ| <= r_max`` and γ as ``√(1 - |λ|²)``. The authors
+    train λ and γ without weight decay at a lower rate; see `ssm_lr_multiplier` in
+    :class:`surnn_jax.train.OptimizerConfig`.
 
     Attributes:
         features: M, width of input and output.

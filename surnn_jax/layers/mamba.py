@@ -7,7 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.mixer_base import init_memory, latest, mask_padding, state_dtype
+from surnn_jax.layers.mixer_base import (
+    init_memory,
+    latest,
+    mask_padding,
+    state_dtype,
+    torch_uniform,
+)
 from surnn_jax.typing import Array
 
 _SLOWEST, _FASTEST = 0.001, 0.1  # of dt at the beginning, as published
@@ -35,8 +41,9 @@ class Mamba(nn.Module):
         h[t] = exp(dt A) ∘ h[t-1] + dt B u    for each of I channels and N states; A = -exp(a_log)
         y = W_out ((C · h + D u) ∘ silu(z))
 
-    A begins as ``-1 … -N`` in every channel, softplus(b_dt) log-uniform in [0.001, 0.1], D as 1;
-    r is M / 16 wide, rounded up.
+    A begins as ``-1 … -N`` in every channel, softplus(b_dt) log-uniform in [0.001, 0.1], D as 1,
+    kernels uniform within ±1/√in; r is M / 16 wide, rounded up. The authors' language model also
+    divides the last kernel by the root of its depth, which is not done here.
 
     Attributes:
         features: M, width of the output.
@@ -88,7 +95,7 @@ class Mamba(nn.Module):
         inner, ranks = self.expand * self.features, -(-self.features // 16)
 
         def dense(size, name, **kwargs):
-            given = {"use_bias": False, **kwargs}
+            given = {"use_bias": False, "kernel_init": torch_uniform, **kwargs}
             return nn.Dense(size, dtype=compute, param_dtype=self.param_dtype, name=name, **given)
 
         u, z = jnp.split(dense(2 * inner, "in")(x).astype(wide), 2, axis=-1)

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 
 from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mamba import CausalConv, draw_dt_bias
-from surnn_jax.layers.mixer_base import init_memory, latest, mask_padding, state_dtype
+from surnn_jax.layers.mixer_base import (
+    init_memory,
+    latest,
+    mask_padding,
+    state_dtype,
+    torch_uniform,
+)
 from surnn_jax.typing import Array
 
 _WIDEST_HEAD = 64
@@ -38,7 +44,9 @@ class Mamba2(nn.Module):
         h[t] = exp(dt A) h[t-1] + dt u B'     for each head, [P, N]
         y = W_out (rms((h C + D u) ∘ silu(z)))
 
-    -A begins uniform in [1, 16], softplus(b_dt) log-uniform in [0.001, 0.1], D as 1.
+    -A begins uniform in [1, 16], softplus(b_dt) log-uniform in [0.001, 0.1], D as 1, kernels
+    uniform within ±1/√in. The authors' language model also divides the last kernel by the root of
+    its depth, which is not done here.
 
     Attributes:
         features: M, width of the output.
@@ -98,7 +106,12 @@ class Mamba2(nn.Module):
 
         def dense(size, name):
             return nn.Dense(
-                size, use_bias=False, dtype=compute, param_dtype=self.param_dtype, name=name
+                size,
+                use_bias=False,
+                kernel_init=torch_uniform,
+                dtype=compute,
+                param_dtype=self.param_dtype,
+                name=name,
             )
 
         def vector(name, draw, size):

@@ -1,5 +1,6 @@
 """What mixers have in common: their border, the tail of a stream, the gated output."""
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -114,11 +115,22 @@ def latest(joined: Array, size: int, lengths: Array | None) -> Array:
     return jax.vmap(lambda row, n: jax.lax.dynamic_slice_in_dim(row, n, size))(joined, lengths)
 
 
+def torch_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A kernel ``[in, out]``, uniform within ±1/√in: what PyTorch, and S4D and Mamba, begin with.
+
+    Flax's default has √3 times its deviation.
+    """
+    bound = 1 / math.sqrt(shape[0])
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
 class GatedOutput(nn.Module):
     """``v ∘ σ(g)`` with ``[v, g] = W gelu(y) + b``: GELU, then GLU, around which S4D and LRU agree.
 
     Attributes:
         features: M, width of the output.
+        uniform: begin as PyTorch does, kernel and bias uniform within ±1/√M (S4D); False for
+            Flax's defaults (LRU).
         dtype: operands of the product are rounded to it.
         param_dtype: of the parameters.
     """
@@ -126,12 +138,26 @@ class GatedOutput(nn.Module):
     features: int
     dtype: Any
     param_dtype: Any = jnp.float32
+    uniform: bool = False
 
     @nn.compact
     def __call__(self, y: Array) -> Array:
         """``[..., M]`` to ``[..., M]``, in the dtype of y."""
+        draws = {}
+        if self.uniform:
+            bound = 1 / math.sqrt(y.shape[-1])
+            draws = {
+                "kernel_init": torch_uniform,
+                "bias_init": lambda key, shape, dtype: jax.random.uniform(
+                    key, shape, dtype, -bound, bound
+                ),
+            }
         dense = nn.Dense(
-            2 * self.features, dtype=self.dtype, param_dtype=self.param_dtype, name="dense"
+            2 * self.features,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="dense",
+            **draws,
         )
         both = dense(jax.nn.gelu(y, approximate=False)).astype(y.dtype)
         value, gate = jnp.split(both, 2, axis=-1)

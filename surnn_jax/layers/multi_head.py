@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax import scan
+from surnn_jax.layers.calibration import COLLECTION
 from surnn_jax.layers.recurrent import Recurrent, check_backend
 from surnn_jax.typing import Array, Carry
 
@@ -96,7 +97,7 @@ class MultiHeadRecurrent(nn.Module):
         return nn.vmap(
             call,
             in_axes=axes,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, COLLECTION: 0},
             split_rngs={"params": True, "dropout": True},
             axis_size=self.heads,
         )

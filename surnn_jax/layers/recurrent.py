@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax import cells, scan
+from surnn_jax.layers.calibration import calibrated_params, is_calibrating, shown
 from surnn_jax.layers.unit_cell import unit_params
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry
@@ -122,14 +123,19 @@ class Recurrent(nn.Module):
         batch = inputs.shape[1:-1]
         if seq_lengths is not None and jnp.shape(seq_lengths) != batch:
             raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
+        reverse = check_backend(reverse, self.reverse)
+        params = unit_params(self, unit, inputs, seq_lengths, mask)
+        if is_calibrating(self) and self.switch is not None:
+            seen = shown(inputs, seq_lengths, mask, resets, reverse)
+            params["switch"] = calibrated_params(self, params["switch"], seen)
         result = scan.run(
             unit,
-            unit_params(self, unit, inputs, seq_lengths, mask),
+            params,
             inputs,
             lengths=seq_lengths,
             mask=mask,
             resets=resets,
-            reverse=check_backend(reverse, self.reverse),
+            reverse=reverse,
             keep_order=check_backend(keep_order, self.keep_order),
             carry=initial_carry,
             reset_carry=self._reset_carry(unit),

@@ -32,8 +32,13 @@ class S4D(nn.Module):
         h[t] = exp(dt A) h[t-1] + (exp(dt A) - 1) / A · x[t]      A[n] = -exp(log_a_real) + i a_imag
         y[t] = 2 Re Σ_n C[n] h[t, n] + D x[t]                     dt = exp(log_dt)
 
-    A begins as ``-1/2 + iπn`` and dt log-uniform in [0.001, 0.1]. A sequence is a convolution, by
-    FFT; a single step is the recurrence.
+    A begins as ``-1/2 + iπn`` and dt log-uniform in [0.001, 0.1], C and D normal, kernel and bias
+    of the output uniform within ±1/√M, as published. A sequence is a convolution, by FFT; a single
+    step is the recurrence.
+
+    The authors train A and dt without weight decay at a rate of at most 0.001; see
+    `ssm_lr_multiplier` in :class:`surnn_jax.train.OptimizerConfig`. Their dropout after GELU is
+    left to the block.
 
     Attributes:
         features: M, width of input and output.
@@ -113,7 +118,7 @@ class S4D(nn.Module):
                 y = y + _read_out(began, powers)[..., :steps]
             h = _state(u, rate, hold, powers, start.h, lengths)
         y = jnp.swapaxes(y, 1, 2) + p["d"][None, None] * x
-        y = GatedOutput(self.features, compute, self.param_dtype, name="out")(y)
+        y = GatedOutput(self.features, compute, self.param_dtype, uniform=True, name="out")(y)
         return S4DCarry(h), mask_padding(y.astype(compute), lengths)
 
     def step(self, carry: S4DCarry, x: Array) -> tuple[S4DCarry, Array]:

@@ -74,10 +74,10 @@ class Classifier(nn.Module):
         encoded = self.backbone(x, lengths, None if carry is None else carry.backbone, train)
         y = _wide(encoded.outputs)
         size, steps = y.shape[:2]
-        count = jnp.full((size,), steps, jnp.int32) if lengths is None else lengths
+        count = jnp.full((size,), steps, jnp.int32) if lengths is None else jnp.asarray(lengths)
         count = jnp.minimum(count.astype(jnp.int32), steps)
         if self.pooling == "mean":
-            inside = jnp.arange(steps)[None] < count[:, None]
+            inside = jnp.arange(steps, dtype=jnp.int32)[None] < count[:, None]
             total = jnp.where(inside[..., None], y, 0).sum(1)
             if carry is not None:
                 total = total + carry.total
@@ -248,6 +248,10 @@ class LanguageModel(nn.Module):
             carry: to go on from; None to begin.
             train: whether to drop.
         """
+        if lengths is not None:  # a target that does not count may be no token
+            lengths = jnp.asarray(lengths).astype(jnp.int32)
+            inside = jnp.arange(y.shape[1], dtype=jnp.int32)[None] < lengths[:, None]
+            y = jnp.where(inside, y, 0)
         encoded = self.backbone(x, lengths, carry, train)
         h = self._read(self.drop(encoded.outputs, deterministic=not train))
         if self.cutoffs:

@@ -47,6 +47,11 @@ class UnitCell(nn.RNNCellBase):
     And as it sees one step at a time, the scale of an event switch's surrogate is that of the
     step: outputs are the layer's, the gradient of the switch is scaled otherwise.
 
+    A switch that draws by chance (zoneout) does so where the cell is given a key named "dropout",
+    and takes the expectation elsewhere. `nn.RNN` passes the key on only if told to::
+
+        nn.RNN(UnitCell("gru", 64, zoneout(100)), split_rngs={"params": False, "dropout": True})
+
     Attributes:
         cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
         features: H, the number of neurons.
@@ -75,18 +80,38 @@ class UnitCell(nn.RNNCellBase):
         unit = scan.selective(self.cell, self.switch)
         sample = jax.random.normal(jax.random.key(0), (_SAMPLE, 1, inputs.shape[-1]))
         params = unit_params(self, unit, sample)
-        return scan.step(unit, params, carry, inputs, dtype=self.dtype)
+        key = None
+        if self._draws and self.has_rng("dropout"):
+            key = self.make_rng("dropout")
+        one = scan.run(unit, params, inputs[None], carry=carry, dtype=self.dtype, key=key)
+        return one.carry, one.outputs[0]
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
-        """The carry at rest for inputs of shape ``[*batch, D]``; `rng` is not used."""
+        """The carry at rest for inputs of shape ``[*batch, D]``; `rng` is not used.
+
+        Raises:
+            ValueError: inside an `nn.RNN` that was given a key "dropout" and keeps it from a cell
+                that draws.
+        """
         del rng
+        kept = isinstance(self.parent, nn.RNN) and "dropout" not in self.parent.split_rngs
+        if self._draws and kept and self.has_rng("dropout"):
+            raise ValueError(
+                f"{type(self.switch).__name__.lower()} draws at every step, but nn.RNN keeps the "
+                "key 'dropout' from its cell: construct it with "
+                "split_rngs={'params': False, 'dropout': True}"
+            )
         *batch, inputs = input_shape
         unit = scan.selective(self.cell, self.switch)
         carry = unit.zero_carry(tuple(batch), inputs, self.features, self.param_dtype)
         if unit.switch is not None:  # nn.RNN picks carries by example: all leaves have batch axes
             carry = carry._replace(clock=jnp.zeros(tuple(batch), jnp.int32))
         return carry
+
+    @property
+    def _draws(self) -> bool:
+        return self.switch is not None and self.switch.random
 
     @property
     def num_feature_axes(self) -> int:

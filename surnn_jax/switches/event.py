@@ -26,6 +26,8 @@ def _counts(seen: SwitchInputs) -> Array:
     return jnp.stack([part.sum(-1) for part in parts], axis=-1)
 
 
+_NOISE = 2048
+
 READERS = {"input": _present, "pair": _pair, "counts": _counts}
 """What an event switch reads: the input, input and previous input, or three sums a frame (level,
 rises, falls: for a piano roll, keys held, onsets and releases)."""
@@ -80,8 +82,41 @@ class Event(Rhythm):
         params = self.init_rhythm(wave, features, dtype) if self.harmonics else {}
         width = READERS[self.read](seen).shape[-1]
         params["v"] = self.spread * jax.random.normal(draw, (width, features), dtype)
-        raw = self._raw(params, seen, jnp.zeros((features,), dtype))
-        return {**params, "b": quantile_bias(raw, self.rate, seen.valid)}
+        params["b"] = self._bias_for_noise(params, seen.x, dtype)
+        return self.calibrated(params, seen)
+
+    def calibrated(self, params: Params, seen: SwitchInputs) -> Params:
+        """`params` with b such that every neuron opens at `rate` in the batch that is `seen`.
+
+        A batch without variation (zeros or ones, every example the same, fewer valid steps than
+        one update takes) says nothing about the data: b stays as it is.
+        """
+        usual = params["b"]
+        raw = self._raw(params, seen, jnp.zeros_like(usual))
+        found = quantile_bias(raw, rate=self.rate, valid=seen.valid, default=usual)
+        return {**params, "b": jnp.where(self._tells(seen), found, usual)}
+
+    def _tells(self, seen: SwitchInputs) -> Array:
+        """Whether the rate of a switch in real data can be read off this batch."""
+        x = seen.x
+        steps, batch = x.shape[:2]
+        valid = jnp.ones((steps, batch), bool) if seen.valid is None else seen.valid
+        counts = valid[..., None] & jnp.isfinite(x)
+        # Examples that are all the same vary with time alone, by a rhythm of the layers below.
+        along = 1 if batch > 1 else 0
+        top = jnp.max(x, along, where=counts, initial=-jnp.inf)
+        bottom = jnp.min(x, along, where=counts, initial=jnp.inf)
+        size = jnp.max(jnp.abs(x), where=counts, initial=0)
+        varies = jnp.any(top - bottom > 1e-6 * size)
+        return varies & (valid.sum() >= math.ceil(1 / min(self.rate, 1 - self.rate) - 1e-9))
+
+    def _bias_for_noise(self, params: Params, x: Array, dtype: Any) -> Array:
+        """b for inputs that are independent, of mean 0 and variance 1."""
+        at, noise = jax.random.split(jax.random.key(0))
+        t = jax.random.randint(at, (_NOISE,), 0, self.horizon)
+        x = jax.random.normal(noise, (2, _NOISE, 1, x.shape[-1]), dtype)
+        raw = self._raw(params, SwitchInputs(x[0], x[1], t), jnp.zeros_like(params["v"][0]))
+        return quantile_bias(raw, rate=self.rate)
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
         raw = self._raw(params, seen, params["b"])

@@ -41,7 +41,7 @@ class Fourier(Rhythm):
         t = jnp.arange(min(self.horizon, _MOST_STEPS))
         if self.horizon > _MOST_STEPS:  # random places: a stride would beat with the periods
             t = jax.random.randint(pick, (_MOST_STEPS,), 0, self.horizon)
-        return {**params, "b": quantile_bias(self.rhythm(params, t), self.rate, None)}
+        return {**params, "b": quantile_bias(self.rhythm(params, t), rate=self.rate)}
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
         raw = self.rhythm(params, seen.t)

@@ -1,6 +1,7 @@
 """A rhythm for every neuron: what the switches of `fourier` and `event` share."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.switches import gates
+from surnn_jax.switches.phase import angle
 from surnn_jax.switches.switch import Switch
 from surnn_jax.typing import Array, Params
 
@@ -106,9 +108,8 @@ class Rhythm(Switch):
             Waves ``[*t.shape, 2K]`` and weights ``[2K, H]``.
         """
         theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
-        clock = t.astype(theta.dtype)[..., None] / self.horizon
-        angle = clock * theta.reshape(*(1,) * t.ndim, -1)
-        waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        turned = angle(theta, t, self.horizon)
+        waves = jnp.concatenate([jnp.sin(turned), jnp.cos(turned)], axis=-1)
         return waves, jnp.concatenate([alpha * jnp.cos(phi), alpha * jnp.sin(phi)])
 
     def rhythm(self, params: Params, t: Array) -> Array:
@@ -116,13 +117,12 @@ class Rhythm(Switch):
         theta, alpha, phi = params["theta"], params["alpha"], params["phi"]
         if not self.per_neuron:
             return weigh(*self.waves(params, t))
-        clock = t.astype(theta.dtype)[..., None] / self.horizon
         lead = (1,) * t.ndim
         total = jnp.zeros((*t.shape, alpha.shape[-1]), theta.dtype)
         # One harmonic at a time keeps memory at one table, whatever K is.
         for k in range(self.harmonics):
-            angle = clock * theta[k].reshape(*lead, -1) + phi[k].reshape(*lead, -1)
-            total = total + alpha[k].reshape(*lead, -1) * jnp.sin(angle)
+            turned = angle(theta[k], t, self.horizon) + phi[k].reshape(*lead, -1)
+            total = total + alpha[k].reshape(*lead, -1) * jnp.sin(turned)
         return total
 
 
@@ -134,9 +134,47 @@ def weigh(features: Array, weights: Array) -> Array:
     return product.reshape(*features.shape[:-1], weights.shape[-1])
 
 
-def quantile_bias(raw: Array, rate: float, valid: Array | None) -> Array:
-    """The bias ``[H]`` with which a share `rate` of ``raw [..., H]`` lies above zero."""
+@functools.partial(jax.jit, static_argnames="rate")
+def quantile_bias(
+    raw: Array, rate: float, valid: Array | None = None, default: Array | None = None
+) -> Array:
+    """The bias ``[H]`` with which a share `rate` of ``raw [..., H]`` lies above zero.
+
+    The threshold lies midway between two values that rounding cannot confuse. Where many values
+    are equal (discrete data) it lies between the two that come nearest to the rate. It is never
+    below or above all of them.
+
+    Args:
+        raw: logits without a bias.
+        rate: the wanted share.
+        valid: booleans ``[...]``: which of them count; None for all. Numbers that are not finite
+            do not.
+        default: ``[H]``, for neurons whose values are all equal; None for `raw`'s own, which
+            leaves such neurons open at every step.
+    """
     rows = raw.reshape(-1, raw.shape[-1])
+    counts = jnp.isfinite(rows)
     if valid is not None:
-        rows = jnp.where(valid.reshape(-1, 1), rows, jnp.nan)
-    return -jnp.nanquantile(rows, 1 - rate, axis=0)
+        counts = counts & valid.reshape(-1, 1)
+    ordered = jnp.sort(jnp.where(counts, rows, jnp.nan), axis=0)  # NaN comes last
+    scale = jnp.max(jnp.where(counts, jnp.abs(rows), 0), axis=0, initial=0)
+    if default is None:
+        default = 1 + scale
+    if len(ordered) < 2:
+        return default
+    low, high = ordered[:-1], ordered[1:]
+    number = counts.sum(0).astype(rows.dtype)[None]
+    above = number - jnp.arange(1, len(ordered), dtype=rows.dtype)[:, None]
+    miss = jnp.abs(above / jnp.maximum(number, 1) - rate)
+
+    def nearest(gap: float) -> tuple[Array, Array]:
+        missed = jnp.where(high - low > gap * scale[None], miss, jnp.inf)
+        best = jnp.argmin(missed, axis=0)[None]
+        there = [jnp.take_along_axis(a, best, axis=0)[0] for a in (low, high, missed)]
+        return -(there[0] / 2 + there[1] / 2), there[2]
+
+    # Among millions of values wide gaps are rare, and one of them may be far from the rate.
+    (wide, wide_miss), (narrow, narrow_miss) = nearest(1e-5), nearest(5e-7)
+    accepted = jnp.maximum(1 / jnp.maximum(number[0], 1), 0.02 * min(rate, 1 - rate))
+    close = wide_miss <= accepted
+    return jnp.where(close, wide, jnp.where(jnp.isfinite(narrow_miss), narrow, default))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.switches import gates
+from surnn_jax.switches.phase import turn, unsigned
 from surnn_jax.switches.switch import Switch, SwitchInputs, configure
 from surnn_jax.typing import Array, Params
 
@@ -37,10 +38,8 @@ def _whole(number: Any) -> bool:
 
 def _at(seen: SwitchInputs, period: Array, phase: Array) -> Array:
     """Logits ``[*t.shape, H]``: 1 where ``t mod period = phase``, neuron by neuron, else -1."""
-    period, phase = (
-        v.astype(seen.t.dtype).reshape(*(1,) * seen.t.ndim, -1) for v in (period, phase)
-    )
-    return jnp.where(seen.t[..., None] % period == phase, 1, -1).astype(_dtype(seen))
+    period, phase = (unsigned(v).reshape(*(1,) * seen.t.ndim, -1) for v in (period, phase))
+    return jnp.where(unsigned(seen.t)[..., None] % period == phase, 1, -1).astype(_dtype(seen))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +165,7 @@ class Phased(Switch):
         return {"tau": tau, "s": tau * jax.random.uniform(place, (features,), dtype)}
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        lead = (1,) * seen.t.ndim
-        tau, s = params["tau"].reshape(*lead, -1), params["s"].reshape(*lead, -1)
-        turns = (seen.t.astype(tau.dtype)[..., None] - s) / tau
-        phi = turns - jnp.floor(turns)
+        phi = turn(seen.t, params["tau"], params["s"])
         rise = 2 / self.ratio * phi
         return jnp.where(
             phi < self.ratio / 2, rise, jnp.where(phi < self.ratio, 2 - rise, self.leak * phi)

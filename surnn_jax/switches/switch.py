@@ -75,6 +75,14 @@ class Switch:
         """
         raise NotImplementedError
 
+    def calibrated(self, params: Params, seen: SwitchInputs) -> Params:
+        """`params` with thresholds by which the batch that is `seen` opens every neuron at `rate`.
+
+        A switch that does not read the input keeps what it has.
+        """
+        del seen
+        return params
+
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
         """Logits a, ``[T, H]`` or ``[T, B, H]``, which :attr:`gate` turns into switches.
 

@@ -201,3 +201,17 @@ def test_get():
 def test_sizes_must_be_positive(inputs, features):
     with pytest.raises(ValueError, match=r"tanh: (inputs|features) must be at least 1, got (0|-1)"):
         cells.TANH.init(jax.random.key(0), inputs, features)
+
+
+def test_the_candidate_of_the_log_space_form_is_positive():
+    """g of arXiv 2410.01201, appendix B: v + 0.5 from 0 on, σ(v) below."""
+    cell = cells.get("min_gru_log")
+    params, carry, x = _setting(cell)
+    got = cell.step(params, carry, x[0]).h
+    kernels, vectors = params["input"], params["vector"]
+    z = jax.nn.sigmoid(x[0] @ kernels["z"] + vectors["b_z"][None])
+    v = x[0] @ kernels["n"] + vectors["b_n"][None]
+    assert (v > 0).any()
+    assert (v < 0).any()
+    n = np.where(v >= 0, v + 0.5, 1 / (1 + np.exp(-v)))
+    np.testing.assert_allclose(got, (1 - z) * carry.h + z * n, rtol=1e-12)

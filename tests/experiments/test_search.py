@@ -17,7 +17,7 @@ from experiments.tasks import registry
 from experiments.tuning import journal, protocols
 from experiments.tuning.journal import Trial, TrialLog
 from experiments.tuning.protocols import Group, SearchSpace
-from surnn_jax.train.alone import lock_directory
+from surnn_jax.train.files import lock_directory
 
 CASE = Path(__file__).parents[1] / "support" / "search_case.py"
 SMALL = ["--datasets=jsb", "--units=tanh", "--seeds=2", "--num_trials=3", "--max_epochs=2"]

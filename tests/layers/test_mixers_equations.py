@@ -212,6 +212,8 @@ def test_s4d_begins_as_s4d_lin():
     np.testing.assert_allclose(-np.exp(p["log_a_real"]), -0.5, rtol=1e-6)
     np.testing.assert_allclose(p["a_imag"], np.tile(np.pi * np.arange(3), (64, 1)), rtol=1e-6)
     assert spread_over(p["log_dt"], np.log(0.001), np.log(0.1))
+    assert spread_over(p["out"]["dense"]["kernel"], -1 / 8, 1 / 8)
+    assert spread_over(p["out"]["dense"]["bias"], -1 / 8, 1 / 8)
 
 
 def test_the_lru_begins_on_its_ring():
@@ -231,11 +233,15 @@ def test_mamba_begins_as_s4d_real():
     assert spread_over(np.log(softplus(p["dt_bias"])), np.log(0.001), np.log(0.1))
     assert p["dt"]["kernel"].shape == (4, 128)
     assert spread_over(p["dt"]["kernel"], -0.5, 0.5)
+    for name, width in (("in", 64), ("dynamic", 128), ("out", 128)):
+        assert spread_over(p[name]["kernel"], -(width**-0.5), width**-0.5)
     assert (p["d"] == 1).all()
 
 
 def test_mamba2_begins_as_published():
     p = initialised(Mamba2(64, state=2, head=1))
+    assert spread_over(p["in"]["kernel"], -1 / 8, 1 / 8)
+    assert spread_over(p["out"]["kernel"], -(128**-0.5), 128**-0.5)
     assert spread_over(np.exp(p["a_log"]), 1, 16)
     assert spread_over(np.log(softplus(p["dt_bias"])), np.log(0.001), np.log(0.1))
     assert (p["d"] == 1).all()

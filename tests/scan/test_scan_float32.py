@@ -10,7 +10,7 @@ from core_case import BACK_ENDS, CELLS, SWITCHES, compiled, label, random_like, 
 from tiers import tiered
 
 from surnn_jax import cells, run, selective, switches
-from surnn_jax.scan import BACKENDS
+from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec
 
 pytestmark = pytest.mark.usefixtures("compiled_back_ends")
 
@@ -52,7 +52,7 @@ def test_promise_2_closed_switch_leaves_the_state_bit_identical(backend, cell, d
     """Whatever state and inputs are; and an open one takes the candidate, whatever the state was.
 
     Even neurons are always closed, odd ones open. Every example has one odd value in a closed and
-    an open neuron; the last has them all and is held by `keep`, as all are with a soft gate,
+    an open neuron; the last has them all and is held by `step_mask`, as all are with a soft gate,
     which never closes.
     """
     steps, batch, inputs, features = 3, len(ODD) + 1, 2, len(ODD)
@@ -61,19 +61,22 @@ def test_promise_2_closed_switch_leaves_the_state_bit_identical(backend, cell, d
     params = random_like(random, shapes)
     x = random.normal(size=(steps, batch, inputs)).astype(np.float32)
     x[1, 0, 0], x[1, 1, 0] = np.nan, np.inf
-    a = np.where(np.arange(features) % 2, 1, -1).astype(np.float32)
-    a = np.broadcast_to(a, (steps, batch, features))
-    keep = np.broadcast_to((np.arange(batch) < len(ODD)) & gate.hard, (steps, batch))
+    logits = np.where(np.arange(features) % 2, 1, -1).astype(np.float32)
+    logits = np.broadcast_to(logits, (steps, batch, features))
+    step_mask = np.broadcast_to((np.arange(batch) < len(ODD)) & gate.hard, (steps, batch))
     fields = []
     for _ in cell.carry._fields:
         state = random.normal(size=(batch, features)).astype(np.float32)
         state[:-1, :2], state[-1] = ODD[:, None], ODD
         fields.append(jnp.asarray(state))
     start = cell.carry(*fields)
-    arrays = (params, jnp.asarray(x), jnp.asarray(a), start, start, jnp.asarray(keep), None)
-    carries = compiled(backend)(cell, gate, jnp.dtype(dtype), *arrays)
-    wanted = BACKENDS["reference"](cell, gate, jnp.dtype(dtype), *arrays)
-    closed = ~keep[0][:, None] | (np.arange(features) % 2 == 0)
+    spec = ScanSpec(cell, gate, dtype)
+    inputs = ScanInputs(
+        params, jnp.asarray(x), jnp.asarray(logits), start, start, jnp.asarray(step_mask)
+    )
+    carries = compiled(backend).scan(spec, inputs)
+    wanted = BACKENDS["reference"].scan(spec, inputs)
+    closed = ~step_mask[0][:, None] | (np.arange(features) % 2 == 0)
     for field, first, want in zip(carries, start, wanted, strict=True):
         for now in field:
             np.testing.assert_array_equal(_bits(now)[closed], _bits(first)[closed])

@@ -14,7 +14,7 @@ from surnn_jax.scan import BACKENDS, native
 STEPS, BATCH, INPUTS, FEATURES = 4, 3, 2, 6
 HORIZON = 9
 
-NEIGHBOURS = ("gru_carry", "clockwork", "skip_gru", "sa_gru")
+NEIGHBOURS = ("gru_carry", "clockwork", "skip_gru", "sa_gru", "min_gru_log")
 CELLS = tuple(cell for cell in cells.CELLS.values() if cell.name not in NEIGHBOURS)
 """Those that differ in what back ends do; `test_neighbours` and `test_deciding` have the others."""
 GATES = (

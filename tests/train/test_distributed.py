@@ -79,7 +79,7 @@ def test_promise_6_a_signal_to_one_of_two_processes_saves_and_ends_both(
     assert more.count("saved") == 0
     (first, out, said), (second, other, more) = together(tmp_path)
     assert (first, second) == (0, 0), (said, more)
-    assert "going on from step 11" in said
+    assert "resuming from step 11" in said
     record_property("fault", ("SIGTERM to one of two processes", 1, out != whole[0]))
     assert out == other == whole[0]
 
@@ -94,7 +94,7 @@ def test_promise_5_a_killed_peer_ends_the_other_and_nothing_is_lost(
     assert (tmp_path / "checkpoints").is_dir()
     (first, out, said), (second, other, more) = together(tmp_path)
     assert (first, second) == (0, 0), (said, more)
-    assert "going on from step" in said
+    assert "resuming from step" in said
     record_property("fault", ("one of two processes killed", 1, out != whole[0]))
     assert out == other == whole[0]
 

@@ -36,7 +36,7 @@ def ended(workdir, step=None):
     """What a process prints that goes on in a folder, from that step, and comes to the end."""
     done = train(workdir)
     assert done.returncode == 0, done.stderr
-    assert step is None or f"going on from step {step} in" in done.stderr
+    assert step is None or f"resuming from step {step} in" in done.stderr
     return done.stdout, (workdir / "metrics.jsonl").read_bytes()
 
 

@@ -23,7 +23,7 @@ class Loaded(NamedTuple):
     """The data of a run.
 
     Attributes:
-        spec: what the model must know of them.
+        spec: their task.
         feeds: batches by split.
     """
 

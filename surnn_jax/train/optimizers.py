@@ -1,8 +1,18 @@
-"""Optimisers by name, with a part of their own for the parameters of switches."""
+"""Optimizers by name, with groups: weights, switches, and the rates of state spaces.
+
+Groups are told by the path of a parameter:
+
+- below a key ``switch``: not clipped, not decayed, a learning rate of their own;
+- the time steps and poles of S4D, LRU and Mamba (:data:`STATE_SPACE`): not decayed, a learning
+  rate of their own, as their authors have it;
+- kernels, that is all others of two axes or more: decayed;
+- biases, scales of norms, peepholes, skip connections ``d`` and learned carries: not decayed.
+"""
 
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import optax
@@ -17,12 +27,23 @@ _RULES = {
     # reach; it begins at nothing, as published.
     "adagrad": functools.partial(optax.scale_by_rss, initial_accumulator_value=0.0),
 }
+STATE_SPACE = frozenset(
+    {
+        *("log_dt", "log_a_real", "a_imag"),  # S4D
+        *("nu_log", "theta_log", "gamma_log"),  # LRU
+        *("a_log", "dt_bias"),  # Mamba and Mamba-2
+    }
+)
+"""The parameters of time steps and poles, by their own names."""
+
+_NOT_DECAYED = STATE_SPACE | {"bias", "scale", "d"}
+_NOTHING_BELOW_DECAYS = {"vector", "carry"}  # of a cell; with heads they have two axes
 _SCHEDULES = ("constant", "cosine")
 _FLOOR = 0.05  # where the cosine ends, as a share of its peak
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimiserConfig:
+class OptimizerConfig:
     """How parameters are updated.
 
     Attributes:
@@ -35,10 +56,14 @@ class OptimiserConfig:
         warmup: updates in which the rate rises linearly from 0 to its peak.
         clip: largest global norm of the gradient of the weights; None for no clipping. The
             switches' gradient neither counts towards the norm nor is scaled.
-        weight_decay: share of every weight taken off a step, as a factor on the learning rate
-            (decoupled, as in AdamW: arXiv 1711.05101). Switches do not decay.
+        weight_decay: share of every kernel taken off a step, as a factor on the learning rate
+            (decoupled, as in AdamW: arXiv 1711.05101). What decays is said at the top of the
+            module; see :func:`decays`.
         switch_scale: factor on the learning rate of the parameters below a key ``switch``; 0
             keeps them as they are.
+        ssm_lr_multiplier: factor on the learning rate of the time steps and poles of state
+            spaces. S4D's and LRU's authors train them at 0.001 or less whatever the rate of the
+            others: 0.1 for a rate of 0.01. No effect on Mamba in its authors' code: leave it at 1.
         accumulate: batches an update: it takes the mean of their gradients, for what does not fit
             into memory as one batch.
 
@@ -54,11 +79,12 @@ class OptimiserConfig:
     clip: float | None = None
     weight_decay: float = 0.0
     switch_scale: float = 1.0
+    ssm_lr_multiplier: float = 1.0
     accumulate: int = 1
 
     def __post_init__(self):
         if self.name not in _RULES:
-            raise ValueError(f"optimiser: no {self.name!r}; there are {', '.join(_RULES)}")
+            raise ValueError(f"optimizer: no {self.name!r}; there are {', '.join(_RULES)}")
         if self.schedule not in _SCHEDULES:
             raise ValueError(f"schedule: no {self.schedule!r}; there are {', '.join(_SCHEDULES)}")
         if not 0 < self.learning_rate < math.inf:
@@ -75,16 +101,20 @@ class OptimiserConfig:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         if not 0 <= self.switch_scale < math.inf:
             raise ValueError(f"switch_scale must not be negative, got {self.switch_scale}")
+        if not 0 <= self.ssm_lr_multiplier < math.inf:
+            raise ValueError(
+                f"ssm_lr_multiplier must not be negative, got {self.ssm_lr_multiplier}"
+            )
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1 batch, got {self.accumulate}")
 
 
 def make(
-    config: OptimiserConfig,
+    config: OptimizerConfig,
     learning_rate: Array | None = None,
     weight_decay: Array | None = None,
 ) -> optax.GradientTransformation:
-    """The optimiser that `config` describes.
+    """The optimizer that `config` describes.
 
     Args:
         config: all that is known before compiling.
@@ -103,15 +133,36 @@ def make(
         rate = optax.join_schedules([rise, after], [config.warmup])
     rule, down = _RULES[config.name](), optax.scale_by_learning_rate(rate)
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
-    decay = optax.add_decayed_weights(share)
+    groups = _groups(share, config.ssm_lr_multiplier)
     rules = {
-        "weights": optax.chain(clip, rule, decay, down),
+        "weights": optax.chain(clip, rule, groups, down),
         "switch": optax.chain(rule, down, optax.scale(config.switch_scale)),
     }
     rule = optax.partition(rules, _labels)
     if config.accumulate == 1:
         return rule
     return optax.MultiSteps(rule, config.accumulate).gradient_transformation()
+
+
+def decays(path: tuple[Any, ...], leaf: Array) -> bool:
+    """Whether weight decay applies to the parameter at a path of `jax.tree_util`."""
+    keys = [getattr(part, "key", None) for part in path]
+    if "switch" in keys or not _NOTHING_BELOW_DECAYS.isdisjoint(keys):
+        return False
+    return leaf.ndim >= 2 and keys[-1] not in _NOT_DECAYED
+
+
+def _groups(share: Array | float, ssm_lr_multiplier: float) -> optax.GradientTransformation:
+    """Decay of kernels, and the rate of state spaces. Its state is that of stock weight decay."""
+
+    def one(path, update, param):
+        if getattr(path[-1], "key", None) in STATE_SPACE:
+            return ssm_lr_multiplier * update
+        return update + share * param if decays(path, param) else update
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(one, updates, params)
+    )
 
 
 def _labels(params: Params) -> Params:

@@ -1,0 +1,124 @@
+"""Where in its period a step lies, without the rounding of a clock kept as a float.
+
+A float32 clock counts to 2^24 and no further, and its product with a frequency is wrong by a part
+of a turn long before. Here clocks stay integers, read as unsigned: a stream may be 2^32 steps long.
+"""
+
+import functools
+import itertools
+import math
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surnn_jax.typing import Array
+
+# The first 256 binary digits of 2/π.
+_TWO_OVER_PI = Fraction(
+    0xA2F9836E4E441529FC2757D1F534DDC0DB6295993C439041FE5163ABDEBBC561, 1 << 256
+)
+_ZEROS, _DIGITS = 5, 7  # words of 32 bits before and after the binary point, see _turns
+
+
+def unsigned(t: Array) -> Array:
+    """A clock as uint32, so that one of 32 bits counts to 2^32 instead of 2^31."""
+    return t.astype(jnp.uint32)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def angle(theta: Array, t: Array, horizon: int) -> Array:
+    """``theta · t / horizon`` modulo 2π, in [-π, π): ``[*t.shape, *theta.shape]``.
+
+    Of a float32 theta the result is right to its last digits at every t below 2^32. Float64 is
+    computed as it stands, which is right to 1e-6 at 2^31 steps of a fast rhythm. The derivative
+    by theta is ``t / horizon``.
+
+    Args:
+        theta: angular frequencies in units of ``1 / horizon``.
+        t: integers, steps since the start.
+        horizon: a number of steps.
+    """
+    axes = (1,) * theta.ndim
+    if theta.dtype == jnp.float64:
+        clock = unsigned(t).astype(theta.dtype) / horizon
+        return clock.reshape(*t.shape, *axes) * _led(theta, t.ndim)
+    high, low = (_led(word, t.ndim) for word in _turns(theta.astype(jnp.float32), horizon))
+    steps = unsigned(t).reshape(*t.shape, *axes)
+    part = high * steps + _multiply(low, steps)[0]  # of a turn, in units of 2^-32
+    part = jnp.where(_led(theta < 0, t.ndim), -part, part)
+    exact = jax.lax.bitcast_convert_type(part, jnp.int32).astype(theta.dtype)
+    return jnp.where(_led(jnp.isfinite(theta), t.ndim), exact * (2 * math.pi / 2**32), jnp.nan)
+
+
+@angle.defjvp
+def _angle_jvp(horizon, primals, tangents):
+    theta, t = primals
+    clock = unsigned(t).astype(theta.dtype).reshape(*t.shape, *(1,) * theta.ndim) / horizon
+    return angle(theta, t, horizon), clock * _led(tangents[0], t.ndim)
+
+
+def _turns(theta: Array, horizon: int) -> tuple[Array, Array]:
+    """``|theta| / (2π horizon)`` modulo 1 in units of 2^-64, as words of 32 bits, the high first.
+
+    theta is m · 2^e with an integer m below 2^24: the product of m and of the 96 binary digits of
+    ``1 / (2π horizon)`` from the e-th on is exact in integers (Payne & Hanek 1983).
+    """
+    digits = math.floor(_TWO_OVER_PI / (4 * Fraction(horizon)) * 2 ** (32 * _DIGITS))
+    words = [0] * _ZEROS + [digits >> (32 * i) & 0xFFFFFFFF for i in reversed(range(_DIGITS))]
+    bits = jax.lax.bitcast_convert_type(theta, jnp.uint32)
+    exponent = (bits >> 23) & 0xFF
+    m = jnp.where(exponent > 0, bits & 0x7FFFFF | 0x800000, bits & 0x7FFFFF)
+    first = jnp.maximum(exponent, 1).astype(jnp.int32) - 150 + 32 * _ZEROS
+    word, shift = first // 32, (first % 32).astype(jnp.uint32)
+    table = jnp.asarray(np.array(words, np.uint32))
+    around = [table[jnp.minimum(word + i, len(words) - 1)] for i in range(4)]
+    high, middle, low = (
+        (left << shift) | jnp.where(shift > 0, right >> ((32 - shift) & 31), 0)
+        for left, right in itertools.pairwise(around)
+    )
+    carried = _multiply(m, low)[0]
+    over, below = _multiply(m, middle)
+    total = below + carried
+    return m * high + over + (total < below).astype(total.dtype), total
+
+
+def _multiply(a: Array, b: Array) -> tuple[Array, Array]:
+    """The product of two uint32 as ``(high, low)`` words."""
+    a1, a0, b1, b0 = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
+    cross = a1 * b0 + (a0 * b0 >> 16)
+    other = a0 * b1 + (cross & 0xFFFF)
+    return a1 * b1 + (cross >> 16) + (other >> 16), a * b
+
+
+@jax.custom_jvp
+def turn(t: Array, tau: Array, s: Array) -> Array:
+    """``((t - s) mod tau) / tau``, in [0, 1]: ``[*t.shape, H]``.
+
+    Args:
+        t: integers, steps since the start.
+        tau: periods ``[H]`` in steps.
+        s: shifts ``[H]`` in steps.
+    """
+    period, shift = _led(tau, t.ndim), _led(s, t.ndim)
+    steps = unsigned(t)[..., None]
+    # Each half of the clock is a float32 without rounding, and a remainder never rounds.
+    halves = ((steps >> 16).astype(tau.dtype) * 65536, (steps & 0xFFFF).astype(tau.dtype))
+    past = sum(jax.lax.rem(*jnp.broadcast_arrays(half, period)) for half in halves)
+    turns = (past - shift) / period
+    return turns - jnp.floor(turns)
+
+
+@turn.defjvp
+def _turn_jvp(primals, tangents):
+    t, tau, s = primals
+    _, by_tau, by_s = (tangent if i else None for i, tangent in enumerate(tangents))
+    since = unsigned(t).astype(tau.dtype)[..., None] - _led(s, t.ndim)
+    slope = -since / jnp.square(_led(tau, t.ndim))
+    return turn(t, tau, s), slope * _led(by_tau, t.ndim) - _led(by_s / tau, t.ndim)
+
+
+def _led(leaf: Any, axes: int) -> Array:
+    return leaf.reshape((1,) * axes + leaf.shape)
