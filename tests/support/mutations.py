@@ -66,7 +66,7 @@ def python(
     )
 
 
-def tested(
+def run_tests(
     tree: Path, tests: list[str], seconds: float | None = SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Runs the tests, up to the first that fails, as `make test` would."""
@@ -84,7 +84,7 @@ def outcome(tree: Path, entry: dict[str, Any]) -> str:
             built = python(tree, "-m", "surnn_jax.scan.native.build")
             if built.returncode:
                 return f"ERROR {built.stderr.strip().splitlines()[-1]}"
-        done = tested(tree, entry["tests"])
+        done = run_tests(tree, entry["tests"])
     except ValueError as error:
         return f"ERROR {error}"
     except subprocess.TimeoutExpired:
@@ -105,7 +105,9 @@ def main(*prefixes: str) -> None:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
         # A test that fails anyway catches nothing.
-        whole = tested(tree, sorted({test for e in chosen.values() for test in e["tests"]}), None)
+        whole = run_tests(
+            tree, sorted({test for e in chosen.values() for test in e["tests"]}), None
+        )
         if whole.returncode:
             sys.exit(f"error: without any edit:\n{whole.stdout}{whole.stderr}")
         caught = 0
