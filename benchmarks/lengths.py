@@ -90,7 +90,7 @@ def pose(case: Case, models: list[str], backends: list[str], heads: int) -> dict
         elif model == "attention":
             from surnn_jax.layers.attention import Attention
 
-            found["attention"] = mixer(Attention(case.features, heads=heads, window=case.steps))
+            found["attention"] = mixer(Attention(case.features, num_heads=heads, window=case.steps))
         else:
             from surnn_jax.layers.s4d import S4D
 

@@ -1,5 +1,6 @@
 """Settings of every test: they must stand before JAX looks for devices."""
 
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -69,6 +70,14 @@ def small_chunks(monkeypatch):
     from surnn_jax.scan.pallas import call
 
     monkeypatch.setattr(call, "_ROWS", 6)
+
+
+def pytest_collection_finish():
+    """Tracing makes objects by the million: the collector looks at them less often than it would,
+    and no more at what is imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -59,7 +59,7 @@ def switch_of(
     learned = {
         "rate": rate,
         "frozen": config.frozen,
-        "gate": switches.get_gate("window") if surrogate is None else surrogate,
+        "gate": switches.triangular() if surrogate is None else surrogate,
     }
     options: dict[str, Mapping[str, Any]] = {
         "fourier": learned,

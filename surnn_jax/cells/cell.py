@@ -53,8 +53,8 @@ class Cell:
         inner_recurrent: gates with a product with that operand.
         shared: recurrent gates and vectors that all neurons share: kept as one column ``[H, 1]``,
             or one number ``[1]``, and repeated by :meth:`expanded`.
-        expand: None, or what else turns parameters as they are kept into those that kernels see,
-            ``params -> params`` of the same shapes: a mask.
+        expand: None, or a function ``params -> params`` of the same shapes that :meth:`expanded`
+            applies, such as a mask.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Cell:
         return next(iter(params["input"].values())).shape[-1]
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
-        """The state of rest: zeros ``[*batch_shape, H]``, in float32 at least."""
+        """Zeros ``[*batch_shape, H]`` a field, in float32 or wider."""
         return self.zero_carry((*batch_shape, self.features(params)), self.carry_dtype(params))
 
     def zero_carry(self, shape: tuple[int, ...], dtype: Any) -> Carry:
@@ -172,11 +172,11 @@ class Cell:
     ) -> tuple[Array, dict[str, Array]]:
         """The operand of the second product and the products with it; see `inner`."""
         out = self.carry_dtype(params)
-        v = self.inner(self.spread(params, carry.h.shape), carry, z, u)
+        v = self.inner(self.broadcast(params, carry.h.shape), carry, z, u)
         kernels = params["recurrent"]
         return v, {g: product(v, kernels[g], dtype or out, out) for g in self.inner_recurrent}
 
-    def spread(self, params: Params, shape: tuple[int, ...]) -> dict[str, Array]:
+    def broadcast(self, params: Params, shape: tuple[int, ...]) -> dict[str, Array]:
         """The per-neuron vectors in the dtype of the carry, repeated to `shape` ``[..., H]``."""
         out = self.carry_dtype(params)
         return {
@@ -186,7 +186,7 @@ class Cell:
 
     def update(self, params: Params, carry: Carry, z: Gates, u: Gates) -> Carry:
         """The candidate carry, from a carry and its two sets of products; pointwise."""
-        return self.rule(self.spread(params, carry.h.shape), carry, z, u)
+        return self.rule(self.broadcast(params, carry.h.shape), carry, z, u)
 
     def step(self, params: Params, carry: Carry, x: Array, dtype: Any = None) -> Carry:
         """The candidate carry ``[..., H]`` for one input frame ``x [..., D]``."""

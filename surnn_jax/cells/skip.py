@@ -1,8 +1,8 @@
 """Units that decide from their state whether to update: Skip RNN and SA-RNN, both with a GRU.
 
-No table of theirs is known before the scan, so nothing can be skipped: baselines, on any back end.
-Their carries say in `open` who updated last, and :func:`surnn_jax.scan.run` reports its mean as the
-rate, which a loss may hold down.
+Their updates are not known before the scan, so nothing can be skipped: they are baselines, on any
+back end. The field `open` of their carries says which neurons updated last. Its mean is the rate
+that :func:`surnn_jax.scan.run` reports, and a loss may penalise it.
 """
 
 from typing import NamedTuple
@@ -62,8 +62,8 @@ published budget is λ times the steps updated: λ T times the rate that a run r
 Every neuron keeps ũ and computes it for itself, from one w_p and one b_p, so that rule and carry
 are those of any other cell. The GRU is reset after the product, where the authors' is before it.
 At a skipped step Δũ is computed again from the state that was held, where the authors' code keeps
-the number: the same value, but the gradient through `round` differs, as here an update moves Δũ by
-way of the state alone.
+the number. The value is the same, but the gradient through `round` differs: here an update changes
+Δũ only through the state.
 """
 
 

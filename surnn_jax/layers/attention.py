@@ -39,9 +39,9 @@ class Attention(nn.Module):
 
     Attributes:
         features: M, width of the output.
-        heads: a divisor of M; each is d = M / heads wide.
+        num_heads: a divisor of M; each is d = M / heads wide.
         window: W, how many steps a step sees, itself included.
-        causal: False to see the whole sequence, future and all; the window is of no account then.
+        causal: False to see the whole sequence, the future included; `window` is then ignored.
         rotary: turn each pair of numbers of queries and keys, ``(2i, 2i + 1)``, by
             ``p · 10000^(-2i/d)`` at step p (Su et al., arXiv 2104.09864). Scores depend on
             differences of p alone, so p is counted from nearby: no stream is too long for float32.
@@ -50,7 +50,7 @@ class Attention(nn.Module):
     """
 
     features: int
-    heads: int
+    num_heads: int
     window: int
     causal: bool = True
     rotary: bool = False
@@ -58,14 +58,15 @@ class Attention(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self):
-        if self.heads < 1 or self.features % self.heads:
+        if self.num_heads < 1 or self.features % self.num_heads:
             raise ValueError(
-                f"heads must divide the {self.features} features of attention, got {self.heads}"
+                f"num_heads must divide the {self.features} features of attention, "
+                f"got {self.num_heads}"
             )
-        if self.rotary and self.features // self.heads % 2:
+        if self.rotary and self.features // self.num_heads % 2:
             raise ValueError(
                 "rotary positions need heads of even width, "
-                f"got {self.features} features / {self.heads} heads"
+                f"got {self.features} features / {self.num_heads} heads"
             )
         if self.causal and self.window < 1:
             raise ValueError(f"the window must be at least 1 step, got {self.window}")
@@ -83,14 +84,14 @@ class Attention(nn.Module):
 
         Args:
             x: ``[B, T, D]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:
-            The carry, None where attention is not causal, and outputs ``[B, T, M]``.
+            The carry (None if attention is not causal) and outputs ``[B, T, M]``.
 
         Raises:
-            ValueError: for shapes that do not fit, or a carry where attention is not causal.
+            ValueError: for shapes that do not fit, or a carry if attention is not causal.
         """
         check_inputs("attention", x, seq_lengths)
         wide = state_dtype(self.param_dtype)
@@ -100,9 +101,9 @@ class Attention(nn.Module):
         lengths = lengths_within(x, seq_lengths)
         x = mask_padding(x.astype(compute), lengths)
 
-        steps, width = x.shape[1], self.features // self.heads
+        steps, width = x.shape[1], self.features // self.num_heads
         project = nn.DenseGeneral(
-            (3, self.heads, width),
+            (3, self.num_heads, width),
             use_bias=False,
             dtype=compute,
             param_dtype=self.param_dtype,
@@ -195,7 +196,7 @@ class Attention(nn.Module):
         """The carry from which a stream begins: nothing seen."""
         if not self.causal:
             raise ValueError(_NO_STREAM)
-        shape = (*batch_shape, self.window, self.heads, self.features // self.heads)
+        shape = (*batch_shape, self.window, self.num_heads, self.features // self.num_heads)
         nothing = jnp.zeros(shape, state_dtype(self.param_dtype))
         return KVCache(nothing, nothing, jnp.zeros(batch_shape, jnp.int32))
 

@@ -1,4 +1,4 @@
-"""An encoder and a stack of blocks: what all sequence models share."""
+"""An encoder and a stack of blocks, shared by all sequence models."""
 
 from typing import NamedTuple
 
@@ -14,24 +14,24 @@ ENCODERS = ("raw", "onehot", "embed", "dense")
 
 
 class BackboneCarry(NamedTuple):
-    """What a backbone carries from step to step.
+    """The state of a backbone between steps.
 
     Attributes:
-        place: int32 ``[B]``, the valid steps so far, counted up to the learned positions if there
-            are any.
+        position: int32 ``[B]``, the valid steps so far, counted up to the last
+            learned position if there are any.
         layers: the carry of every block.
     """
 
-    place: Array
+    position: Array
     layers: tuple[Carry, ...]
 
 
 class Encoded(NamedTuple):
-    """What a backbone makes of a batch.
+    """The result of a backbone.
 
     Attributes:
         outputs: ``[B, T, M]``.
-        carry: to go on from; None from a bidirectional model.
+        carry: for the next call; None from a bidirectional model.
         traces: of every selective layer, from the input up.
     """
 
@@ -49,12 +49,12 @@ class Backbone(nn.Module):
         encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
             tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
         vocabulary: number of tokens, for ``onehot`` and ``embed``.
-        positions: learned positions, which are added to the encoded input; the longest sequence
-            they can take. None for none.
+        max_positions: number of learned positions that are added to the encoded input, which limits
+            the length of sequences; None for no positions.
         options: of the mixers.
-        bare: blocks without norm, residual and feed-forward layer, and no final norm.
+        no_residual: blocks without norm, residual and feed-forward layer, and no final norm.
         expand: width of the feed-forward layers, in units of M; 0 for none.
-        dropout: share that is dropped of the encoded input and in the blocks.
+        dropout: rate of dropout of the encoded input and in the blocks.
         bidirectional: see :class:`.Block`.
     """
 
@@ -62,9 +62,9 @@ class Backbone(nn.Module):
     features: int
     encoder: str = "dense"
     vocabulary: int | None = None
-    positions: int | None = None
+    max_positions: int | None = None
     options: mixers.Options = mixers.Options()
-    bare: bool = False
+    no_residual: bool = False
     expand: float = 2.0
     dropout: float = 0.0
     bidirectional: bool = False
@@ -81,9 +81,9 @@ class Backbone(nn.Module):
             )
         if self.encoder == "dense":
             self.dense = nn.Dense(self.features, dtype=dtype)
-        if self.positions is not None:
+        if self.max_positions is not None:
             self.position = self.param(
-                "position", nn.initializers.normal(0.02), (self.positions, self.features)
+                "position", nn.initializers.normal(0.02), (self.max_positions, self.features)
             )
         self.drop = nn.Dropout(self.dropout)
         self.blocks = [
@@ -91,14 +91,14 @@ class Backbone(nn.Module):
                 kind,
                 self.features,
                 self.options,
-                bare=self.bare,
+                no_residual=self.no_residual,
                 expand=self.expand,
                 dropout=self.dropout,
                 bidirectional=self.bidirectional,
             )
             for kind in self.layers
         ]
-        if not self.bare:
+        if not self.no_residual:
             self.norm = nn.LayerNorm(use_bias=False)
 
     def __call__(
@@ -112,22 +112,22 @@ class Backbone(nn.Module):
 
         Args:
             x: ``[B, T]`` tokens or ``[B, T, D]`` frames, by `encoder`.
-            lengths: integers ``[B]`` or None: what lies beyond does not count.
-            carry: to go on from, as an earlier call returned it; None to begin.
-            train: whether to drop; needs a key ``dropout``.
+            lengths: integers ``[B]``, the valid steps of each example; None for all.
+            carry: the carry that an earlier call returned; None to begin.
+            train: whether to apply dropout, which needs a key ``dropout``.
 
         Raises:
-            ValueError: input of another kind, or longer than the learned positions.
+            ValueError: for an input of the wrong kind, or longer than `max_positions`.
         """
         tokens = self.encoder in ("onehot", "embed")
         if x.ndim != (2 if tokens else 3) or tokens != jnp.issubdtype(x.dtype, jnp.integer):
             wanted = "integer tokens [B, T]" if tokens else "frames [B, T, D]"
             raise ValueError(f"encoder {self.encoder!r} takes {wanted}, got {x.dtype} {x.shape}")
         steps = x.shape[1]
-        if self.positions is not None and steps > self.positions:
+        if self.max_positions is not None and steps > self.max_positions:
             raise ValueError(
-                f"a sequence of {steps} steps is longer than the model's {self.positions} "
-                "positions; raise positions, or cut the sequences"
+                f"a sequence of {steps} steps is longer than the model's {self.max_positions} "
+                "positions; raise max_positions, or cut the sequences"
             )
         inside = None
         if lengths is not None:  # before any product: NaN · 0 is NaN, and so would gradients be
@@ -137,11 +137,11 @@ class Backbone(nn.Module):
         if self.is_initializing() and any(map(mixers.is_selective, self.layers)) and x.size:
             self._init_switches(x, lengths)
         y = self._encode(x)
-        if self.positions is not None:
+        if self.max_positions is not None:
             y = y + self._rows(steps, carry, inside).astype(y.dtype)
         y, carries, traces = self._run_blocks(y, lengths, carry, train)
         last = None if self.bidirectional else self._advance(x, lengths, carry, carries)
-        return Encoded(y if self.bare else self.norm(y), last, traces)
+        return Encoded(y if self.no_residual else self.norm(y), last, traces)
 
     def _run_blocks(self, y, lengths, carry, train):
         y = self.drop(y, deterministic=not train)
@@ -155,10 +155,10 @@ class Backbone(nn.Module):
         return y, tuple(carries), tuple(traces)
 
     def _init_switches(self, x, lengths):
-        """Draws the parameters with noise in place of an input that does not vary.
+        """Draws the parameters with noise if the input does not vary.
 
-        Event switches set their thresholds by what they see first, and behind a layer a constant
-        input is none: the state of that layer moves.
+        Event switches set their thresholds by the first inputs that they see. They recognise a
+        constant input, but not what the layers below make of one.
         """
         same = jnp.all(x == x[:1]) if len(x) > 1 else jnp.all(x == x[:, :1])
         if not isinstance(same, jax.core.Tracer) and not same:
@@ -168,7 +168,7 @@ class Backbone(nn.Module):
         else:
             noise = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
         y = self._encode(jnp.where(same, noise, x))
-        if self.positions is not None:
+        if self.max_positions is not None:
             y = y + self._rows(x.shape[1], None, None).astype(y.dtype)
         self._run_blocks(y, lengths, None, False)
 
@@ -176,18 +176,18 @@ class Backbone(nn.Module):
         steps = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
         if lengths is not None:
             steps = jnp.minimum(lengths, steps)
-        place = steps if carry is None else carry.place + steps
+        place = steps if carry is None else carry.position + steps
         return BackboneCarry(self._counted(place), layers)
 
     def _counted(self, place):
-        """A count that cannot overflow where it is read."""
-        return place if self.positions is None else jnp.minimum(place, self.positions)
+        """Stops counting at `max_positions`, so that no overflow leads back to the first."""
+        return place if self.max_positions is None else jnp.minimum(place, self.max_positions)
 
     def _rows(self, steps, carry, inside):
         """The vectors of the positions, ``[1, T, M]`` or ``[B, T, M]``; NaN past the last one."""
         place = jnp.arange(steps, dtype=jnp.int32)[None]
         if carry is not None:
-            place = place + carry.place.reshape(-1, 1)
+            place = place + carry.position.reshape(-1, 1)
         rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
         return rows if inside is None else jnp.where(inside[..., None], rows, 0)
 
@@ -197,16 +197,16 @@ class Backbone(nn.Module):
         Past the last learned position the outputs are NaN.
         """
         y = self._encode(x)
-        if self.positions is not None:
-            place = jnp.broadcast_to(carry.place, x.shape[:1])
+        if self.max_positions is not None:
+            place = jnp.broadcast_to(carry.position, x.shape[:1])
             rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
             y = y + rows.astype(y.dtype)
         carries = []
         for block, before in zip(self.blocks, carry.layers, strict=True):
             after, y = block.step(before, y)
             carries.append(after)
-        carry = BackboneCarry(self._counted(carry.place + 1), tuple(carries))
-        return carry, y if self.bare else self.norm(y)
+        carry = BackboneCarry(self._counted(carry.position + 1), tuple(carries))
+        return carry, y if self.no_residual else self.norm(y)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
         """The carry from which a stream begins."""
@@ -223,7 +223,7 @@ class Backbone(nn.Module):
 
     def _encode(self, x):
         if self.encoder == "embed":
-            # Vectors of unit length at the start, where the blocks expect unit variance.
+            # Embeddings begin with unit length, and the blocks expect unit variance.
             y = self.embedding(x) * self.features**0.5
         elif self.encoder == "onehot":
             y = jax.nn.one_hot(x, self.vocabulary, dtype=self.options.dtype or jnp.float32)
@@ -233,10 +233,10 @@ class Backbone(nn.Module):
 
 
 def check(model: Backbone) -> None:
-    """Refuses what cannot be built.
+    """Checks the fields of a backbone.
 
     Raises:
-        ValueError: naming the field that is wrong and what would be right.
+        ValueError: naming the field that is wrong and the cure.
     """
     if not model.layers:
         raise ValueError("layers: name one at least")
@@ -246,7 +246,7 @@ def check(model: Backbone) -> None:
         raise ValueError(f"unknown encoder {model.encoder!r}; one of: {', '.join(ENCODERS)}")
     if model.encoder in ("onehot", "embed") and (model.vocabulary or 0) < 1:
         raise ValueError(f"encoder {model.encoder!r} needs a vocabulary, got {model.vocabulary}")
-    for name in ("features", "positions"):
+    for name in ("features", "max_positions"):
         value = getattr(model, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -254,11 +254,15 @@ def check(model: Backbone) -> None:
         raise ValueError(f"dropout must lie in [0, 1), got {model.dropout}")
     if not model.expand >= 0:
         raise ValueError(f"expand must not be negative, got {model.expand}")
-    if not model.bare and model.encoder in ("raw", "onehot"):
-        raise ValueError(f"encoder {model.encoder!r} is for bare models; take dense or embed")
-    if model.bare and model.positions is not None and model.encoder in ("raw", "onehot"):
-        raise ValueError(f"encoder {model.encoder!r} takes no positions; take dense or embed")
-    if "attention" in model.layers and model.features % model.options.heads:
+    if not model.no_residual and model.encoder in ("raw", "onehot"):
         raise ValueError(
-            f"heads must divide the width of the model: {model.features} by {model.options.heads}"
+            f"encoder {model.encoder!r} is for models without residuals; take dense or embed"
+        )
+    positions = model.max_positions is not None
+    if model.no_residual and positions and model.encoder in ("raw", "onehot"):
+        raise ValueError(f"encoder {model.encoder!r} takes no positions; take dense or embed")
+    if "attention" in model.layers and model.features % model.options.num_heads:
+        raise ValueError(
+            "num_heads must divide the width of the model: "
+            f"{model.features} by {model.options.num_heads}"
         )

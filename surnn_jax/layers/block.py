@@ -1,4 +1,4 @@
-"""Blocks of sequence models: a mixer over time, then a gated feed-forward layer, both residual."""
+"""Blocks of sequence models: a mixer over time and a gated feed-forward layer, both residual."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from surnn_jax.typing import Array, Carry
 
 
 class Trace(NamedTuple):
-    """What the switches of a selective layer did.
+    """How often and when the switches of a selective layer opened.
 
     Attributes:
         rate: scalar, share of open switches among valid steps; differentiable, see
-            :class:`surnn_jax.scan.Run`.
+            :class:`surnn_jax.ScanOutput`.
         update_mask: ``[T, H]`` or ``[B, T, H]``; None for units that open by their own state.
     """
 
@@ -46,16 +46,17 @@ class GatedFeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One mixer, with what stands around it.
+    """One mixer with norm, residual and feed-forward layer.
 
-    ``x + drop(out(mixer(norm(x))))``, then ``x + drop(ffn(norm(x)))`` (pre-norm); or, bare,
+    ``x + drop(out(mixer(norm(x))))``, then ``x + drop(ffn(norm(x)))`` (pre-norm); or, with
+    `no_residual`,
     ``drop(mixer(x))`` and nothing else.
 
     Attributes:
         kind: name of the mixer, see :func:`.mixers.names`.
         features: M, width of the block.
         options: of the mixer.
-        bare: the mixer alone: no norm, no residual, no feed-forward layer.
+        no_residual: the mixer alone: no norm, no residual, no feed-forward layer.
         expand: width of the feed-forward layer, in units of M; 0 for none.
         dropout: share of the outputs of mixer and feed-forward layer that is dropped.
         bidirectional: a second mixer reads from the end; attention sees both sides at once.
@@ -64,13 +65,13 @@ class Block(nn.Module):
     kind: str
     features: int
     options: mixers.Options = mixers.Options()
-    bare: bool = False
+    no_residual: bool = False
     expand: float = 2.0
     dropout: float = 0.0
     bidirectional: bool = False
 
     def setup(self):
-        # Attention needs no second pass to see both sides.
+        # Attention sees both sides in one pass.
         self._two = self.bidirectional and self.kind != "attention"
         self.mixer = mixers.make(
             self.kind, self.features, self.options, causal=not self.bidirectional
@@ -79,11 +80,11 @@ class Block(nn.Module):
             self.backward = mixers.make(self.kind, self.features, self.options)
         self.drop = nn.Dropout(self.dropout)
         width = (self.options.hidden or self.features) if self._recurrent else self.features
-        # A bare layer of one direction has nothing to fit into.
-        self._fits = (self.bare or width == self.features) and not self._two
+        # Without residuals a layer of one direction has nothing to fit into.
+        self._fits = (self.no_residual or width == self.features) and not self._two
         if not self._fits:
             self.out = nn.Dense(self.features, dtype=self.options.dtype)
-        if not self.bare:
+        if not self.no_residual:
             self.norm = nn.LayerNorm(use_bias=False)
             if self.expand:
                 self.norm_ffn = nn.LayerNorm(use_bias=False)
@@ -104,20 +105,20 @@ class Block(nn.Module):
         """Runs the block.
 
         Args:
-            x: ``[B, T, M]`` (bare: ``[B, T, D]``).
+            x: ``[B, T, M]`` (without residuals: ``[B, T, D]``).
             lengths: integers ``[B]`` or None.
-            carry: to go on from; None to begin.
+            carry: from an earlier call; None to begin.
             train: whether to drop.
 
         Returns:
             The carry, ``[B, T, M]``, and what the switch did (None where there is none).
 
         Raises:
-            ValueError: a carry for a bidirectional block, which cannot go on.
+            ValueError: if a bidirectional block is given a carry.
         """
         if carry is not None and self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it takes no carry")
-        inputs = x if self.bare else self.norm(x)
+        inputs = x if self.no_residual else self.norm(x)
         carry, y, trace = _mix(self.mixer, inputs, lengths, carry)
         if self._two:
             turned = _turn(inputs, lengths)
@@ -132,7 +133,7 @@ class Block(nn.Module):
         """One step ``[B, M]``, without dropout."""
         if self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it has no step")
-        carry, y = self.mixer.step(carry, x if self.bare else self.norm(x))
+        carry, y = self.mixer.step(carry, x if self.no_residual else self.norm(x))
         return carry, self._after(x, y, False)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
@@ -143,7 +144,7 @@ class Block(nn.Module):
         if not self._fits:
             y = self.out(y)
         y = self.drop(y, deterministic=not train)
-        if self.bare:
+        if self.no_residual:
             return y
         y = x + y.astype(x.dtype)
         if self.expand:

@@ -31,7 +31,7 @@ def calibrate(model: nn.Module, variables: Any, *args: Any, **kwargs: Any) -> di
         model: any linen module that contains a :class:`.Recurrent` layer, or is one.
         variables: as its `init` returned them.
         args: what the model is called with: a batch, lengths and so on.
-        kwargs: likewise, and `rngs` or `method`, as for ``model.apply``.
+        kwargs: keyword arguments of that call, and `rngs` or `method`, as for ``model.apply``.
 
     Returns:
         The variables with new thresholds.

@@ -8,14 +8,14 @@ Batch and time are symbols, so that one export takes every size of at least 1::
         call = export.deserialize(bytearray(file.read())).call
     outputs = call(x, lengths)
 
-It takes jax and flatbuffers to write one and to load it. What is exported is plain StableHLO. The
-compiled CPU kernel is a custom call that nobody has without this library, so recurrent layers
-whose back end is ``auto`` or ``native`` are exported as ``masked``; ``compact`` and ``rows`` stay.
-The numbers are those of the model, to rounding.
+Writing and loading an export needs jax and flatbuffers. The export is plain StableHLO. The
+compiled CPU kernel is a custom call that needs this library, so recurrent layers with the back end
+``auto`` or ``native`` are exported as ``masked``; ``compact`` and ``rows`` stay. The numbers are
+those of the model, to rounding.
 
-Attention and state spaces compute a sequence by something that wants its length beforehand: an
-FFT, an associative scan, chunks. A model with such a layer, or with an adaptive softmax, is
-exported as a loop over its `step`.
+Attention and state spaces need the length of a sequence beforehand, for an FFT, an associative
+scan or chunks. A model with such a layer, or with an adaptive softmax, is exported as a loop over
+its `step`.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ from surnn_jax.layers.sequence_models import (
 from surnn_jax.typing import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What an export runs on unless told otherwise. Each can be lowered for from any other."""
+"""The default platforms of an export. Any machine can lower for all of them."""
 
 _KNOWN = {"cpu", "cuda", "rocm", "tpu"}
 _STACKS = (Classifier, LanguageModel, PairClassifier, SequenceTagger)
@@ -60,7 +60,7 @@ def sequence(
     steps beyond them mean nothing. More steps than there are learned positions are refused. Two
     kinds of models are called otherwise:
 
-    - `Matcher`: ``(x, lengths, x2, lengths2)``;
+    - `PairClassifier`: ``(x, lengths, x2, lengths2)``;
     - `LanguageModel`: ``(carry, x, y)``, which returns ``(carry, log-probabilities [B, T])`` of
       the targets y, to go on with the next stretch of text; :func:`begin` gives the first carry.
 
@@ -78,7 +78,7 @@ def sequence(
     if loops and (model.backbone.bidirectional or isinstance(model, PairClassifier)):
         raise ValueError(
             f"no export: {loops} needs the length of a sequence beforehand unless it goes step by "
-            "step, which a bidirectional model or a Matcher cannot"
+            "step, which a bidirectional model or a PairClassifier cannot"
         )
     symbols = "b, t, u" if isinstance(model, PairClassifier) else "b, t"
     batch, *times = export.symbolic_shape(symbols, constraints=_limits(model, symbols))
@@ -101,9 +101,9 @@ def step(
 ) -> bytes:
     """One step of a stream: called with ``(carry, x [B, …])``, it returns ``(carry, outputs)``.
 
-    A carry is a tuple of arrays, not to be looked into; :func:`begin` gives the first. Arguments
+    A carry is an opaque tuple of arrays; :func:`begin` gives the first. Arguments
     as for :func:`sequence`, whose outputs at the same step these are; a `Classifier` answers for
-    what it heard so far, a `LanguageModel` gives the log-probabilities ``[B, V]`` of the next
+    the sequence so far, a `LanguageModel` gives the log-probabilities ``[B, V]`` of the next
     token. A module of your own has the methods ``step`` and ``initial_carry``.
 
     Raises:
@@ -121,7 +121,7 @@ def begin(
     *,
     platforms: Sequence[str] = PLATFORMS,
 ) -> bytes:
-    """The first carry: called with any ``x [B, …]`` that a step takes, of which B alone is read.
+    """The first carry: called with any ``x [B, …]`` that a step takes; only B is read.
 
     Arguments as for :func:`sequence`.
 
@@ -154,12 +154,12 @@ def _withheld(path, leaf):
 
 def _limits(model, symbols: str) -> list[str]:
     """What the symbols of time must keep to: learned positions end somewhere."""
-    positions = model.backbone.positions if isinstance(model, _STACKS) else None
+    positions = model.backbone.max_positions if isinstance(model, _STACKS) else None
     return [] if positions is None else [f"{t} <= {positions}" for t in symbols.split(", ")[1:]]
 
 
 def _loops(model) -> str:
-    """What keeps a model from being exported for whole sequences at once; empty if nothing does."""
+    """The layer that rules out an export for whole sequences at once; empty if none does."""
     if not isinstance(model, _STACKS):
         return ""
     others = [
@@ -175,7 +175,7 @@ def _loops(model) -> str:
 def _frame(model, x) -> jax.ShapeDtypeStruct:
     """A frame of a stream, ``[b, …]``; refuses models that cannot stream."""
     if isinstance(model, PairClassifier):
-        raise ValueError("a Matcher compares whole sequences; it has no step")
+        raise ValueError("a PairClassifier compares whole sequences; it has no step")
     if isinstance(model, _STACKS) and model.backbone.bidirectional:
         raise ValueError("a bidirectional model reads whole sequences; it has no step")
     if isinstance(model, Recurrent) and model.reverse:
@@ -254,7 +254,7 @@ def _looped_text(model, variables, carry, x, y):
 
 
 def _read(model, outputs):
-    """Outputs as one can read them without the model."""
+    """Outputs in a form that does not need the model."""
     if isinstance(model, WaveformPredictor):
         return tuple(model.readout.mixture(outputs))
     return outputs

@@ -28,14 +28,14 @@ class GaussianMixture(nn.Module):
     """A linear read-out to the parameters of a mixture of K Gaussians over N numbers.
 
         p(y | x) = Σ_k w_k Π_n N(y_n; m_kn, s_kn²)
-        w = softmax(a),  m = b,  s = floor + softplus(c),  (a, b, c) = Dense(x)
+        w = softmax(a),  m = b,  s = min_std + softplus(c),  (a, b, c) = Dense(x)
 
     (Bishop 1994; Chung et al. 2014, section 4.1, with K = 20 over 10 samples of speech.)
 
-    The floor is part of the model. Without one the density has no upper bound: where the numbers
+    `min_std` is part of the model. Without one the density has no upper bound: where the numbers
     stand still, as in digital silence, a deviation that shrinks to nothing sends it to infinity.
-    With it a step scores at most ``-N log(floor √(2π))`` nats: 36.9 for N = 10 and 0.01. Scores of
-    models with different floors must not be compared.
+    With it a step scores at most ``-N log(min_std √(2π))`` nats: 36.9 for N = 10 and 0.01. Scores
+    of models with different `min_std` must not be compared.
 
     A density stays finite while ``|y - m| / s`` is below 1e18.
 
@@ -44,21 +44,21 @@ class GaussianMixture(nn.Module):
     Attributes:
         components: K.
         numbers: N.
-        floor: the least standard deviation, in the units of the target.
+        min_std: the least standard deviation, in the units of the target.
         dtype: operands of the product are rounded to it; None for not at all.
     """
 
     components: int = 20
     numbers: int = 10
-    floor: float = 0.01
+    min_std: float = 0.01
     dtype: Any = None
 
     def __post_init__(self):
         for name in ("components", "numbers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"mixture: {name} must be at least 1, got {getattr(self, name)}")
-        if not (self.floor > 0 and math.isfinite(self.floor)):
-            raise ValueError(f"mixture: floor must be positive, got {self.floor}")
+        if not (self.min_std > 0 and math.isfinite(self.min_std)):
+            raise ValueError(f"mixture: min_std must be positive, got {self.min_std}")
         super().__post_init__()
 
     @property
@@ -89,7 +89,7 @@ class GaussianMixture(nn.Module):
         return Mixture(
             jax.nn.log_softmax(weights),
             means.reshape(form),
-            self.floor + jax.nn.softplus(spreads.reshape(form)),
+            self.min_std + jax.nn.softplus(spreads.reshape(form)),
         )
 
     def log_density(self, outputs: Array, target: Array) -> Array:

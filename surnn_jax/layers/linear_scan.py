@@ -83,7 +83,7 @@ def _loop_back(a, cotangent):
 
 def _associative_back(a, cotangent):
     decay = jnp.broadcast_to(a, (cotangent.shape[0], *a.shape[1:]))
-    # The decay of the step after; the last one is of no account.
+    # The decay of the next step; the last one is not used.
     later = jnp.concatenate([decay[1:], decay[:1]])
     adjoint = jax.lax.associative_scan(_combine, (later, cotangent), reverse=True)[1]
     return decay[0] * adjoint[0], adjoint

@@ -71,7 +71,7 @@ class LRU(nn.Module):
 
         Args:
             x: ``[B, T, M]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:
@@ -80,7 +80,9 @@ class LRU(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = init_memory("LRU", self, x, initial_carry, seq_lengths)
+        initial_carry, lengths, wide, compute = init_memory(
+            "LRU", self, x, initial_carry, seq_lengths
+        )
         inputs = x.shape[-1]
         if inputs != self.features:
             raise ValueError(f"LRU: inputs must be {self.features} wide, as outputs, got {inputs}")
@@ -109,11 +111,13 @@ class LRU(nn.Module):
         driven = driven * jnp.tile(jnp.exp(gamma_log), 2)[None, None]
         driven = jax.lax.complex(*jnp.split(driven, 2, axis=-1))
         decay = jnp.exp(jax.lax.complex(-jnp.exp(nu_log), jnp.exp(theta_log)))
-        h = linear_scan(decay[None, None], driven, start.h)
+        h = linear_scan(decay[None, None], driven, initial_carry.h)
         parts = jnp.concatenate([h.real, -h.imag], axis=-1)
         y = jnp.swapaxes(product(parts, jnp.concatenate(c)), 0, 1) + skip[None, None] * x
         y = GatedOutput(self.features, compute, dtype, name="out")(y)
-        return LRUCarry(_last(h, start.h, lengths)), mask_padding(y.astype(compute), lengths)
+        return LRUCarry(_last(h, initial_carry.h, lengths)), mask_padding(
+            y.astype(compute), lengths
+        )
 
     def step(self, carry: LRUCarry, x: Array) -> tuple[LRUCarry, Array]:
         """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives."""
@@ -142,12 +146,12 @@ def _norm(nu_log):
     return 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(nu_log)))
 
 
-def _last(h, start, lengths):
+def _last(h, initial, lengths):
     """The state ``[B, N]`` after the last step that counts."""
     if not h.shape[0]:
-        return start
+        return initial
     if lengths is None:
         return h[-1]
     at = jnp.maximum(lengths - 1, 0)
     end = jnp.take_along_axis(h, at[None, :, None], axis=0)[0]
-    return jnp.where((lengths > 0)[:, None], end, start)
+    return jnp.where((lengths > 0)[:, None], end, initial)

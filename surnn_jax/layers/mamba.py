@@ -80,7 +80,7 @@ class Mamba(nn.Module):
 
         Args:
             x: ``[B, T, D]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:
@@ -89,7 +89,9 @@ class Mamba(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = init_memory("Mamba", self, x, initial_carry, seq_lengths)
+        initial_carry, lengths, wide, compute = init_memory(
+            "Mamba", self, x, initial_carry, seq_lengths
+        )
         x = mask_padding(x.astype(compute), lengths)
 
         inner, ranks = self.expand * self.features, -(-self.features // 16)
@@ -99,7 +101,7 @@ class Mamba(nn.Module):
             return nn.Dense(size, dtype=compute, param_dtype=self.param_dtype, name=name, **given)
 
         u, z = jnp.split(dense(2 * inner, "in")(x).astype(wide), 2, axis=-1)
-        u = jnp.concatenate([start.tail, u], axis=1)
+        u = jnp.concatenate([initial_carry.tail, u], axis=1)
         tail = latest(u, self.conv - 1, lengths)
         u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u))
 
@@ -116,7 +118,9 @@ class Mamba(nn.Module):
         dt = mask_padding(nn.softplus(dt.astype(wide) + bias[None, None]), lengths)
         a_log = self.param("a_log", _draw_a_log, (self.state, inner), self.param_dtype)
         a = -jnp.exp(a_log.astype(wide))
-        h, y = _selective_scan(a, u, dt, b.astype(wide), c.astype(wide), start.h, self.chunk)
+        h, y = _selective_scan(
+            a, u, dt, b.astype(wide), c.astype(wide), initial_carry.h, self.chunk
+        )
         skip = self.param("d", nn.initializers.ones, (inner,), self.param_dtype).astype(wide)
         y = (y + skip[None, None] * u) * nn.silu(z)
         return MambaCarry(tail, h), mask_padding(dense(self.features, "out")(y), lengths)
@@ -177,7 +181,7 @@ def _draw_a_log(key, shape, dtype):
     return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[0] + 1, dtype=dtype))[:, None], shape)
 
 
-def _selective_scan(a, u, dt, b, c, start, chunk):
+def _selective_scan(a, u, dt, b, c, initial, chunk):
     """The recurrence: ``(h [B, N, I], y [B, T, I])``.
 
     The rates of a step are formed inside its turn of the loop, and the states of a chunk anew for
@@ -202,5 +206,5 @@ def _selective_scan(a, u, dt, b, c, start, chunk):
     def run(h, some):
         return jax.lax.scan(step, h, some)
 
-    h, y = jax.lax.scan(run, start, tuple(map(chunked, (u, dt, b, c))))
+    h, y = jax.lax.scan(run, initial, tuple(map(chunked, (u, dt, b, c))))
     return h, jnp.swapaxes(y.reshape(chunks * chunk, *y.shape[2:])[:steps], 0, 1)

@@ -91,7 +91,7 @@ class Mamba2(nn.Module):
 
         Args:
             x: ``[B, T, D]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:
@@ -100,7 +100,9 @@ class Mamba2(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = init_memory("Mamba-2", self, x, initial_carry, seq_lengths)
+        initial_carry, lengths, wide, compute = init_memory(
+            "Mamba-2", self, x, initial_carry, seq_lengths
+        )
         x = mask_padding(x.astype(compute), lengths)
         inner, heads, width = self._sizes()
 
@@ -121,7 +123,7 @@ class Mamba2(nn.Module):
         z, u, dt = jnp.split(
             dense(inner + mixed + heads, "in")(x).astype(wide), [inner, inner + mixed], axis=-1
         )
-        u = jnp.concatenate([start.tail, u], axis=1)
+        u = jnp.concatenate([initial_carry.tail, u], axis=1)
         tail = latest(u, self.conv - 1, lengths)
         u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u))
         u, b, c = jnp.split(u, [inner, inner + self.state], axis=-1)
@@ -131,7 +133,7 @@ class Mamba2(nn.Module):
         dt = nn.softplus(dt + vector("dt_bias", draw_dt_bias, heads)[None, None])
         dt = mask_padding(dt, lengths)
         a = -jnp.exp(vector("a_log", _draw_a_log, heads))
-        h, y = _chunked_scan(u, dt, a, b, c, start.h, self.chunk, compute)
+        h, y = _chunked_scan(u, dt, a, b, c, initial_carry.h, self.chunk, compute)
         y = y + vector("d", nn.initializers.ones, heads)[None, None, :, None] * u
         y = y.reshape(*y.shape[:2], inner) * nn.silu(z)
         norm = nn.RMSNorm(
@@ -169,7 +171,7 @@ def _draw_a_log(key, shape, dtype):
     return jnp.log(jax.random.uniform(key, shape, dtype, _LEAST_RATE, _GREATEST_RATE))
 
 
-def _chunked_scan(u, dt, a, b, c, start, chunk, compute):
+def _chunked_scan(u, dt, a, b, c, initial, chunk, compute):
     """The recurrence by chunks: ``(h [B, heads, P, N], y [B, T, heads, P])``.
 
     Inside a chunk every output is a weighted sum over its steps, as in attention, the weights
@@ -182,11 +184,11 @@ def _chunked_scan(u, dt, a, b, c, start, chunk, compute):
         a: ``[heads]``.
         b: ``[B, T, N]``.
         c: ``[B, T, N]``.
-        start: ``[B, heads, P, N]``.
+        initial: ``[B, heads, P, N]``.
         chunk: steps of one.
         compute: dtype of the operands of products.
     """
-    wide, steps = start.dtype, u.shape[1]
+    wide, steps = initial.dtype, u.shape[1]
     chunk = max(1, min(steps, chunk))
     chunks = -(-steps // chunk)
 
@@ -214,7 +216,7 @@ def _chunked_scan(u, dt, a, b, c, start, chunk, compute):
     left = jnp.exp(passed[:, :, -1:] - passed)
     gained = product("bcshp,bcsn->bchpn", driven * left[..., None], b)
     kept = jnp.exp(passed[:, :, -1])[..., None, None]
-    states = jnp.concatenate([start[:, None], linear_scan(kept, gained, start, axis=1)], axis=1)
+    states = jnp.concatenate([initial[:, None], linear_scan(kept, gained, initial, axis=1)], axis=1)
     carried = product("bctn,bchpn->bcthp", c, states[:, :-1])
     y = y + jnp.exp(passed)[..., None] * carried
     return states[:, -1], y.reshape(y.shape[0], chunks * chunk, *y.shape[3:])[:, :steps]

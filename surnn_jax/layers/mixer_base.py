@@ -1,4 +1,4 @@
-"""What mixers have in common: their border, the tail of a stream, the gated output."""
+"""What mixers share: checks of arguments, the tail of a stream, the gated output."""
 
 import math
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ def complex_dtype(param_dtype: Any) -> Any:
 
 
 def check_inputs(name: str, x: Array, seq_lengths: Array | None) -> None:
-    """Refuses inputs that no mixer takes.
+    """Checks inputs and lengths.
 
     Raises:
         ValueError: unless x is floating ``[B, T, D]`` and the lengths, if any, integers ``[B]``.
@@ -41,30 +41,31 @@ def check_inputs(name: str, x: Array, seq_lengths: Array | None) -> None:
         )
 
 
-def check_carry(name: str, carry: Carry, rest: Carry) -> None:
-    """Refuses a carry that differs from the one of rest in structure, shapes or dtypes."""
+def check_carry(name: str, carry: Carry, zero_carry: Carry) -> None:
+    """Checks that a carry has the structure, shapes and dtypes of the initial one."""
 
     def described(tree):
         return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
 
-    if jax.tree.structure(carry) != jax.tree.structure(rest) or described(carry) != described(rest):
+    same = jax.tree.structure(carry) == jax.tree.structure(zero_carry)
+    if not same or described(carry) != described(zero_carry):
+        wanted, got = (jax.eval_shape(lambda tree=tree: tree) for tree in (zero_carry, carry))
         raise ValueError(
-            f"{name}: the carry must be as initial_carry makes it, {jax.eval_shape(lambda: rest)}, "
-            f"got {jax.eval_shape(lambda: carry)}"
+            f"{name}: the carry must be as initial_carry makes it, {wanted}, got {got}"
         )
 
 
 class CheckedInputs(NamedTuple):
-    """What a mixer works with once its arguments are checked.
+    """Checked arguments of a mixer.
 
     Attributes:
-        start: the carry to begin with.
-        lengths: ``[B]``, none beyond the end of the input; None for all of it.
+        initial_carry: the carry to begin with.
+        lengths: ``[B]``, at most T; None for all of the input.
         wide: dtype of the state.
         compute: dtype of the operands of products.
     """
 
-    start: Carry
+    initial_carry: Carry
     lengths: Array | None
     wide: Any
     compute: Any
@@ -79,23 +80,24 @@ def init_memory(
         ValueError: as :func:`check_inputs` and :func:`check_carry`.
     """
     check_inputs(name, x, seq_lengths)
-    start = mixer.initial_carry(x.shape[:1])
-    if initial_carry is not None:
-        check_carry(name, initial_carry, start)
-        start = initial_carry
+    zero_carry = mixer.initial_carry(x.shape[:1])
+    if initial_carry is None:
+        initial_carry = zero_carry
+    check_carry(name, initial_carry, zero_carry)
     wide = state_dtype(mixer.param_dtype)
-    return CheckedInputs(start, lengths_within(x, seq_lengths), wide, mixer.dtype or wide)
+    lengths = lengths_within(x, seq_lengths)
+    return CheckedInputs(initial_carry, lengths, wide, mixer.dtype or wide)
 
 
 def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:
-    """The lengths as int32, none beyond the end of x."""
+    """The lengths as int32, at most T."""
     if seq_lengths is None:
         return None
     return jnp.minimum(jnp.asarray(seq_lengths), x.shape[1]).astype(jnp.int32)
 
 
 def mask_padding(x: Array, lengths: Array | None) -> Array:
-    """``[B, T, D]`` with zeros beyond the lengths, whatever stood there, NaN included."""
+    """``[B, T, D]`` with zeros beyond the lengths, also in place of NaN."""
     if lengths is None:
         return x
     inside = jnp.arange(x.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
@@ -108,7 +110,7 @@ def latest(joined: Array, size: int, lengths: Array | None) -> Array:
     Args:
         joined: ``[B, size + T, ...]``: the last steps before a call, then those of the call.
         size: how many to keep.
-        lengths: ``[B]``, how many of the T count; None for all.
+        lengths: ``[B]``, how many of the T steps are valid; None for all.
     """
     if lengths is None:
         return joined[:, joined.shape[1] - size :]
@@ -116,20 +118,20 @@ def latest(joined: Array, size: int, lengths: Array | None) -> Array:
 
 
 def torch_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """A kernel ``[in, out]``, uniform within ±1/√in: what PyTorch, and S4D and Mamba, begin with.
+    """A kernel ``[in, out]``, uniform within ±1/√in: PyTorch's default, and so S4D's and Mamba's.
 
-    Flax's default has √3 times its deviation.
+    Flax's default has √3 times that standard deviation.
     """
     bound = 1 / math.sqrt(shape[0])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class GatedOutput(nn.Module):
-    """``v ∘ σ(g)`` with ``[v, g] = W gelu(y) + b``: GELU, then GLU, around which S4D and LRU agree.
+    """``v ∘ σ(g)`` with ``[v, g] = W gelu(y) + b``: GELU, then GLU, as in S4D and LRU.
 
     Attributes:
         features: M, width of the output.
-        uniform: begin as PyTorch does, kernel and bias uniform within ±1/√M (S4D); False for
+        uniform: draw kernel and bias uniformly within ±1/√M, PyTorch's default (S4D); False for
             Flax's defaults (LRU).
         dtype: operands of the product are rounded to it.
         param_dtype: of the parameters.

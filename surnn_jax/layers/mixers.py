@@ -22,30 +22,30 @@ from surnn_jax.layers.s4d import S4D
 from surnn_jax.switches import Switch
 
 SELECTIVE = "su"
-"""Before the name of a cell: that cell with the switch of :class:`Options`."""
+"""Prefix of a cell's name for that cell with the switch of :class:`Options`."""
 
 _OTHERS = ("attention", "s4d", "lru", "mamba", "mamba2")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How layers are made, beside their name and width.
+    """Options of layers, apart from name and width.
 
     Attributes:
         switch: of the selective layers, ``su…``.
         hidden: H, neurons of a recurrent unit; None for the width of the layer.
-        heads: of attention.
+        num_heads: of attention.
         window: steps that attention sees, the present one included.
-        rotary: whether attention turns queries and keys by their place (arXiv 2104.09864).
-        state: numbers a channel of a state space (of an LRU: in all); None for what its paper has
-            (of an LRU: the width).
+        rotary: whether attention has rotary positions (arXiv 2104.09864).
+        state: size of the state of each channel of a state space, or of a whole LRU; None for the
+            paper's size, or the width of an LRU.
         backend: how recurrent units are scanned.
-        dtype: operands of products are rounded to it; None for not at all.
+        dtype: operands of products are rounded to it; None for no rounding.
     """
 
     switch: Switch | None = None
     hidden: int | None = None
-    heads: int = 4
+    num_heads: int = 4
     window: int = 1024
     rotary: bool = False
     state: int | None = None
@@ -54,13 +54,13 @@ class Options:
 
 
 def names() -> tuple[str, ...]:
-    """Every name that :func:`make` knows: cells, the same with ``su`` before, and the others."""
+    """Every name that :func:`make` knows: cells, cells with the prefix ``su``, and the others."""
     plain = tuple(cells.CELLS)
     return (*plain, *(SELECTIVE + name for name in plain), *_OTHERS)
 
 
 def check(name: str, options: Options) -> None:
-    """Refuses what :func:`make` could not make.
+    """Checks the arguments of :func:`make`.
 
     Raises:
         ValueError: no layer of this name, or a selective one without a switch.
@@ -78,7 +78,7 @@ def is_selective(name: str) -> bool:
 
 
 def is_traced(name: str) -> bool:
-    """Whether a layer of this name tells how often it updated: by a switch, or by its own state."""
+    """Whether a layer of this name reports an update rate, from a switch or from its own state."""
     cell = cells.CELLS.get(name)
     return is_selective(name) or (cell is not None and "open" in cell.carry._fields)
 
@@ -91,7 +91,7 @@ def make(name: str, features: int, options: Options, *, causal: bool = True) -> 
         features: M, the width of its output; a recurrent unit has `options.hidden` neurons if
             that is given, and as many outputs.
         options: the rest.
-        causal: False lets attention see the future; all others are causal whatever it says.
+        causal: False lets attention see the future; all others are always causal.
 
     Raises:
         ValueError: as :func:`check`.
@@ -101,7 +101,7 @@ def make(name: str, features: int, options: Options, *, causal: bool = True) -> 
     if name == "attention":
         return Attention(
             features,
-            heads=options.heads,
+            num_heads=options.num_heads,
             window=options.window,
             causal=causal,
             rotary=options.rotary,

@@ -8,33 +8,34 @@ import jax.numpy as jnp
 
 from surnn_jax import scan
 from surnn_jax.layers.calibration import COLLECTION
-from surnn_jax.layers.recurrent import Recurrent, check_backend
+from surnn_jax.layers.recurrent import Recurrent, value_or_default
 from surnn_jax.typing import Array, Carry
 
 
 class MultiHeadRecurrent(nn.Module):
     """N recurrent layers that read one input and do not see each other's state.
 
-    Together they are one layer of N · H neurons whose recurrent matrices are block-diagonal: an
-    N-th of the parameters and of the work of a step. Each has a schedule of its own, so each scans
-    its own open steps only: ``Heads(Recurrent("gru", 64, switches.fourier(784, groups=1)), 4)``
-    has four rhythms, and no step is taken for a head that is closed.
+    Together they are one layer of N · H neurons whose recurrent matrices are block-diagonal, with
+    an N-th of the parameters and of the work of a step. Each head has its own schedule and scans
+    its own open steps only. This layer has four rhythms, and takes no step for a closed head::
 
-    Parameters are those of the layer with an axis N in front. On a GPU heads are run at once, on a
-    CPU by the compiled kernel one after another.
+        MultiHeadRecurrent(Recurrent("gru", 64, switches.fourier(784, groups=1)), 4)
+
+    Parameters are those of the layer with a leading axis N. A GPU runs the heads at once; on a CPU
+    the compiled kernel runs them one after another.
 
     Attributes:
-        layer: what a head is; its options are those of all.
-        heads: N.
+        layer: one head; all heads have its options.
+        num_heads: N.
     """
 
     layer: Recurrent
-    heads: int
+    num_heads: int
 
     def __post_init__(self):
         super().__post_init__()
-        if self.heads < 1:
-            raise ValueError(f"heads must be at least 1, got {self.heads}")
+        if self.num_heads < 1:
+            raise ValueError(f"num_heads must be at least 1, got {self.num_heads}")
 
     @nn.compact
     def __call__(
@@ -50,12 +51,12 @@ class MultiHeadRecurrent(nn.Module):
         """Runs all heads.
 
         Args:
-            inputs: as of the layer.
-            mask: likewise.
-            initial_carry: to go on from, ``[N, *batch, H]`` a field, as an earlier call gave it.
-            return_carry: as of the layer.
-            return_run: likewise.
-            **options: what else the layer is called with: seq_lengths, resets and so on.
+            inputs: as for the layer.
+            mask: as for the layer.
+            initial_carry: the carry that an earlier call returned, ``[N, *batch, H]`` a field.
+            return_carry: as for the layer.
+            return_run: as for the layer.
+            **options: other arguments of the layer: seq_lengths, resets and so on.
 
         Returns:
             As the layer; outputs, carries and update mask are those of N · H neurons, in order of
@@ -72,9 +73,9 @@ class MultiHeadRecurrent(nn.Module):
             rate=run.rate.mean(),
             update_mask=None if run.update_mask is None else _concat_heads(run.update_mask),
         )
-        if check_backend(return_run, self.layer.return_run and return_carry is None):
+        if value_or_default(return_run, self.layer.return_run and return_carry is None):
             return run
-        if check_backend(return_carry, self.layer.return_carry):
+        if value_or_default(return_carry, self.layer.return_carry):
             return run.carry, run.outputs
         return run.outputs
 
@@ -99,7 +100,7 @@ class MultiHeadRecurrent(nn.Module):
             in_axes=axes,
             variable_axes={"params": 0, COLLECTION: 0},
             split_rngs={"params": True, "dropout": True},
-            axis_size=self.heads,
+            axis_size=self.num_heads,
         )
 
 

@@ -14,18 +14,22 @@ from surnn_jax.typing import Array, Carry
 
 
 class Recurrent(nn.Module):
-    """A unit run over a sequence: `nn.RNN` and its cell in one, with a switch.
+    """Runs a unit over a sequence: `nn.RNN` and its cell in one, with a switch.
 
-    ``Recurrent("gru", 64)`` is called as ``nn.RNN(nn.GRUCell(64))`` is, by itself or inside
-    `nn.Bidirectional`. Of the arguments of `nn.RNN` only those are missing that lift variables of
-    a linen cell, as a functional cell has none, and `unroll`: how to loop is the back end's affair.
+    ``Recurrent("gru", 64)`` is called like ``nn.RNN(nn.GRUCell(64))``, alone or inside
+    `nn.Bidirectional`. It accepts every argument of `nn.RNN` except `unroll` and the options that
+    lift variables.
 
-    Unlike `nn.RNN` it returns the initial carry for a sequence of length 0, zeros beyond the end
-    of a sequence, works with lengths on any number of batch axes, takes a mask with the input,
-    and computes in bfloat16 with a float32 carry when told so.
+    Unlike `nn.RNN` it returns the initial carry for a sequence of length 0 and zeros beyond the end
+    of a sequence, takes lengths with any number of batch axes and a mask with the input, and can
+    compute in bfloat16 with a float32 carry.
 
-    A switch that draws by chance (zoneout) does so where `apply` is given a key named "dropout",
-    and takes the expectation elsewhere, in :meth:`step` too.
+    A random switch (zoneout) draws if `apply` is given a key named "dropout". Without one, and in
+    :meth:`step`, it takes the expectation.
+
+    `init` sets the thresholds of an event switch by its input, so pass a real batch, or call
+    :func:`.calibrate` later. A dummy of zeros or ones is recognised, and the thresholds are then
+    set for inputs of mean 0 and variance 1.
 
     Attributes:
         cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
@@ -74,25 +78,25 @@ class Recurrent(nn.Module):
         reverse: bool | None = None,
         keep_order: bool | None = None,
     ) -> Array | tuple[Carry, Array] | scan.ScanOutput:
-        """Runs the unit; arguments given here win over those of the constructor.
+        """Runs the unit. Arguments override the attributes of the same name.
 
         Args:
             inputs: ``[*batch, T, D]``, or ``(inputs, mask)`` where a container passes one
                 argument only.
             mask: booleans ``[*batch, T]`` (``[T, *batch]`` if time-major): where false the carry
-                holds and the input is not looked at.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
-            init_key: accepted because `nn.Bidirectional` passes it; nothing here is random.
+                holds and the input is not read.
+            initial_carry: the carry that an earlier call returned; None to begin.
+            init_key: ignored; `nn.Bidirectional` passes it.
             seq_lengths: integers ``[*batch]``.
             resets: booleans like `mask`: where true a new sequence begins.
-            return_carry: as the attribute; given here, it wins over a `return_run` given there.
+            return_carry: as the attribute; it also overrides the attribute `return_run`.
             return_run: as the attribute.
             time_major: as the attribute.
             reverse: as the attribute.
             keep_order: as the attribute.
 
         Returns:
-            Outputs ``[*batch, T, H]``; or with the carry; or a whole run, in the same layout.
+            Outputs ``[*batch, T, H]``, ``(carry, outputs)`` or a `ScanOutput` in the same layout.
 
         Raises:
             ValueError: for shapes that do not fit, an unknown cell or back end.
@@ -107,7 +111,7 @@ class Recurrent(nn.Module):
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
 
-        time_major = check_backend(time_major, self.time_major)
+        time_major = value_or_default(time_major, self.time_major)
         for what, rows in (("mask", mask), ("resets", resets)):
             if rows is not None and (rows.shape != inputs.shape[:-1] or rows.dtype != jnp.bool_):
                 raise ValueError(
@@ -123,7 +127,7 @@ class Recurrent(nn.Module):
         batch = inputs.shape[1:-1]
         if seq_lengths is not None and jnp.shape(seq_lengths) != batch:
             raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
-        reverse = check_backend(reverse, self.reverse)
+        reverse = value_or_default(reverse, self.reverse)
         params = unit_params(self, unit, inputs, seq_lengths, mask)
         if is_calibrating(self) and self.switch is not None:
             seen = shown(inputs, seq_lengths, mask, resets, reverse)
@@ -136,7 +140,7 @@ class Recurrent(nn.Module):
             mask=mask,
             resets=resets,
             reverse=reverse,
-            keep_order=check_backend(keep_order, self.keep_order),
+            keep_order=value_or_default(keep_order, self.keep_order),
             carry=initial_carry,
             reset_carry=self._reset_carry(unit),
             backend=self.backend,
@@ -146,9 +150,9 @@ class Recurrent(nn.Module):
         )
         if not time_major:
             result = _batch_major(result)
-        if check_backend(return_run, self.return_run and return_carry is None):
+        if value_or_default(return_run, self.return_run and return_carry is None):
             return result
-        if check_backend(return_carry, self.return_carry):
+        if value_or_default(return_carry, self.return_carry):
             return result.carry, result.outputs
         return result.outputs
 
@@ -156,11 +160,11 @@ class Recurrent(nn.Module):
         if not self.learn_carry:
             return None
 
-        def rest(key):
+        def zero_carry(key):
             del key
             return unit.cell.zero_carry((self.features,), self.param_dtype)._asdict()
 
-        return unit.cell.carry(**self.param("carry", rest))
+        return unit.cell.carry(**self.param("carry", zero_carry))
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
         """The carry from which a stream begins; call by ``apply(…, method="initial_carry")``."""
@@ -203,8 +207,8 @@ class Recurrent(nn.Module):
         return scan.selective(self.cell, self.switch), params
 
 
-def check_backend(now: bool | None, otherwise: bool) -> bool:
-    """An argument of the call, or what the constructor said where it is not given."""
+def value_or_default(now: bool | None, otherwise: bool) -> bool:
+    """An argument of a call, or the attribute if it is None."""
     return otherwise if now is None else now
 
 

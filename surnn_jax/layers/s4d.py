@@ -26,8 +26,8 @@ class S4DCarry(NamedTuple):
 class S4D(nn.Module):
     """S4D-Lin (Gu et al. 2022, arXiv 2206.11893), then GELU and GLU.
 
-    Every channel m has a state of its own, discretised with zero-order hold; the indices n run
-    over one of each pair of conjugates, which is why twice the real part is read out. B is 1::
+    Every channel m has its own state, discretised with zero-order hold. The indices n run over one
+    of each pair of conjugates, so twice the real part is read out. B is 1::
 
         h[t] = exp(dt A) h[t-1] + (exp(dt A) - 1) / A · x[t]      A[n] = -exp(log_a_real) + i a_imag
         y[t] = 2 Re Σ_n C[n] h[t, n] + D x[t]                     dt = exp(log_dt)
@@ -44,7 +44,7 @@ class S4D(nn.Module):
         features: M, width of input and output.
         state: N, even: the real size of the state of a channel.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
-            The convolution is computed in the dtype of the carry whatever it says.
+            The convolution is always computed in the dtype of the carry.
         param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
     """
 
@@ -70,7 +70,7 @@ class S4D(nn.Module):
 
         Args:
             x: ``[B, T, M]``.
-            initial_carry: to go on from, as an earlier call returned it; None to begin.
+            initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
 
         Returns:
@@ -79,7 +79,10 @@ class S4D(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        start, lengths, wide, compute = init_memory("S4D", self, x, initial_carry, seq_lengths)
+        continued = initial_carry is not None
+        initial_carry, lengths, wide, compute = init_memory(
+            "S4D", self, x, initial_carry, seq_lengths
+        )
         steps, inputs = x.shape[1:]
         if inputs != self.features:
             raise ValueError(f"S4D: inputs must be {self.features} wide, as outputs, got {inputs}")
@@ -106,17 +109,17 @@ class S4D(nn.Module):
 
         u = jnp.swapaxes(x, 1, 2)  # [B, M, T]
         if steps == 1:
-            h = jnp.exp(rate)[None] * start.h + hold[None] * u.astype(a.dtype)
+            h = jnp.exp(rate)[None] * initial_carry.h + hold[None] * u.astype(a.dtype)
             y = 2 * jnp.sum((read[None] * h).real, axis=-1)[..., None]
             if lengths is not None:
-                h = jnp.where((lengths > 0)[:, None, None], h, start.h)
+                h = jnp.where((lengths > 0)[:, None, None], h, initial_carry.h)
         else:
             powers = _powers(rate, steps)
             y = _convolve(u, _read_out(read * hold, powers)[..., :steps])
-            if initial_carry is not None:
-                began = (read * jnp.exp(rate))[None] * start.h
+            if continued:
+                began = (read * jnp.exp(rate))[None] * initial_carry.h
                 y = y + _read_out(began, powers)[..., :steps]
-            h = _state(u, rate, hold, powers, start.h, lengths)
+            h = _state(u, rate, hold, powers, initial_carry.h, lengths)
         y = jnp.swapaxes(y, 1, 2) + p["d"][None, None] * x
         y = GatedOutput(self.features, compute, self.param_dtype, uniform=True, name="out")(y)
         return S4DCarry(h), mask_padding(y.astype(compute), lengths)
@@ -171,8 +174,8 @@ def _convolve(u, kernel):
     return jnp.fft.irfft(spectrum, size)[..., :steps]
 
 
-def _state(u, rate, hold, powers, start, lengths):
-    """``exp(rate L) start + hold Σ_k exp(rate k) u[L-1-k]`` after L steps, ``[B, M, N]``."""
+def _state(u, rate, hold, powers, initial, lengths):
+    """``exp(rate L) initial + hold Σ_k exp(rate k) u[L-1-k]`` after L steps, ``[B, M, N]``."""
     batch, features, steps = u.shape
     blocks, each = powers
     if lengths is None:
@@ -188,4 +191,4 @@ def _state(u, rate, hold, powers, start, lengths):
     )
     driven = jnp.sum(within * blocks[None], axis=-1) * hold[None]
     gone = lengths.astype(rate.dtype)[:, None, None]
-    return jnp.exp(rate[None] * gone) * start + driven
+    return jnp.exp(rate[None] * gone) * initial + driven

@@ -17,11 +17,11 @@ POOLINGS = ("last", "mean")
 
 
 class Result(NamedTuple):
-    """What a model makes of a batch.
+    """The result of a model.
 
     Attributes:
-        outputs: float32 at least; each model says which.
-        carry: to go on from; None where the model cannot.
+        outputs: float32 or wider; see each model.
+        carry: for the next call; None if the model has none.
         traces: of every selective layer, see :class:`.Trace`.
     """
 
@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 
 class ClassifierCarry(NamedTuple):
-    """What a classifier carries.
+    """The state of a classifier between steps.
 
     Attributes:
         backbone: of the backbone.
@@ -48,9 +48,9 @@ class Classifier(nn.Module):
     """One answer for a whole sequence: pooled outputs and a linear map.
 
     Attributes:
-        backbone: what reads the sequence.
-        outputs: classes, or numbers to predict.
-        pooling: ``last``, the output at the last step; or ``mean``, over the steps that count.
+        backbone: reads the sequence.
+        outputs: number of classes, or of values to predict.
+        pooling: ``last``, the output at the last valid step, or ``mean`` over all valid steps.
     """
 
     backbone: Backbone
@@ -93,7 +93,7 @@ class Classifier(nn.Module):
         return Result(self._read(total, count), after, encoded.traces)
 
     def step(self, carry: ClassifierCarry, x: Array) -> tuple[ClassifierCarry, Array]:
-        """The answer ``[B, outputs]`` for all that was heard so far."""
+        """The answer ``[B, outputs]`` for the sequence so far."""
         backbone, y = self.backbone.step(carry.backbone, x)
         y = _wide(y)
         total = carry.total + y if self.pooling == "mean" else y
@@ -104,7 +104,7 @@ class Classifier(nn.Module):
         """The carry from which a stream begins."""
         backbone = self.backbone
         width = backbone.features
-        if backbone.bare and backbone.options.hidden:
+        if backbone.no_residual and backbone.options.hidden:
             width = backbone.options.hidden
         return ClassifierCarry(
             backbone.initial_carry(batch_shape),
@@ -119,13 +119,13 @@ class Classifier(nn.Module):
 
 
 class PairClassifier(nn.Module):
-    """Whether two sequences belong together: one backbone reads both (two towers).
+    """Whether two sequences match; one backbone reads both (two towers).
 
     The pooled outputs u and v are compared by a hidden layer on ``[u, v, u ∘ v, u - v]``.
 
     Attributes:
-        backbone: what reads each of them.
-        outputs: classes.
+        backbone: reads each sequence.
+        outputs: number of classes.
         pooling: as for :class:`Classifier`.
     """
 
@@ -163,8 +163,8 @@ class SequenceTagger(nn.Module):
     """An answer at every step.
 
     Attributes:
-        backbone: what reads the sequence.
-        outputs: classes, or numbers to predict.
+        backbone: reads the sequence.
+        outputs: number of classes, or of values to predict.
     """
 
     backbone: Backbone
@@ -202,12 +202,12 @@ class LanguageModel(nn.Module):
 
     Attributes:
         backbone: with encoder ``embed``, over the vocabulary.
-        cutoffs: where the tails of an adaptive softmax begin (:class:`.AdaptiveSoftmax`; tokens
-            must be numbered by frequency); empty for a full softmax.
-        tied: whether the weights of the softmax are those of the embedding. The outputs then
-            pass a square matrix first: the residual path brings the word itself to the softmax,
-            which by its own vector would score itself highest.
-        dropout: share of the last outputs that is dropped.
+        cutoffs: the first tokens of the tails of an adaptive softmax (:class:`.AdaptiveSoftmax`;
+            tokens must be numbered by frequency); empty for a full softmax.
+        tied: whether softmax and embedding share their weights. A square matrix then comes before
+            the softmax: the residual path carries the present word, which would otherwise score
+            itself highest.
+        dropout: rate of dropout of the last outputs.
     """
 
     backbone: Backbone
@@ -243,12 +243,12 @@ class LanguageModel(nn.Module):
 
         Args:
             x: tokens ``[B, T]``.
-            y: the token after each.
+            y: the next token at every step.
             lengths: integers ``[B]`` or None.
-            carry: to go on from; None to begin.
-            train: whether to drop.
+            carry: from an earlier call; None to begin.
+            train: whether to apply dropout.
         """
-        if lengths is not None:  # a target that does not count may be no token
+        if lengths is not None:  # targets in padding may be anything
             lengths = jnp.asarray(lengths).astype(jnp.int32)
             inside = jnp.arange(y.shape[1], dtype=jnp.int32)[None] < lengths[:, None]
             y = jnp.where(inside, y, 0)

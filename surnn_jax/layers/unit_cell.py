@@ -25,7 +25,7 @@ def unit_params(
     Args:
         module: with fields `features` and `param_dtype`, inside a compact method.
         unit: what to run.
-        x: ``[T, *batch, D]``, by which an event switch sets its thresholds at initialisation.
+        x: ``[T, *batch, D]``; at initialisation an event switch sets its thresholds by it.
         lengths: integers ``[*batch]`` or None.
         mask: booleans ``[T, *batch]`` or None.
     """
@@ -41,14 +41,14 @@ def unit_params(
 class UnitCell(nn.RNNCellBase):
     """One unit as a linen cell: ``carry, output = cell(carry, x)``.
 
-    Goes wherever a Flax cell goes. Its parameters are those of :class:`.Recurrent`, which runs
-    the same unit faster. `nn.RNN` shows a cell no data at initialisation, so here an event switch
-    sets its thresholds for independent inputs of unit variance; the layer uses its first batch.
-    And as it sees one step at a time, the scale of an event switch's surrogate is that of the
-    step: outputs are the layer's, the gradient of the switch is scaled otherwise.
+    It can be used wherever a Flax cell can. Its parameters are those of :class:`.Recurrent`, which
+    runs the same unit faster. Two things differ for an event switch. `nn.RNN` shows a cell no data
+    at initialisation, so thresholds are set for independent inputs of unit variance, while the
+    layer uses its first batch. And the cell sees one step at a time, so the scale of the surrogate
+    is that of the step: outputs are equal, gradients of the switch are scaled differently.
 
-    A switch that draws by chance (zoneout) does so where the cell is given a key named "dropout",
-    and takes the expectation elsewhere. `nn.RNN` passes the key on only if told to::
+    A random switch (zoneout) draws if the cell is given a key named "dropout", and otherwise takes
+    the expectation. `nn.RNN` passes that key on only with this option::
 
         nn.RNN(UnitCell("gru", 64, zoneout(100)), split_rngs={"params": False, "dropout": True})
 
@@ -88,11 +88,11 @@ class UnitCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
-        """The carry at rest for inputs of shape ``[*batch, D]``; `rng` is not used.
+        """A carry of zeros for inputs of shape ``[*batch, D]``; `rng` is not used.
 
         Raises:
-            ValueError: inside an `nn.RNN` that was given a key "dropout" and keeps it from a cell
-                that draws.
+            ValueError: if the switch is random and `nn.RNN` has a key "dropout" but does not pass
+                it on.
         """
         del rng
         kept = isinstance(self.parent, nn.RNN) and "dropout" not in self.parent.split_rngs

@@ -263,7 +263,7 @@ def backward(spec: ScanSpec, residuals: Any, ct_outputs: Carry) -> tuple[ScanInp
         return (jax.tree.map(jnp.zeros_like, ScanInputs(*inputs[:5])),)
     cell = spec.cell
     sum_outputs = make_sum_outputs(instantiate_zeros(ct_outputs, carries))
-    vectors = cell.spread(params, initial_carry.h.shape)
+    vectors = cell.broadcast(params, initial_carry.h.shape)
     tools = adjoint.make_backward_step(spec, params, vectors), sum_outputs, vectors
     _, todo = _active(spec, inputs, learned is not None)
     size = max(1, min(steps, _ROWS // max(batch, 1)))

@@ -83,7 +83,7 @@ def backward(spec: ScanSpec, residuals: tuple, ct_outputs: Carry) -> tuple[ScanI
     v, inner = None, {}
     if cell.inner is not None:
         v, inner = cell.recur_inner(params, old, z, u, spec.dtype)
-    vectors = cell.spread(params, initial_carry.h.shape)
+    vectors = cell.broadcast(params, initial_carry.h.shape)
     backward_step = adjoint.make_backward_step(spec, params, vectors)
 
     def step(state, now):

@@ -141,8 +141,8 @@ def step(
 ) -> tuple[Carry, Array]:
     """One step, for streaming: the same numbers as the sequence call.
 
-    The clock of a carry is an int32: it wraps to -2**31 after 2**31 - 1 steps. Start a stream that
-    long from a new carry before then.
+    The clock of a carry is an int32 that switches read as unsigned: schedules stay exact for 2**32
+    steps.
 
     Args:
         unit: what to run.

@@ -17,8 +17,8 @@ class SelectiveCarry(NamedTuple):
 
     Attributes:
         cell: the carry of the cell.
-        clock: int32 ``[]`` or ``[B]``: steps since the start of the sequence. It wraps after
-            2**31 - 1 steps.
+        clock: int32 ``[]`` or ``[B]``: steps since the start of the sequence. Switches
+            read it as unsigned, so it counts to 2**32.
         previous: ``[B, D]``, the last input, if the switch reads it; else None.
     """
 

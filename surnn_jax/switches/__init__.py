@@ -1,18 +1,7 @@
 """Switches: when each neuron updates. They know nothing of the cell or of Flax."""
 
-from surnn_jax.switches.event import READERS, Event, event, threshold
-from surnn_jax.switches.fourier import Fourier, fourier
-from surnn_jax.switches.gates import (
-    GATES,
-    Surrogate,
-    given,
-    sigmoid,
-    soft,
-    straight_through,
-    triangular,
-)
-from surnn_jax.switches.gates import get as get_gate
-from surnn_jax.switches.rhythm import Rhythm
+from surnn_jax.switches.event import EVENT_FEATURES, Event, event, threshold
+from surnn_jax.switches.fourier import Fourier, Rhythm, fourier
 from surnn_jax.switches.schedules import (
     Clockwork,
     Every,
@@ -23,6 +12,16 @@ from surnn_jax.switches.schedules import (
     phased,
     zoneout,
 )
+from surnn_jax.switches.surrogates import (
+    SURROGATES,
+    Surrogate,
+    given,
+    sigmoid,
+    soft,
+    straight_through,
+    triangular,
+)
+from surnn_jax.switches.surrogates import get as get_surrogate
 from surnn_jax.switches.switch import Switch, SwitchInputs, for_neurons, rate_penalty
 
 SWITCHES = {
@@ -38,8 +37,8 @@ SWITCHES = {
 the others what they are compared to; an option that a switch does not have is an error."""
 
 __all__ = [
-    "GATES",
-    "READERS",
+    "EVENT_FEATURES",
+    "SURROGATES",
     "SWITCHES",
     "Clockwork",
     "Event",
@@ -56,7 +55,7 @@ __all__ = [
     "every",
     "for_neurons",
     "fourier",
-    "get_gate",
+    "get_surrogate",
     "given",
     "phased",
     "rate_penalty",

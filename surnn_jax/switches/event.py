@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.rhythm import Rhythm, quantile_bias, weigh
+from surnn_jax.switches.fourier import Rhythm, quantile_bias, weigh
 from surnn_jax.switches.switch import SwitchInputs, check_options, configure
 from surnn_jax.typing import Array, Params
 
@@ -28,7 +28,7 @@ def _counts(seen: SwitchInputs) -> Array:
 
 _NOISE = 2048
 
-READERS = {"input": _present, "pair": _pair, "counts": _counts}
+EVENT_FEATURES = {"input": _present, "pair": _pair, "counts": _counts}
 """What an event switch reads: the input, input and previous input, or three sums a frame (level,
 rises, falls: for a piano roll, keys held, onsets and releases)."""
 
@@ -40,34 +40,42 @@ class Event(Rhythm):
         a[t,b,i] = b[i] + Σ_e v[e,i] e[t,b,e] + Σ_k alpha[k,i] sin(omega[k] t + phi[k,i])
         g[t,b,i] = 1[a[t,b,i] > 0]
 
-    with features e of the present (and previous) input. It opens where something happens, and
-    since it does not read the state, its table ``[T, B, H]`` is known before the scan. Logits are
-    divided by their standard deviation over batch and time (no gradient through it), which sets
-    the scale of the surrogate and leaves every sign, hence the forward pass, alone. Inside
-    `jax.shard_map` that is the batch of one device; under `jit` with sharded arrays, the whole one.
+    with features e of the present (and previous) input. It opens when something happens. It does
+    not read the state, so its update mask ``[T, B, H]`` is known before the scan. Logits are
+    divided by their standard deviation over batch and time, without a gradient through it. That
+    sets the scale of the surrogate and changes no sign, hence no output. Inside `jax.shard_map` it
+    is the batch of one device; under `jit` with sharded arrays, the whole batch.
 
-    Keep the features few: the table costs E + K products a neuron and step. Hold the rate with
+    `init` sets b by its batch, so that every neuron opens at `rate` in it. If that batch does not
+    vary (zeros, ones, every example the same), b is set for independent inputs of mean 0 and
+    variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
+    it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
+
+    Keep the features few: they cost E + K products a neuron and step. Hold the rate with
     :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
 
     Attributes:
-        read: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`READERS`.
-        spread: standard deviation of the initial v.
+        event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
+        init_std: standard deviation of the initial v.
     """
 
-    read: str = "input"
-    spread: float = 1.0
+    event_features: str = "input"
+    init_std: float = 1.0
     rate: float = 0.1
 
     def __post_init__(self):
         super().__post_init__()
-        if self.read not in READERS:
-            raise ValueError(f"event: cannot read {self.read!r}; one of: {', '.join(READERS)}")
-        if not (math.isfinite(self.spread) and self.spread > 0):
-            raise ValueError(f"event: spread must be a positive number, got {self.spread}")
+        if self.event_features not in EVENT_FEATURES:
+            raise ValueError(
+                f"event: no event_features {self.event_features!r}; "
+                f"one of: {', '.join(EVENT_FEATURES)}"
+            )
+        if not (math.isfinite(self.init_std) and self.init_std > 0):
+            raise ValueError(f"event: init_std must be a positive number, got {self.init_std}")
 
     @property
     def uses_previous_input(self) -> bool:
-        return self.read != "input"
+        return self.event_features != "input"
 
     @property
     def per_example(self) -> bool:
@@ -80,8 +88,8 @@ class Event(Rhythm):
         features = self.schedules(features)
         # Not arrays of size 0, which a checkpoint cannot hold.
         params = self.init_rhythm(wave, features, dtype) if self.harmonics else {}
-        width = READERS[self.read](seen).shape[-1]
-        params["v"] = self.spread * jax.random.normal(draw, (width, features), dtype)
+        width = EVENT_FEATURES[self.event_features](seen).shape[-1]
+        params["v"] = self.init_std * jax.random.normal(draw, (width, features), dtype)
         params["b"] = self._bias_for_noise(params, seen.x, dtype)
         return self.calibrated(params, seen)
 
@@ -131,9 +139,9 @@ class Event(Rhythm):
         return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
 
     def _raw(self, params: Params, seen: SwitchInputs, bias: Array) -> Array:
-        # One product for all there is: its gradient is two products, where sums over the table
+        # One product for all there is: its gradient is two products, where sums over
         # [T, B, H] take several times as long.
-        e = READERS[self.read](seen).astype(params["v"].dtype)
+        e = EVENT_FEATURES[self.event_features](seen).astype(params["v"].dtype)
         features, weights = [e, jnp.ones_like(e[..., :1])], [params["v"], bias[None]]
         if self.harmonics and not self.per_neuron:
             waves, parts = self.waves(params, seen.t)
@@ -152,7 +160,7 @@ def event(horizon: int, **options: Any) -> Event:
     return configure(Event, horizon, **options)
 
 
-_THRESHOLD = ("rate", "read", "spread", "groups")
+_THRESHOLD = ("rate", "event_features", "init_std", "groups")
 
 
 def threshold(horizon: int, **options: Any) -> Event:
@@ -166,7 +174,7 @@ def threshold(horizon: int, **options: Any) -> Event:
 
     Args:
         horizon: not looked at; every maker of a switch takes it.
-        options: `rate`, `read`, `spread` and `groups`, as the fields of :class:`Event`.
+        options: `rate`, `event_features`, `init_std` and `groups`, as the fields of :class:`Event`.
     """
     check_options("threshold", options, _THRESHOLD)
     return Event(horizon, **options, harmonics=0, frozen=True)

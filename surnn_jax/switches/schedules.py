@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches import gates
+from surnn_jax.switches import surrogates
 from surnn_jax.switches.phase import turn, unsigned
 from surnn_jax.switches.switch import Switch, SwitchInputs, configure
 from surnn_jax.typing import Array, Params
 
-_GIVEN = gates.given()
+_GIVEN = surrogates.given()
 
 
 class _Fixed(Switch):
@@ -44,12 +44,12 @@ def _at(seen: SwitchInputs, period: Array, phase: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Every(_Fixed):
-    """Opens at every n-th step: at t = 0, n, 2n, … ("every third step" in arXiv 2603.02226).
+    """Opens at every n-th step, t = 0, n, 2n, … ("every third step" in arXiv 2603.02226).
 
     Attributes:
         n: steps from one update to the next.
-        staggered: neuron i opens where ``t mod n = i mod n``, so that some open at every step;
-            False for all at once, which leaves n - 1 of n steps empty.
+        staggered: neuron i opens if ``t mod n = i mod n``, so that some neurons open at every step.
+            False opens all at once and leaves n - 1 of n steps empty.
     """
 
     n: int = 3
@@ -76,9 +76,9 @@ class Every(_Fixed):
 class Clockwork(_Fixed):
     """Modules that each keep their own time (Koutník et al. 2014, section 3).
 
-    Neuron i belongs to module ⌊i M / H⌋, and module m opens where ``t mod periods[m] = 0``. Goes
+    Neuron i belongs to module ⌊i M / H⌋, and module m opens if ``t mod periods[m] = 0``. Use it
     with the cell :func:`surnn_jax.cells.clockwork` of as many modules, in which fast modules read
-    slow ones and not the other way.
+    slow ones but not the reverse.
 
     Attributes:
         periods: one a module, in steps, in rising order.
@@ -121,7 +121,7 @@ class Phased(Switch):
     are learned. The leak stays at evaluation (the authors' code has it in training alone).
 
     Attributes:
-        horizon: the length in steps of the sequences it is made for: no period drawn is longer.
+        horizon: length in steps of the sequences it is made for; no period drawn is longer.
         shortest: the shortest period drawn, in steps; they are drawn log-uniformly.
         longest: the longest.
         ratio: r, the share of its period for which a neuron is open.
@@ -153,7 +153,7 @@ class Phased(Switch):
 
     @property
     def rate(self) -> float:
-        """The mean openness over a period."""
+        """The mean opening over a period."""
         return self.ratio / 2 + self.leak * (1 - self.ratio**2) / 2
 
     def init(
@@ -179,7 +179,7 @@ class Zoneout(_Fixed):
     With a random key (in training, see `key` of :func:`surnn_jax.scan.run`) every example, step
     and neuron draws for itself. Without one (in evaluation, and in streaming) there is the
     expectation: every neuron takes ``1 - hold`` of the candidate and keeps `hold` of its state.
-    All fields of a carry hold together, where the paper has a probability for each.
+    All fields of a carry hold together; the paper has a probability for each.
 
     Attributes:
         hold: the probability that a neuron keeps its state, in [0, 1).

@@ -1,16 +1,16 @@
-"""What a switch is shown, and what it must answer."""
+"""The contract of a switch: its inputs, its parameters and its logits."""
 
 import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from surnn_jax.switches import gates
+from surnn_jax.switches import surrogates
 from surnn_jax.typing import Array, Params
 
 
 class SwitchInputs(NamedTuple):
-    """All that a switch may read: the input and the clock, never the state.
+    """What a switch reads: the input and the clock, never the state.
 
     Attributes:
         x: ``[T, B, D]``, the input.
@@ -19,7 +19,7 @@ class SwitchInputs(NamedTuple):
         t: integers ``[T]`` or ``[T, B]``, steps since the start of the sequence.
         valid: booleans ``[T, B]``, false at padding, or None where all is valid.
         key: a random key in training, for a switch that asks for one (:attr:`Switch.random`).
-        features: H, the number of neurons, for a switch that no parameter tells.
+        features: H, the number of neurons, for switches without parameters.
     """
 
     x: Array
@@ -37,13 +37,13 @@ class Switch:
     and the schedules of :mod:`surnn_jax.switches.schedules`.
 
     Attributes:
-        gate: how a logit opens, see :mod:`surnn_jax.switches.gates`.
+        gate: how a logit opens, see :mod:`surnn_jax.switches.surrogates`.
         frozen: no gradient reaches the switch.
         rate: share of open switches at the start of training.
         groups: G, how many schedules the layer has; None for one a neuron.
     """
 
-    gate: gates.Surrogate = gates.triangular()
+    gate: surrogates.Surrogate = surrogates.triangular()
     frozen: bool = False
     rate: float
     groups: int | None = None
@@ -55,18 +55,18 @@ class Switch:
 
     @property
     def per_example(self) -> bool:
-        """Whether every example of a batch has a table of its own, ``[T, B, H]``."""
+        """Whether every example of a batch has its own update mask, ``[T, B, H]``."""
         return False
 
     @property
     def random(self) -> bool:
-        """Whether the switch wants a random key in training (:attr:`Seen.key`)."""
+        """Whether the switch wants a random key in training (:attr:`SwitchInputs.key`)."""
         return False
 
     def init(
         self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
     ) -> Params:
-        """Draws parameters, an empty dict where there are none.
+        """Draws parameters; an empty dict if there are none.
 
         A switch with thresholds sets them so that `seen` opens every neuron at `rate`.
 
@@ -98,7 +98,7 @@ def for_neurons(a: Array, features: int) -> Array:
 
 
 def configure(kind: type[Switch], *given: Any, **options: Any) -> Any:
-    """``kind(*given, **options)``, where options it does not have are named in an error.
+    """``kind(*given, **options)``, with an error that names unknown options.
 
     Raises:
         ValueError: an option that `kind` does not have, or a value that it refuses.
@@ -109,7 +109,7 @@ def configure(kind: type[Switch], *given: Any, **options: Any) -> Any:
 
 
 def check_options(name: str, options: Any, known: Any) -> None:
-    """Refuses options that the switch of that name does not have."""
+    """Checks that the switch has all of these options."""
     for option in options:
         if option not in known:
             raise ValueError(f"{name}: no option {option!r}; it has: {', '.join(known)}")
@@ -123,6 +123,6 @@ def rate_penalty(rate: Array, target: float) -> Array:
 
     Args:
         rate: the differentiable rate that :func:`surnn_jax.scan.run` returns.
-        target: the wished share of open switches.
+        target: the wanted share of open switches.
     """
     return jnp.square(rate - target)

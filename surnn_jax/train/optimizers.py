@@ -1,6 +1,6 @@
 """Optimizers by name, with groups: weights, switches, and the rates of state spaces.
 
-Groups are told by the path of a parameter:
+The path of a parameter gives its group:
 
 - below a key ``switch``: not clipped, not decayed, a learning rate of their own;
 - the time steps and poles of S4D, LRU and Mamba (:data:`STATE_SPACE`): not decayed, a learning
@@ -57,13 +57,13 @@ class OptimizerConfig:
         clip: largest global norm of the gradient of the weights; None for no clipping. The
             switches' gradient neither counts towards the norm nor is scaled.
         weight_decay: share of every kernel taken off a step, as a factor on the learning rate
-            (decoupled, as in AdamW: arXiv 1711.05101). What decays is said at the top of the
-            module; see :func:`decays`.
+            (decoupled, as in AdamW: arXiv 1711.05101). Only kernels decay; see the top of the
+            module.
         switch_scale: factor on the learning rate of the parameters below a key ``switch``; 0
             keeps them as they are.
         ssm_lr_multiplier: factor on the learning rate of the time steps and poles of state
-            spaces. S4D's and LRU's authors train them at 0.001 or less whatever the rate of the
-            others: 0.1 for a rate of 0.01. No effect on Mamba in its authors' code: leave it at 1.
+            spaces. The authors of S4D and LRU train them at 0.001 or less, so take 0.1 for a rate
+            of 0.01. Mamba's authors have one rate for all: leave it at 1.
         accumulate: batches an update: it takes the mean of their gradients, for what does not fit
             into memory as one batch.
 
@@ -84,7 +84,7 @@ class OptimizerConfig:
 
     def __post_init__(self):
         if self.name not in _RULES:
-            raise ValueError(f"optimizer: no {self.name!r}; there are {', '.join(_RULES)}")
+            raise ValueError(f"optimiser: no {self.name!r}; there are {', '.join(_RULES)}")
         if self.schedule not in _SCHEDULES:
             raise ValueError(f"schedule: no {self.schedule!r}; there are {', '.join(_SCHEDULES)}")
         if not 0 < self.learning_rate < math.inf:
@@ -120,7 +120,7 @@ def make(
         config: all that is known before compiling.
         learning_rate: a scalar in place of the one in `config`; may be traced, so that one
             compiled program serves many rates.
-        weight_decay: likewise.
+        weight_decay: replaces the one in `config`; may be traced.
     """
     peak = config.learning_rate if learning_rate is None else learning_rate
     share = config.weight_decay if weight_decay is None else weight_decay

@@ -284,7 +284,7 @@ def test_trials_come_back_and_a_line_cut_short_is_taken_off(tmp_path):
         (lambda text: text.replace('"units"', '"untis"', 1), "line 1: damaged, its crc"),
         (lambda text: text.replace("}", "", 1).replace("{", "", 1), "line 1: damaged"),
         (lambda text: text.split("\n", 1)[1], "is of a search with"),
-        (lambda text: text + text.splitlines()[-1] + "\n", "line 4: this trial was there"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "line 4: this trial is a repetition"),
         (lambda text: text.replace("\n", "\n\n", 1), "line 2: damaged"),
     ],
 )

@@ -81,7 +81,7 @@ def test_calibrate_sets_every_layer_to_its_rate():
 def test_what_a_layer_is_shown_is_what_the_scan_shows():
     """With masks, resets, backwards and with the input before."""
     random = np.random.default_rng(1)
-    switch = event(T, rate=0.2, read="pair")
+    switch = event(T, rate=0.2, event_features="pair")
     mask, resets = (jnp.asarray(random.uniform(size=(B, T)) < p) for p in (0.8, 0.1))
     options = {"mask": mask, "resets": resets, "seq_lengths": jnp.asarray([T, 33, 20, 9])}
     for reverse in (False, True):

@@ -41,16 +41,18 @@ CPU = ("cpu",)
 
 
 def backbone(*layers, backend="auto", **more):
-    options = Options(switch=fourier(STEPS, rate=0.4), heads=2, window=4, state=4, backend=backend)
-    return Backbone(layers, 8, "embed", V, options=options, bare=True, **more)
+    options = Options(
+        switch=fourier(STEPS, rate=0.4), num_heads=2, window=4, state=4, backend=backend
+    )
+    return Backbone(layers, 8, "embed", V, options=options, no_residual=True, **more)
 
 
 def models(backend):
     """Every kind of model, with that back end."""
-    counts = event(STEPS, rate=0.4, read="counts")
+    counts = event(STEPS, rate=0.4, event_features="counts")
     return {
         "lstm": Recurrent("lstm", FEATURES, learn_carry=True, time_major=True, backend=backend),
-        "tagger": SequenceTagger(backbone("sugru", backend=backend, positions=6), 3),
+        "tagger": SequenceTagger(backbone("sugru", backend=backend, max_positions=6), 3),
         "event": FramePredictor("gru", FEATURES, 2, counts, backend=backend),
         "text": LanguageModel(backbone("sugru", backend=backend)),
         "loop": Classifier(backbone("attention", backend=backend), 3),
@@ -167,7 +169,7 @@ def test_what_exports_take_and_give():
     assert shapes(written.out_avals) == [
         ("b", "t", "3"), ("b", "t", "3", "2"), ("b", "t", "3", "2")
     ]  # fmt: skip
-    twins, tokens = PairClassifier(backbone("gru", positions=9)), jnp.zeros((2, 5), jnp.int32)
+    twins, tokens = PairClassifier(backbone("gru", max_positions=9)), jnp.zeros((2, 5), jnp.int32)
     params = {"params": drawn(twins, tokens, None, tokens, None)}
     written = jax_export.deserialize(bytearray(export.sequence(twins, params, tokens)))
     assert shapes(written.in_avals) == [("b", "t"), ("b",), ("b", "u"), ("b",)]

@@ -19,7 +19,7 @@ from surnn_jax.layers import Recurrent
 
 BATCH, STEPS, INPUTS, FEATURES = 3, 5, 4, 6
 LENGTHS = jnp.array([STEPS, 0, 2])
-SWITCHES = [None, switches.event(STEPS, rate=0.5, read="pair")]
+SWITCHES = [None, switches.event(STEPS, rate=0.5, event_features="pair")]
 # The stock layer's own cell, and ours of the same equations.
 PAIRS = [(nn.GRUCell, "gru"), (nn.OptimizedLSTMCell, "lstm"), (nn.SimpleCell, "tanh")]
 

@@ -11,7 +11,7 @@ from surnn_jax import switches
 from surnn_jax.layers import GaussianMixture, WaveformPredictor
 
 K, N = 3, 2
-HEAD = GaussianMixture(K, N, floor=0.05)
+HEAD = GaussianMixture(K, N, min_std=0.05)
 # Compiled whole: operation by operation takes ten times as long.
 DENSITY = jax.jit(HEAD.log_density)
 
@@ -111,7 +111,7 @@ def test_the_floor_bounds_the_density():
 
 
 def test_one_number_has_a_density_that_sums_to_one():
-    head = GaussianMixture(4, 1, floor=0.02)
+    head = GaussianMixture(4, 1, min_std=0.02)
     outputs = (2 * numbers(head.width, seed=4)).astype(np.float32)
     grid = np.linspace(-60, 60, 200_001)
     over = jax.jit(jax.vmap(head.log_density, (None, 0)))
@@ -148,8 +148,8 @@ def test_samples_and_moments_agree_with_the_mixture():
     [
         (lambda: GaussianMixture(0), "components must be at least 1, got 0"),
         (lambda: GaussianMixture(numbers=0), "numbers must be at least 1, got 0"),
-        (lambda: GaussianMixture(floor=0.0), "floor must be positive, got 0.0"),
-        (lambda: GaussianMixture(floor=float("nan")), "floor must be positive, got nan"),
+        (lambda: GaussianMixture(min_std=0.0), "min_std must be positive, got 0.0"),
+        (lambda: GaussianMixture(min_std=float("nan")), "min_std must be positive, got nan"),
         (lambda: HEAD.mixture(jnp.zeros(5)), r"outputs must be \[\*batch, 15\], got \[5\]"),
         (lambda: HEAD.log_density(jnp.zeros((4, 15)), jnp.zeros(2)), r"target must be \[4, 2\]"),
     ],

@@ -212,6 +212,17 @@ def test_a_single_step_may_be_padding():
     assert not y[1:].any()
 
 
+def test_s4d_keeps_the_digits_of_a_short_step():
+    """In float32 ``exp(dt a) - 1`` has one or two digits left; a step from rest is ``dt x``."""
+    mixer, width = made("s4d")
+    params = drawn(mixer, width)
+    params["params"]["log_dt"] = jnp.full_like(params["params"]["log_dt"], np.log(1e-6))
+    x = jnp.asarray(normal(BATCH, 1, width), jnp.float32)
+    carry, _ = compiled(mixer.apply)(params, x)
+    wanted = np.broadcast_to(1e-6 * np.asarray(x[:, 0, :, None]), carry.h.shape)
+    np.testing.assert_allclose(carry.h, wanted, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [S4D, LRU])
 def test_a_width_that_cannot_be_added_is_refused(kind):
     with pytest.raises(ValueError, match="inputs must be 8 wide, as outputs, got 5"):
@@ -219,9 +230,9 @@ def test_a_width_that_cannot_be_added_is_refused(kind):
 
 
 def test_attention_to_both_sides_sees_all_that_counts_and_no_more():
-    mixer = Attention(FEATURES, heads=2, window=1, causal=False, rotary=True)
+    mixer = Attention(FEATURES, num_heads=2, window=1, causal=False, rotary=True)
     x = jnp.asarray(normal(BATCH, STEPS, 5), jnp.float32)
-    params = drawn(Attention(FEATURES, heads=2, window=1), 5)
+    params = drawn(Attention(FEATURES, num_heads=2, window=1), 5)
     run = compiled(mixer.apply)
     spoilt = jnp.where(INSIDE[..., None], x, jnp.nan)
     carry, y = run(params, spoilt, seq_lengths=LENGTHS)
@@ -235,7 +246,7 @@ def test_attention_to_both_sides_sees_all_that_counts_and_no_more():
     message = "not causal sees the whole sequence: it has no carry and no steps"
     with pytest.raises(ValueError, match=message):
         mixer.initial_carry((BATCH,))
-    cache = Attention(FEATURES, heads=2, window=1).initial_carry((BATCH,))
+    cache = Attention(FEATURES, num_heads=2, window=1).initial_carry((BATCH,))
     with pytest.raises(ValueError, match=message):
         mixer.apply(params, cache, x[:, 0], method="step")
 

@@ -70,7 +70,7 @@ def rotated(x, place):
 
 
 def attention(mixer, p, x, carry):
-    heads, window = mixer.heads, mixer.window
+    heads, window = mixer.num_heads, mixer.window
     seen = [(carry.key[s], carry.value[s]) for s in range(window - carry.count, window)]
     outputs = []
     for t in range(len(x)):

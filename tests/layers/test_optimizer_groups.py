@@ -23,8 +23,8 @@ STATE_SPACE = {
 
 @pytest.fixture(scope="module")
 def params():
-    options = Options(switch=fourier(8), heads=2, state=2)
-    backbone = Backbone(LAYERS, 4, "embed", vocabulary=5, positions=8, options=options)
+    options = Options(switch=fourier(8), num_heads=2, state=2)
+    backbone = Backbone(LAYERS, 4, "embed", vocabulary=5, max_positions=8, options=options)
     shapes = jax.eval_shape(
         Classifier(backbone, 2).init, jax.random.key(0), jnp.zeros((1, 8), jnp.int32)
     )

@@ -11,7 +11,7 @@ from surnn_jax.switches import event
 B, T, D, M = 3, 6, 2, 4
 LENGTHS = jnp.asarray([T, 2, 0])
 INSIDE = np.arange(T)[None] < np.asarray(LENGTHS)[:, None]
-OPTIONS = Options(switch=event(T, rate=0.5, read="pair"), heads=2, window=T, state=2)
+OPTIONS = Options(switch=event(T, rate=0.5, event_features="pair"), num_heads=2, window=T, state=2)
 EVERY_MIXER = ("sugru", "attention", "s4d", "lru", "mamba", "mamba2")
 
 
@@ -62,9 +62,9 @@ def test_no_token_in_padding_is_looked_at():
 @pytest.mark.parametrize("kind", ["learned", "rotary"])
 def test_positions_count_the_valid_steps_of_every_example(kind):
     """Padded pieces one after another, and single steps, say what each example alone says."""
-    options = Options(heads=2, window=16, rotary=kind == "rotary")
+    options = Options(num_heads=2, window=16, rotary=kind == "rotary")
     backbone = Backbone(
-        ("attention", "gru"), M, positions=10 if kind == "learned" else None, options=options
+        ("attention", "gru"), M, max_positions=10 if kind == "learned" else None, options=options
     )
     model = SequenceTagger(backbone, 3)
     x = _data(B, 10, D)
@@ -84,7 +84,7 @@ def test_positions_count_the_valid_steps_of_every_example(kind):
             want = whole[row, done[row] : done[row] + n]
             np.testing.assert_allclose(result.outputs[row, :n], want, rtol=1e-4, atol=1e-5)
         done += lengths
-    assert carry.place.tolist() == done.tolist() == [5, 6, 7]
+    assert carry.position.tolist() == done.tolist() == [5, 6, 7]
     now = jnp.stack([x[row, n] for row, n in enumerate(done)])
     _, outputs = step(carry, now)
     want = jnp.stack([whole[row, n] for row, n in enumerate(done)])
@@ -92,10 +92,10 @@ def test_positions_count_the_valid_steps_of_every_example(kind):
 
 
 def test_an_endless_stream_never_comes_back_to_the_first_position():
-    model = Backbone(("gru",), M, positions=3)
+    model = Backbone(("gru",), M, max_positions=3)
     params = model.init(jax.random.key(0), _data(B, 3, D))
     carry = model.apply(params, (B,), method="initial_carry")
-    carry = carry._replace(place=carry.place.at[1:].set(3))
+    carry = carry._replace(position=carry.position.at[1:].set(3))
     carry, y = model.apply(params, carry, _data(B, D), method="step")
-    assert carry.place.tolist() == [1, 3, 3]
+    assert carry.position.tolist() == [1, 3, 3]
     assert np.isnan(y).all(-1).tolist() == [False, True, True]

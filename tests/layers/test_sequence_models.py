@@ -19,7 +19,7 @@ from surnn_jax.layers import (
 from surnn_jax.switches import fourier
 
 B, T, M, V = 3, 7, 8, 11
-OPTIONS = Options(switch=fourier(16, rate=0.5), heads=2, window=16, state=4)
+OPTIONS = Options(switch=fourier(16, rate=0.5), num_heads=2, window=16, state=4)
 MIXED = ("sugru", "attention", "s4d")
 LENGTHS = jnp.asarray([T, 4, 0])
 
@@ -31,7 +31,7 @@ def backbone(layers=MIXED, **more):
 
 
 MODELS = {
-    "tagger": SequenceTagger(backbone(positions=T), 3),
+    "tagger": SequenceTagger(backbone(max_positions=T), 3),
     "last": Classifier(backbone(), 4, "last"),
     "mean": Classifier(backbone(("sulstm", "mamba")), 4, "mean"),
     "tied": LanguageModel(backbone()),
@@ -225,12 +225,12 @@ def test_past_the_learned_positions_a_stream_says_nothing():
         ({"layers": ("grru",)}, "unknown layer 'grru'; one of: tanh, gru"),
         ({"layers": ()}, "layers: name one at least"),
         ({"layers": ("sugru",), "options": Options()}, "needs a switch; 'gru' has none"),
-        ({"options": Options(heads=3)}, "heads must divide the width of the model: 8 by 3"),
+        ({"options": Options(num_heads=3)}, "heads must divide the width of the model: 8 by 3"),
         ({"encoder": "bytes"}, "unknown encoder 'bytes'; one of: raw"),
         ({"vocabulary": None}, "encoder 'embed' needs a vocabulary, got None"),
-        ({"positions": 4}, "7 steps is longer than the model's 4 positions"),
-        ({"encoder": "raw"}, "encoder 'raw' is for bare models"),
-        ({"encoder": "raw", "bare": True}, r"takes frames \[B, T, D\], got int32"),
+        ({"max_positions": 4}, "7 steps is longer than the model's 4 positions"),
+        ({"encoder": "raw"}, "encoder 'raw' is for models without residuals"),
+        ({"encoder": "raw", "no_residual": True}, r"takes frames \[B, T, D\], got int32"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
         ({"expand": -1.0}, "expand must not be negative"),
         ({"features": 0}, "features must be at least 1, got 0"),
@@ -240,7 +240,7 @@ def test_what_cannot_be_built_is_named(change, words):
     fields = {"layers": ("sugru", "attention"), **change}
     if "heads" in words:
         fields["layers"] = ("attention", "sugru")
-        fields["options"] = Options(switch=fourier(16), heads=3)
+        fields["options"] = Options(switch=fourier(16), num_heads=3)
     model = SequenceTagger(backbone(**fields), 3)
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(model.init, jax.random.key(0), tokens())

@@ -26,9 +26,9 @@ GATES = (
 SWITCHES = (
     ("fourier", {"harmonics": 2}),
     ("fourier", {"harmonics": 3, "per_neuron": True}),
-    ("event", {"read": "input", "harmonics": 0}),
-    ("event", {"read": "pair", "harmonics": 2, "per_neuron": True}),
-    ("event", {"read": "counts", "harmonics": 1}),
+    ("event", {"event_features": "input", "harmonics": 0}),
+    ("event", {"event_features": "pair", "harmonics": 2, "per_neuron": True}),
+    ("event", {"event_features": "counts", "harmonics": 1}),
 )
 """Every kind of switch: its name and what sets it off from the others."""
 

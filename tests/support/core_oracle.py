@@ -86,9 +86,9 @@ def value(gate, a):
 
 def slope(gate, a):
     """What stands for the derivative of :func:`value`."""
-    if gate.name == "window":
+    if gate.name == "triangular":
         return np.maximum(0, 1 - np.abs(a) / gate.shape) / gate.shape
-    if gate.name == "identity":
+    if gate.name == "straight_through":
         return np.ones_like(a)
     return gate.shape * sigmoid(gate.shape * a) * sigmoid(-gate.shape * a)
 
@@ -102,9 +102,9 @@ def _rhythm(switch, p, t):
 
 
 def _read(switch, x, previous):
-    if switch.read == "input":
+    if switch.event_features == "input":
         return x
-    if switch.read == "pair":
+    if switch.event_features == "pair":
         return np.concatenate([x, previous])
     rises = sum(max(now - old, 0) for now, old in zip(x, previous, strict=True))
     falls = sum(max(old - now, 0) for now, old in zip(x, previous, strict=True))

@@ -11,8 +11,8 @@ SWITCHES = {
     "always": None,
     "fourier": switches.fourier(STEPS, rate=0.4),
     "event": switches.event(STEPS, rate=0.4),
-    "event-pair": switches.event(STEPS, rate=0.4, read="pair"),
-    "event-soft": switches.event(STEPS, rate=0.4, read="counts", gate=switches.soft()),
+    "event-pair": switches.event(STEPS, rate=0.4, event_features="pair"),
+    "event-soft": switches.event(STEPS, rate=0.4, event_features="counts", gate=switches.soft()),
 }
 # Two programs for the same float32 sums: they differ by the order in which XLA adds a handful of
 # terms of size one, a few units in the last place (1.2e-7) a step.

@@ -15,8 +15,8 @@ from surnn_jax.layers.s4d import S4D
 BATCH, STEPS, FEATURES = 3, 10, 8
 # Blocks, chunks and windows that the steps are no multiple of.
 MIXERS_UNDER_TEST = {
-    "attention": (Attention, {"heads": 2, "window": 16}),
-    "attention-window": (Attention, {"heads": 2, "window": 4, "rotary": True}),
+    "attention": (Attention, {"num_heads": 2, "window": 16}),
+    "attention-window": (Attention, {"num_heads": 2, "window": 4, "rotary": True}),
     "s4d": (S4D, {"state": 6}),
     "lru": (LRU, {"state": 5}),
     "mamba": (Mamba, {"state": 3, "chunk": 4}),

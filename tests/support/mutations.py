@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = (".git", ".venv", ".cache", "runs", "build", "dist", "__pycache__")
 SECONDS = 600
+"""A mutation after which nothing comes to its end is caught, too."""
 
 
 def entries(prefixes: list[str]) -> dict[str, dict[str, Any]]:
@@ -43,7 +44,9 @@ def mutated(tree: Path, entry: dict[str, Any]) -> str:
     return text.replace(entry["old"], entry["new"])
 
 
-def python(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def python(
+    tree: Path, *command: str, seconds: float | None = SECONDS
+) -> subprocess.CompletedProcess[str]:
     """Runs Python in the copy; hypothesis draws the same examples every time."""
     settings = {
         "CI": "1",
@@ -58,14 +61,17 @@ def python(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
         env=settings | dict(os.environ) | {"PYTHONPATH": str(tree)},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
         check=False,
     )
 
 
-def tested(tree: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+def run_tests(
+    tree: Path, tests: list[str], seconds: float | None = SECONDS
+) -> subprocess.CompletedProcess[str]:
     """Runs the tests, up to the first that fails, as `make test` would."""
-    return python(tree, "-m", "pytest", "-x", "-q", "-m", "not full", "--tb=no", "-rfE", *tests)
+    command = ["-m", "pytest", "-x", "-q", "-m", "not full", "--tb=no", "-rfE", *tests]
+    return python(tree, *command, seconds=seconds)
 
 
 def outcome(tree: Path, entry: dict[str, Any]) -> str:
@@ -78,7 +84,7 @@ def outcome(tree: Path, entry: dict[str, Any]) -> str:
             built = python(tree, "-m", "surnn_jax.scan.native.build")
             if built.returncode:
                 return f"ERROR {built.stderr.strip().splitlines()[-1]}"
-        done = tested(tree, entry["tests"])
+        done = run_tests(tree, entry["tests"])
     except ValueError as error:
         return f"ERROR {error}"
     except subprocess.TimeoutExpired:
@@ -99,7 +105,9 @@ def main(*prefixes: str) -> None:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
         # A test that fails anyway catches nothing.
-        whole = tested(tree, sorted({test for e in chosen.values() for test in e["tests"]}))
+        whole = run_tests(
+            tree, sorted({test for e in chosen.values() for test in e["tests"]}), None
+        )
         if whole.returncode:
             sys.exit(f"error: without any edit:\n{whole.stdout}{whole.stderr}")
         caught = 0

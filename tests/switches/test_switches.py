@@ -101,7 +101,7 @@ def test_nan_is_neither_open_nor_closed(gate, dtype):
     assert value.dtype == dtype
     assert jnp.isnan(value).tolist() == [True, False]
     slope = pull(jnp.ones_like(a))[0]
-    assert jnp.isnan(slope).tolist() == [gate.name != "identity", False]
+    assert jnp.isnan(slope).tolist() == [gate.name != "straight_through", False]
 
 
 # Logits
@@ -388,25 +388,28 @@ def test_switch_that_cannot_be(make, horizon, options, message):
     [
         (lambda: switches.fourier(9, harmonics=0), "^fourier: harmonics must be at least 1"),
         (
-            lambda: switches.event(9, read="all"),
-            "^event: cannot read 'all'; one of: input, pair, counts$",
+            lambda: switches.event(9, event_features="all"),
+            "^event: no event_features 'all'; one of: input, pair, counts$",
         ),
         (
-            lambda: switches.event(9, spread=0.0),
-            r"^event: spread must be a positive number, got 0\.0$",
+            lambda: switches.event(9, init_std=0.0),
+            r"^event: init_std must be a positive number, got 0\.0$",
         ),
-        (lambda: switches.triangular(0.0), r"^window: width must be a positive number, got 0\.0$"),
+        (
+            lambda: switches.triangular(0.0),
+            r"^triangular: width must be a positive number, got 0\.0$",
+        ),
         (
             lambda: switches.triangular(float("inf")),
-            "^window: width must be a positive number, got in",
+            "^triangular: width must be a positive number, got in",
         ),
         (
             lambda: switches.triangular(gradient_fraction=0.0),
-            r"^window: gradient_fraction must lie above 0 and not above 1, got 0\.0$",
+            r"^triangular: gradient_fraction must lie above 0 and not above 1, got 0\.0$",
         ),
         (
             lambda: switches.straight_through(gradient_fraction=1.5),
-            r"^identity: gradient_fraction must .* above 1, got 1\.5$",
+            r"^straight_through: gradient_fraction must .* above 1, got 1\.5$",
         ),
         (
             lambda: switches.sigmoid(gradient_fraction=float("nan")),
@@ -423,8 +426,8 @@ def test_switch_that_cannot_be(make, horizon, options, message):
         (lambda: switches.sigmoid(-1.0), r"^sigmoid: steepness must be a positive .* got -1\.0$"),
         (lambda: switches.soft(float("nan")), "^soft: steepness must be a positive .* got nan$"),
         (
-            lambda: switches.get_gate("step"),
-            "^unknown gate 'step'; one of: window, sigmoid, identity, soft$",
+            lambda: switches.get_surrogate("step"),
+            "^unknown surrogate 'step'; one of: triangular, sigmoid, straight_through, soft$",
         ),
     ],
 )
@@ -434,13 +437,13 @@ def test_what_cannot_be_made(make, message):
 
 
 def test_gates_by_name():
-    assert [switches.get_gate(name) for name in switches.GATES] == [
+    assert [switches.get_surrogate(name) for name in switches.SURROGATES] == [
         switches.triangular(0.25),
         switches.sigmoid(4.0),
         switches.straight_through(),
         switches.soft(8.0),
     ]
-    assert switches.get_gate(GATES[0]) is GATES[0]
+    assert switches.get_surrogate(GATES[0]) is GATES[0]
     assert switches.fourier(9).gate == switches.triangular(0.25)
 
 

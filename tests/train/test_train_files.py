@@ -113,3 +113,11 @@ def test_a_number_that_is_not_finite_leaves_the_old_file(tmp_path):
         files.write_json(path, {"nll": float("nan")})
     assert json.loads(path.read_text()) == {"nll": 8.5}
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.json"
+    files.write_text(path, "old\n")
+    with pytest.raises(UnicodeEncodeError):
+        files.write_text(path, "new \ud800\n")
+    assert path.read_text() == "old\n"

@@ -77,7 +77,7 @@ def model_of(config: Config, spec: TaskSpec) -> Any:
     options = Options(
         switch=_switch_of(config, spec, encoder),
         hidden=config.hidden,
-        heads=config.heads,
+        num_heads=config.heads,
         window=config.window or spec.steps,
         rotary=config.positions == "rotary",
         state=config.state,
@@ -89,9 +89,9 @@ def model_of(config: Config, spec: TaskSpec) -> Any:
         config.features,
         encoder=encoder,
         vocabulary=spec.tokens,
-        positions=spec.steps if config.positions == "learned" else None,
+        max_positions=spec.steps if config.positions == "learned" else None,
         options=options,
-        bare=config.bare,
+        no_residual=config.bare,
         expand=config.expand,
         dropout=config.dropout,
         bidirectional=config.bidirectional,
@@ -115,9 +115,10 @@ def _switch_of(config: Config, spec: TaskSpec, encoder: str) -> switches.Switch 
         return None
     width = {"raw": spec.inputs, "onehot": 1}.get(encoder, config.features)
     init_std = 1.0 if config.read == "counts" else width**-0.5
-    surrogate = dataclasses.replace(switches.get_gate(config.gate), gradient_fraction=config.share)
-    reads = {"read": config.read, "spread": init_std}
-    return recurrent.switch_of(config, config.horizon or spec.steps, reads, surrogate)
+    surrogate = switches.get_surrogate(config.gate)
+    surrogate = dataclasses.replace(surrogate, gradient_fraction=config.share)
+    features = {"event_features": config.read, "init_std": init_std}
+    return recurrent.switch_of(config, config.horizon or spec.steps, features, surrogate)
 
 
 def frames(spec: TaskSpec, x: Array) -> Array:

@@ -17,7 +17,7 @@ from surnn_jax.typing import Array, Carry, Params
 # Keyed by rule, because cells of different names share one.
 _CELLS = {TANH.rule: 0, GRU.rule: 1, LSTM.rule: 2, LSTM_PEEPHOLE.rule: 3}
 _MASKS = {None: 0, 2: 1, 3: 2}
-_SLOPES = {"window": 0, "sigmoid": 1, "identity": 2}
+_SLOPES = {"triangular": 0, "sigmoid": 1, "straight_through": 2}
 
 
 def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
@@ -221,7 +221,7 @@ def _pull_compiled(spec, wants, inputs, carries, used):
         *(_or_empty(d, x.dtype) for d in used),
         *parameters,
         **_attributes(spec, inputs),
-        slope=_SLOPES["window" if surrogate is None else surrogate.name],
+        slope=_SLOPES["triangular" if surrogate is None else surrogate.name],
         shape=1.0 if surrogate is None else surrogate.shape,
         rows=batch if surrogate is None else surrogate.gradient_rows(batch),
     )

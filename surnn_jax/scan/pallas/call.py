@@ -239,7 +239,7 @@ def _backward_chunk(
     walked = kernels.backward(target, spec, params, steps, old, u, ct_output, ct_future)
     ct_total = jax.tree.map(lambda d: jnp.where(meant, d, 0), walked.total)
 
-    vectors = cell.spread(params, old.h.shape)
+    vectors = cell.broadcast(params, old.h.shape)
     g = None if steps.g is None else jnp.broadcast_to(steps.g, old.h.shape)
     candidate, cotangents = adjoint.rule_vjp(cell, vectors, ct_total, old, steps.z, u, g)
     more = adjoint.kernel_gradients(spec, params, x, old.h, None, cotangents)

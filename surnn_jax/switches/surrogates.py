@@ -1,4 +1,4 @@
-"""How a logit becomes a switch, and what stands in for the derivative of the step."""
+"""How a logit becomes a switch, and which surrogate replaces the derivative of the step."""
 
 import dataclasses
 import functools
@@ -15,9 +15,9 @@ from surnn_jax.typing import Array
 class Surrogate:
     """Forward value and backward slope of a switch, as functions of the logit a.
 
-    Made by :func:`window`, :func:`sigmoid`, :func:`identity` (all three open exactly where
-    a > 0 and differ in the slope used for the gradient only), :func:`soft` and :func:`given` (no
-    step at all).
+    Made by :func:`triangular`, :func:`sigmoid`, :func:`straight_through` (all three open exactly
+    where a > 0 and differ only in the slope used for the gradient), :func:`soft` and :func:`given`
+    (no step at all).
 
     Attributes:
         name: which of the five.
@@ -38,7 +38,7 @@ class Surrogate:
     @property
     def support(self) -> float:
         """The slope is zero where |a| is at least this."""
-        return self.shape if self.name == "window" else math.inf
+        return self.shape if self.name == "triangular" else math.inf
 
     def value(self, a: Array) -> Array:
         """The switch, in the dtype of `a`; NaN where the logit is NaN."""
@@ -51,9 +51,9 @@ class Surrogate:
 
     def slope(self, a: Array) -> Array:
         """d switch / d logit: the true one if soft, else the surrogate."""
-        if self.name == "window":
+        if self.name == "triangular":
             return jnp.maximum(0, 1 - jnp.abs(a) / self.shape) / self.shape
-        if self.name in ("identity", "given"):
+        if self.name in ("straight_through", "given"):
             return jnp.ones_like(a)
         s = jax.nn.sigmoid(self.shape * a)
         return self.shape * s * (1 - s)
@@ -104,8 +104,8 @@ def _hard(name: str, what: str, value: float, gradient_fraction: float) -> Surro
 def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate:
     """Step with a triangular surrogate of compact support: ``max(0, 1 - |a|/width) / width``.
 
-    Outside the window nothing is owed to the switch, so a kernel computes candidates for open
-    and nearly open neurons only. Narrow windows train at least as well as wide surrogates.
+    Outside the window the gradient is zero, so a kernel computes candidates for open and nearly
+    open neurons only. Narrow windows train at least as well as wide surrogates.
 
     Args:
         width: half-width, in units of the normalised logit.
@@ -115,7 +115,7 @@ def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate
             of a batch are in random order; no other gradient changes. If a batch is cut over
             devices, each uses its own first rows.
     """
-    return _hard("window", "width", width, gradient_fraction)
+    return _hard("triangular", "width", width, gradient_fraction)
 
 
 def sigmoid(steepness: float = 4.0, gradient_fraction: float = 1.0) -> Surrogate:
@@ -125,7 +125,7 @@ def sigmoid(steepness: float = 4.0, gradient_fraction: float = 1.0) -> Surrogate
 
 def straight_through(gradient_fraction: float = 1.0) -> Surrogate:
     """Step whose gradient passes straight through. Wants a tenth of the learning rate."""
-    return _hard("identity", "slope", 1.0, gradient_fraction)
+    return _hard("straight_through", "slope", 1.0, gradient_fraction)
 
 
 def soft(steepness: float = 8.0) -> Surrogate:
@@ -139,23 +139,33 @@ def soft(steepness: float = 8.0) -> Surrogate:
 def given() -> Surrogate:
     """No step: the logit itself, in [0, 1], says how far the switch is open.
 
-    For switches that make an openness of their own (phased, zoneout); not among :data:`GATES`.
+    For switches that make an openness of their own (phased, zoneout); not among :data:`SURROGATES`.
     """
     return Surrogate("given")
 
 
-GATES = {"window": triangular, "sigmoid": sigmoid, "identity": straight_through, "soft": soft}
-"""Makers of gates by name."""
+SURROGATES = {
+    "triangular": triangular,
+    "sigmoid": sigmoid,
+    "straight_through": straight_through,
+    "soft": soft,
+}
+"""Makers of surrogates by name."""
+
+_OLD_NAMES = {"window": "triangular", "identity": "straight_through"}
 
 
-def get(gate: str | Surrogate) -> Surrogate:
-    """The gate of that name with its default shape (a gate passes through).
+def get(surrogate: str | Surrogate) -> Surrogate:
+    """The surrogate of that name with its default shape (a surrogate passes through).
+
+    The names that stand in old records, ``window`` and ``identity``, are read too.
 
     Raises:
-        ValueError: if there is no such gate.
+        ValueError: if there is no such surrogate.
     """
-    if isinstance(gate, Surrogate):
-        return gate
-    if gate not in GATES:
-        raise ValueError(f"unknown gate {gate!r}; one of: {', '.join(GATES)}")
-    return GATES[gate]()
+    if isinstance(surrogate, Surrogate):
+        return surrogate
+    name = _OLD_NAMES.get(surrogate, surrogate)
+    if name not in SURROGATES:
+        raise ValueError(f"unknown surrogate {surrogate!r}; one of: {', '.join(SURROGATES)}")
+    return SURROGATES[name]()
