@@ -223,32 +223,6 @@ class Writer:
             self._manager.close()
 
 
-def save_best(workdir: str | os.PathLike, step: int, best: Params, record: dict[str, Any]) -> None:
-    """Saves parameters without optimizer state, replacing every checkpoint in the folder.
-
-    Args:
-        workdir: the run's folder, see `find`; no other process uses it.
-        step: its number.
-        best: the parameters; :func:`read` returns them as ``best``.
-        record: JSON-like; :func:`read_record` returns it.
-    """
-    # Orbax wants an absolute path.
-    home = Path(workdir).absolute() / "checkpoints"
-    shutil.rmtree(home, ignore_errors=True)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-        args = ocp.args.Composite(
-            best=ocp.args.StandardSave(best),
-            record=ocp.args.JsonSave(
-                {"format": _FORMAT, **record, "arrays": _shapes_of(best=best)}
-            ),
-        )
-        writer.save(home / str(step), args=args)
-    # Orbax writes a local path here. Only the file's existence matters, so blank it.
-    for path in (home / str(step)).rglob("commit_success.txt"):
-        path.write_bytes(b"")
-    seal(home / str(step))
-
-
 def _steps(folder: Path, sealed: bool) -> list[tuple[int, Path]]:
     """(step, folder) of all checkpoints with or without a seal, ascending."""
     return sorted(
