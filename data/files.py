@@ -24,6 +24,18 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 """How the name of an archive may end."""
 
 
+LARGEST = 1 << 28
+"""Bytes of the largest file that is read whole."""
+
+
+def allowed(size: int) -> int:
+    """The bytes that an original of this size may hold, uncompressed; more is taken for a bomb.
+
+    Text, notes and samples shrink to a tenth at the best. A few MB of zeros do no harm.
+    """
+    return (1 << 24) + 200 * size
+
+
 def either(file: str) -> list[str]:
     """The names under which a file may lie: as it is, or compressed."""
     return [file, *(file + ending for ending in _OPEN)]

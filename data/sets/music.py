@@ -6,13 +6,12 @@ the value says whether the note sounds.
 
 import io
 import pickle
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data import paths
+from data import files, matlab, paths
 from data.source import SPLITS, Column, Count, Download, Folder, Reading, Source
 
 KEYS = 88
@@ -67,15 +66,10 @@ def read_mat(path: Path) -> dict[str, list[np.ndarray]]:
         OSError: the file cannot be read.
         ValueError: it is cut short, of another kind, or does not hold piano rolls.
     """
-    # Here and not above: --help must not wait for scipy.
-    import scipy.io
-
     content = path.read_bytes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            variables = scipy.io.loadmat(io.BytesIO(content))
-    except Exception as error:  # Scipy raises almost anything on foreign bytes.
+        variables = matlab.parse(content, files.allowed(len(content)))
+    except ValueError as error:
         raise ValueError(
             f"{path}: not a whole MATLAB 5 file ({len(content)} bytes; {error}); fetch it again"
         ) from error
@@ -83,17 +77,14 @@ def read_mat(path: Path) -> dict[str, list[np.ndarray]]:
     for split in SPLITS:
         key = f"{split}data"
         if key not in variables:
-            found = ", ".join(name for name in variables if not name.startswith("__")) or "nothing"
+            found = ", ".join(map(repr, variables)) or "nothing"
             raise ValueError(f"{path}: no variable {key!r} in it (found: {found}); fetch it again")
         cells = variables[key]
-        if cells.dtype != object:
-            raise ValueError(
-                f"{path}: {key} should be a cell array of matrices, but is {cells.dtype} "
-                f"{cells.shape}"
-            )
+        if not isinstance(cells, list):
+            raise ValueError(f"{path}: {key} should be a cell array of matrices, but is no such")
         splits[split] = [
             _checked(cell, f"{path}: {split} sequence {number}")
-            for number, cell in enumerate(cells.ravel())
+            for number, cell in enumerate(cells)
         ]
     return splits
 
@@ -159,7 +150,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def rolls_source(
     name: str,
-    files: tuple[str, str],
+    originals: tuple[str, str],
     title: str,
     licence: str,
     origin: str,
@@ -169,11 +160,11 @@ def rolls_source(
     """A data set that is one file in the data folder or in its ``poly_music/``.
 
     Args:
-        files: the names of the ``.mat`` file and of the pickle; either is enough.
+        originals: the names of the ``.mat`` file and of the pickle; either is enough.
     """
 
     def find(data_dir: Folder) -> Path:
-        places = [place for file in files for place in (file, f"poly_music/{file}")]
+        places = [place for file in originals for place in (file, f"poly_music/{file}")]
         return paths.original(name, places, data_dir)
 
     def digest(data_dir: Folder) -> str:

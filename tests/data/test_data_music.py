@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import zlib
 
 import numpy as np
 import pytest
 import scipy.io
-from data_case import figures, rolls, tiny_source, write_mat
+from data_case import figures, rolls, run, tiny_source, write_mat
+from tiers import full
 
 import data
 from data import paths
@@ -87,7 +89,7 @@ def test_missing_variable(tmp_path):
     del splits["test"]
     path = write_mat(tmp_path / "a.mat", splits)
     with pytest.raises(
-        ValueError, match=r"a\.mat: no variable 'testdata' .*found: traindata, validdata"
+        ValueError, match=r"a\.mat: no variable 'testdata' .*found: 'traindata', 'validdata'"
     ):
         music.read_mat(path)
 
@@ -121,6 +123,61 @@ def test_truncated_anywhere(tmp_path):
         ) as caught:
             music.read_mat(path)
         assert "\n" not in str(caught.value)
+
+
+EVERY_BYTE = """
+import sys
+from pathlib import Path
+from data.sets import music
+
+path = Path(sys.argv[1])
+raw, right = path.read_bytes(), music.read_mat(path)
+for place in range(len(raw)):
+    damaged = bytearray(raw)
+    damaged[place] ^= 1 << int(sys.argv[2])
+    path.write_bytes(damaged)
+    print(place, flush=True)
+    try:
+        music.read_mat(path)
+    except ValueError as error:
+        assert str(error).startswith(f"{path}: ") and "\\n" not in str(error), error
+"""
+
+
+@pytest.mark.parametrize("bit", [0, full(1), full(3), full(7)])
+def test_no_flipped_bit_ends_the_process(tmp_path, bit):
+    """SciPy's reader does not survive it: byte 236, the type of a matrix's numbers, is enough."""
+    path = write_mat(tmp_path / "a.mat", rolls(sizes=(1, 1, 1)))
+    size = path.stat().st_size
+    done = run("-c", EVERY_BYTE, path, bit)
+    assert done.returncode == 0, done.stdout[-10:] + done.stderr
+    assert done.stdout.split()[-1] == str(size - 1)
+
+
+@pytest.mark.parametrize("name", ["JSB_Chorales", "Nottingham", "MuseData", "Piano_midi"])
+def test_published_files_read_as_scipy_reads_them(name):
+    path = paths.find([f"{name}.mat", f"poly_music/{name}.mat"], None)
+    if path is None:
+        pytest.skip(f"{name}.mat is not there")
+    found = music.read_mat(path)
+    wanted = scipy.io.loadmat(path)
+    for split in SPLITS:
+        np.testing.assert_equal(found[split], list(wanted[f"{split}data"].ravel()))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_sizes_in_a_mat_file_are_not_believed(tmp_path, compressed):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"traindata": np.zeros((4, 88))}, do_compression=compressed)
+    raw = path.read_bytes()
+    if compressed:  # A bomb: 64 MB of zeros in 64 KB.
+        packed = zlib.compress(bytes(1 << 26))
+        raw = raw[:128] + np.array([15, len(packed)], "<u4").tobytes() + packed
+    else:
+        raw = raw.replace(np.array([4, 88], "<i4").tobytes(), np.array([1 << 30] * 2, "<i4"))
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"a\.mat: not a whole MATLAB 5 file .*(shape|more than)"):
+        music.read_mat(path)
 
 
 def test_missing_file(tmp_path):
