@@ -7,20 +7,24 @@ such a folder is really read or written.
 """
 
 import contextlib
+import functools
 import io
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
+from data import guarded
 from data.source import SPLITS, Column, Example, Reading, Source
 from data.storage import Split
 
 _VERSION = "1.0.0"
+_AT_ONCE = 1000
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -99,15 +103,51 @@ def read(folder: Path) -> Reading:
     Raises:
         ValueError: it is no such folder, or damaged.
     """
+    reader = guarded.Reader(f"{__name__}:records", memory=16 << 30, seconds=600)
+    try:
+        (facts, sizes), _ = reader(str(folder), str(folder), None, 0)
+    except ValueError:
+        reader.close()
+        raise
+    splits = {split: _examples(reader, folder, split, sizes[split]) for split in SPLITS}
+    return Reading(str(folder), splits, facts, None)
+
+
+def records(folder: str, split: str | None, start: int) -> guarded.Answer:
+    """Reads a folder; runs in a child, as array_record's reader is native code.
+
+    Args:
+        folder: the data set's.
+        split: which; None for the facts and each split's size.
+        start: the first of at most `_AT_ONCE` examples.
+    """
+    place = folder if split is None else f"{folder}: {split}"
     try:
         with _quiet():
-            builder = tfds.builder_from_directory(folder / _VERSION)
-            sources = {split: builder.as_data_source(split) for split in SPLITS}
-            facts = dict(builder.info.metadata or {})
+            sources, facts = _opened(folder)
+            if split is None:
+                return (facts, {name: len(source) for name, source in sources.items()}), []
+            stop = min(start + _AT_ONCE, len(sources[split]))
+            found = sources[split].__getitems__(range(start, stop))
+            return None, [
+                {name: _array(value) for name, value in record.items()} for record in found
+            ]
     except Exception as error:  # TFDS raises almost anything on foreign folders.
-        raise ValueError(f"{folder}: no whole TFDS data set of ours ({error})") from error
-    splits = {split: _examples(source, f"{folder}: {split}") for split, source in sources.items()}
-    return Reading(str(folder), splits, facts, None)
+        reason = " ".join(str(error).split())
+        if split is None:
+            raise ValueError(f"{place}: no whole TFDS data set of ours ({reason})") from error
+        raise ValueError(f"{place}: damaged from example {start} on ({reason})") from error
+
+
+def _array(value: Any) -> np.ndarray:
+    return np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
+
+
+@functools.cache
+def _opened(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    builder = tfds.builder_from_directory(Path(folder) / _VERSION)
+    sources = {split: builder.as_data_source(split) for split in SPLITS}
+    return sources, dict(builder.info.metadata or {})
 
 
 def _same(examples: Iterable[Example], data: Split) -> bool:
@@ -123,14 +163,11 @@ def _same(examples: Iterable[Example], data: Split) -> bool:
     return number == len(data)
 
 
-def _examples(source, where: str) -> Iterator[Example]:
-    for start in range(0, len(source), 1000):
-        try:
-            records = source.__getitems__(range(start, min(start + 1000, len(source))))
-        except Exception as error:
-            raise ValueError(f"{where}: damaged from example {start} on ({error})") from error
-        for record in records:
-            yield record.pop("id").decode(), record
+def _examples(reader: guarded.Reader, folder: Path, split: str, size: int) -> Iterator[Example]:
+    for start in range(0, size, _AT_ONCE):
+        _, found = reader(f"{folder}: {split}", str(folder), split, start)
+        for record in found:
+            yield record.pop("id").tobytes().decode(), record
 
 
 def _feature(column: Column):

@@ -1,6 +1,8 @@
 """Pathfinder as a data set: generated, read from LRA's files, and files that are refused."""
 
 import io
+import struct
+import zlib
 from dataclasses import asdict
 
 import numpy as np
@@ -130,4 +132,21 @@ FLIPPED = GOOD[:60] + bytes([GOOD[60] ^ 4]) + GOOD[61:]
 def test_bad_files(lra, tmp_path, change, error):
     change(lra[0])
     with pytest.raises((ValueError, FileNotFoundError), match=error):
+        data.load_from(small(), "train", tmp_path / "user")
+
+
+def test_image_whose_header_asks_for_memory_is_refused(lra, tmp_path):
+    """65,500 x 65,500 pixels would be 4 GB; the checksum of the header is right."""
+    head = b"IHDR" + struct.pack(">II", 65_500, 65_500) + GOOD[24:29]
+    _picture(GOOD[:12] + head + struct.pack(">I", zlib.crc32(head)) + GOOD[33:])(lra[0])
+    with pytest.raises(ValueError, match=r"sample_0\.png: .*(65500|exceeds limit)"):
+        data.load_from(small(), "train", tmp_path / "user")
+
+
+def test_image_of_another_format_is_not_decoded(lra, tmp_path):
+    """Pillow knows dozens of formats; only PNG is asked for."""
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, "BMP")
+    _picture(stream.getvalue())(lra[0])
+    with pytest.raises(ValueError, match=r"sample_0\.png: no whole image \(cannot identify"):
         data.load_from(small(), "train", tmp_path / "user")

@@ -13,6 +13,7 @@ of the numbered metadata files and of their lines. A generated set depends on th
 
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from data import files, generation, paths
+from data import files, generation, guarded, paths
 from data.sets.pathfinder import raster
 from data.sets.pathfinder.lookup import SCALE, Recipe, Tables, tables
 from data.sets.pathfinder.paths import Snakes, distractors, targets
@@ -218,34 +219,50 @@ def _listed(folder: Path, count: int) -> list[tuple[str, int]]:
 
 
 def _read(folder: Path, listed: Iterable[tuple[str, int]], side: int) -> Iterator[Example]:
-    for name, label in listed:
-        yield name, {"x": _pixels(folder / name, side).ravel(), "y": np.uint8(label)}
-
-
-def _pixels(path: Path, side: int) -> np.ndarray:
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("PIL") is None:
         raise FileNotFoundError(
-            f"{path}: reading PNG needs the package pillow; pip install pillow"
-        ) from error
+            f"{folder}: reading PNG needs the package pillow; pip install pillow"
+        )
+    with guarded.Reader(f"{__name__}:pixels") as reader:
+        for name, label in listed:
+            path = str(folder / name)
+            _, (record,) = reader(path, path, side)
+            yield name, {"x": record["x"].ravel(), "y": np.uint8(label)}
+
+
+def pixels(file: str, side: int) -> guarded.Answer:
+    """Reads one PNG file; runs in a child, as Pillow decodes in native code.
+
+    Returns:
+        ``x`` uint8 ``[side, side]``.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged or another image.
+    """
+    from PIL import Image
+
+    path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, but the metadata list it; fetch it again")
     content = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.verify()  # Its checksums; it cannot be read after that.
-        with Image.open(io.BytesIO(content)) as image:
-            mode, pixels = image.mode, np.asarray(image)
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            mode, shape = image.mode, image.size[::-1]
+            if whole := (mode == "L" and shape == (side, side)):
+                image.verify()  # Its checksums; it cannot be read after that.
+        if whole:
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                return None, [{"x": np.asarray(image)}]
     except Exception as error:  # Pillow raises almost anything on foreign bytes.
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{path}: no whole image ({error}; {len(content)} bytes); fetch it again"
+            f"{path}: no whole image ({reason}; {len(content)} bytes); fetch it again"
         ) from error
-    if mode != "L" or pixels.shape != (side, side):
-        raise ValueError(
-            f"{path}: {pixels.shape} pixels of mode {mode}; it should be {(side, side)} of mode L"
-        )
-    return pixels
+    # Nothing was decoded: the header alone may ask for any amount of memory.
+    raise ValueError(
+        f"{path}: {shape} pixels of mode {mode}; it should be {(side, side)} of mode L"
+    )
 
 
 def _show(example: dict[str, Any], facts: dict[str, Any]) -> list[str]:
