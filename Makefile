@@ -7,7 +7,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native music reproduce data test test-full test-rest test-pure test-faults test-mutations bench lint clean
+.PHONY: help install native music reproduce data test test-full test-rest test-pure test-faults test-fuzz test-mutations bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-rest  run only those that make test leaves out"
 	@echo "make test-pure  run the scans' tests without the compiled kernel"
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
+	@echo "make test-fuzz  break the files of every reader in thousands of ways, for ten minutes"
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
@@ -64,6 +65,10 @@ test-faults: install
 
 test-mutations: install
 	$(BIN)/python tests/support/mutations.py
+
+# About ten minutes; the children of it find its modules by PYTHONPATH.
+test-fuzz: install
+	PYTHONPATH=.:tests/support $(BIN)/python -m fuzz
 
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build

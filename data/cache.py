@@ -86,8 +86,8 @@ def verify(target: Path, mend: str) -> None:
     try:
         manifest = json.loads((target / MANIFEST).read_text())
         files = manifest["files"]
-        whole = manifest["digest"] == _hash_of_all(files)
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        whole = isinstance(files, dict) and manifest["digest"] == _hash_of_all(files)
+    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
         whole = False
     if not whole:
         raise DamagedData(f"{target / MANIFEST}: missing or damaged; {advice}")

@@ -36,6 +36,12 @@ def allowed(size: int) -> int:
     return (1 << 24) + 200 * size
 
 
+_LONGEST_LINE = 1 << 26
+_LONGEST_FACTS = 1 << 20
+_FACTS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_FACTS = (*_FACTS, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+
 def either(file: str) -> list[str]:
     """The names under which a file may lie: as it is, or compressed."""
     return [file, *(file + ending for ending in _OPEN)]
@@ -50,11 +56,11 @@ def content(path: Path) -> bytes:
     """The bytes of a file, uncompressed where its name ends in ``.xz``, ``.gz`` or ``.bz2``.
 
     Raises:
-        ValueError: the file is cut short or damaged.
+        ValueError: the file is cut short or damaged, or a bomb: see ``LARGEST`` and ``allowed``.
         OSError: it cannot be read.
     """
     with _whole(path), _uncompressed(path) as stream:
-        return stream.read()
+        return _bounded(stream.read, min(LARGEST, allowed(path.stat().st_size)))
 
 
 def lines(path: Path, member: str | None = None) -> Iterator[bytes]:
@@ -71,14 +77,14 @@ def lines(path: Path, member: str | None = None) -> Iterator[bytes]:
     with _whole(path):
         if member is None:
             with _uncompressed(path) as stream:
-                yield from stream
+                yield from _lines(stream, path)
             return
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if PurePosixPath(name).name == member]
             if not names:
                 raise ValueError(f"{path}: no {member} in it; fetch it again")
             with archive.open(names[0]) as stream:
-                yield from stream
+                yield from _lines(stream, path)
 
 
 def text(path: Path) -> str:
@@ -112,7 +118,8 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
         wanted: which, from the path inside, with slashes, the folder or archive not included.
 
     Raises:
-        ValueError: the archive is cut short or damaged, or a member would lie outside of it.
+        ValueError: the archive is cut short or damaged or a bomb, or a member would lie outside of
+            it.
         OSError: it cannot be read.
     """
     if path.is_dir():
@@ -122,6 +129,7 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
                 yield inside, file.read_bytes()
         return
     opened = _zipped if path.name.lower().endswith(".zip") else _tarred
+    left = allowed(path.stat().st_size)
     with _whole(path):
         for name, read in opened(path):
             parts = PurePosixPath(name).parts
@@ -129,7 +137,35 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
                 raise ValueError(f"{path}: a member named {name!r} would lie outside; not to trust")
             inside = str(PurePosixPath(name))
             if wanted(inside):
-                yield inside, read()
+                if not inside.isprintable():
+                    raise ValueError(f"{path}: a member named {inside!r}; not to trust")
+                content = _bounded(read, min(LARGEST, left))
+                left -= len(content)
+                yield inside, content
+
+
+class _Bomb(ValueError):
+    """More than a file may hold."""
+
+
+def _bounded(read: Callable[[int], bytes], limit: int) -> bytes:
+    """Everything; what is stated about its size is not believed, only what comes is counted."""
+    pieces, size = [], 0
+    while piece := read(1 << 20):
+        size += len(piece)
+        if size > limit:
+            raise _Bomb(f"more than the {limit} bytes that a file of its size may hold")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _lines(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+    left = allowed(path.stat().st_size)
+    while line := stream.readline(_LONGEST_LINE + 1):
+        left -= len(line)
+        if len(line) > _LONGEST_LINE or left < 0:
+            raise _Bomb(f"a line of more than {_LONGEST_LINE} bytes, or too many of them")
+        yield line
 
 
 def _uncompressed(path: Path) -> BinaryIO:
@@ -152,13 +188,20 @@ class _Member(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
 
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        # Long names and other facts, which tarfile reads at once, whatever their size.
+        if self.type in _FACTS and self.size > _LONGEST_FACTS:
+            raise tarfile.ReadError(f"{self.size} bytes of facts on a member")
+        return super()._proc_member(archive)
+
 
 def _tarred(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     # Uncompressed by Python's own readers, which compare checksums; tarfile's do not.
     with _uncompressed(path) as stream:
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
-                if member.isfile():
+                # A sparse member's holes are filled on reading, to any size that it states.
+                if member.isfile() and not member.issparse():
                     yield member.name, archive.extractfile(member).read
         while stream.read(1 << 20):  # The checksum comes last.
             pass
@@ -189,12 +232,14 @@ def _promised(path: Path) -> int:
 def _whole(path: Path) -> Iterator[None]:
     try:
         yield
+    except _Bomb as error:
+        raise ValueError(f"{path}: holds {error}; not to trust") from error
     except (*_BROKEN, OSError) as error:
         # The system's errors have a number; bzip2's damage is an OSError that has none, and a
         # damaged zip file asks for places before its start.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"{path}: cut short or damaged ({reason}; {path.stat().st_size} bytes); fetch it again"
         ) from error

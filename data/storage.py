@@ -7,6 +7,7 @@ is enough to read it.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
+from data import arrays
 from data.source import SPLITS, Column, Count, Example, Reading
 
 FACTS = "facts.json"
@@ -101,18 +103,17 @@ def write(name: str, columns: dict[str, Column], reading: Reading, folder: Path)
 
 
 def read(folder: Path, split: str) -> Split:
-    """One split out of a folder that ``write`` has filled; the arrays stay on the disk."""
+    """One split out of a folder that ``write`` has filled; the arrays stay on the disk.
+
+    Raises:
+        ValueError: a column is not as the folder's facts say, though its sum is right.
+    """
     facts = json.loads((folder / FACTS).read_text("utf-8"))
-    return Split(
-        name=facts["name"],
-        split=split,
-        ids=(folder / split / "ids.txt").read_text("utf-8").splitlines(),
-        columns={
-            name: _open(folder / split, name, form["shape"][:1] == [None])
-            for name, form in facts["columns"].items()
-        },
-        facts=facts["facts"],
-    )
+    ids = (folder / split / "ids.txt").read_text("utf-8").splitlines()
+    columns = {
+        name: _open(folder / split, name, form, len(ids)) for name, form in facts["columns"].items()
+    }
+    return Split(facts["name"], split, ids, columns, facts["facts"])
 
 
 def count(lengths: Iterable[int], total: int | None = None) -> Count:
@@ -123,12 +124,31 @@ def count(lengths: Iterable[int], total: int | None = None) -> Count:
     )
 
 
-def _open(folder: Path, name: str, ragged: bool) -> np.ndarray | Ragged:
-    values = _mapped(folder / f"{name}.npy")
-    return Ragged(values, np.load(folder / f"{name}.offsets.npy")) if ragged else values
+def _open(folder: Path, name: str, form: dict[str, Any], examples: int) -> np.ndarray | Ragged:
+    path, ragged = folder / f"{name}.npy", form["shape"][:1] == [None]
+    try:
+        values = _mapped(path)
+        shape = [len(values) if ragged else examples, *form["shape"][ragged:]]
+        if values.dtype != form["dtype"] or list(values.shape) != shape:
+            raise ValueError(f"it is {values.dtype} {list(values.shape)}")
+        if not ragged:
+            return values
+        starts = arrays.from_npy((folder / f"{name}.offsets.npy").read_bytes())
+        ends = [0, len(values)] if examples else [0, 0]
+        if starts.dtype != np.int64 or starts.shape != (examples + 1,):
+            raise ValueError(f"its offsets are {starts.dtype} {list(starts.shape)}")
+        if starts[[0, -1]].tolist() != ends or (np.diff(starts) < 1).any():
+            raise ValueError("its offsets are not those of its sequences")
+    except ValueError as error:
+        raise ValueError(f"{path}: not as {FACTS} has it ({error}); prepare it again") from error
+    return Ragged(values, starts)
 
 
 def _mapped(path: Path) -> np.ndarray:
+    with path.open("rb") as stream:
+        dtype, _, shape, start = arrays.head(stream.read(arrays.LONGEST_HEAD))
+    if start + math.prod(shape) * np.dtype(dtype).itemsize != path.stat().st_size:
+        raise ValueError(f"{path.stat().st_size} bytes, other than its header says")
     array = np.load(path, mmap_mode="r")
     # A plain array over the same map: slices of a memmap cost ten times as much to make.
     return array.view(np.ndarray)

@@ -1,15 +1,13 @@
 """CIFAR-10 out of the published batches, or out of arrays in gray."""
 
 import hashlib
-import io
-import pickle
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from data import files, paths
+from data import arrays, files, paths, pickles
 from data.sets.pixels import (
     CLASSES,
     Labelled,
@@ -46,6 +44,7 @@ _MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 _GRAY = [f"train_{number}.images.npy" for number in range(1, 6)]
+_GRAY_FOLDERS = ("", "cifar10_gray/")
 _GRAY = [*_GRAY, "train.labels.npy", "test.images.npy", "test.labels.npy"]
 
 
@@ -67,13 +66,15 @@ def cifar_source(
     """
     stems = ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
     stems += [*files.archived("cifar-10-batches-py"), *files.archived("cifar-10-python")[1:]]
-    arrays = [prefix + file for prefix in ("", "cifar10_gray/") for file in files.either(_GRAY[0])]
+    gray_files = [
+        prefix + file for prefix in ("", "cifar10_gray/") for file in files.either(_GRAY[0])
+    ]
 
     def find(data_dir: Folder) -> tuple[Path, list[Path]]:
         """The folder or archive of batches; or a folder and in it the files of arrays."""
-        if colour or not (first := paths.find(arrays, data_dir)):
+        if colour or not (first := paths.find(gray_files, data_dir)):
             places = [prefix + stem for prefix in ("", "cifar10/") for stem in stems]
-            named = places if colour else [arrays[0], *places]
+            named = places if colour else [gray_files[0], *places]
             return paths.original(name, named, data_dir), []
         return first.parent, [find_file(first.parent, file) for file in _GRAY]
 
@@ -125,8 +126,8 @@ def _arrays(originals: list[Path]) -> tuple[Labelled, Labelled]:
 def _load(path: Path) -> np.ndarray:
     content = files.content(path)
     try:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    except (EOFError, OSError, ValueError) as error:
+        return arrays.from_npy(content)
+    except ValueError as error:
         raise ValueError(f"{path}: not a whole .npy file ({error}); fetch it again") from error
 
 
@@ -160,26 +161,24 @@ def read_batch(content: bytes, where: str) -> Labelled:
         ValueError: it is cut short, of another kind, or not to trust.
     """
     try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
-        rows, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
-    except Exception as error:  # Pickle raises almost anything on foreign bytes.
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{where}: not a whole pickle of images ({reason})") from error
+        batch = pickles.load(content, with_arrays=True)
+        if not isinstance(batch, dict):
+            raise ValueError(f"it holds a {type(batch).__name__}")
+        rows, labels = (_numbers(batch.get(name)) for name in ("data", "labels"))
+    except ValueError as error:
+        raise ValueError(f"{where}: not a whole pickle of images ({error})") from error
     rows, labels = check_labelled(rows, labels, (3072,), where)
     # A row holds all of red, then all of green, then all of blue.
     return rows.reshape(-1, 3, 1024).transpose(0, 2, 1), labels
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Allows only the calls that NumPy 1 and 2 write for an array of numbers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        arrays = ("numpy.core.multiarray", "numpy._core.multiarray")
-        if name == "_reconstruct" and module in arrays:
-            return np.empty(0).__reduce__()[0]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        raise ValueError(f"it wants to call {module}.{name}; not to trust")
+def _numbers(value: Any) -> np.ndarray:
+    if isinstance(value, pickles.Array):
+        return value.value()
+    if not isinstance(value, list) or not all(type(n) in (int, float) for n in value):
+        raise ValueError("no data and labels as arrays or lists of numbers")
+    # Some that are no labels, and too large for NumPy, become another that is none.
+    return np.array([n if abs(n) < 1 << 15 else -1 for n in value])
 
 
 _COUNTS = {

@@ -50,7 +50,7 @@ def read_idx(path: Path) -> np.ndarray:
     raw = files.content(path)
     # Two zeros, 8 for uint8, the number of axes; then the axes, in big-endian numbers.
     head = 4 * (1 + raw[3]) if len(raw) > 3 else 4
-    if raw[:3] != b"\0\0\x08" or len(raw) < head:
+    if raw[:3] != b"\0\0\x08" or not 8 <= head <= 20 or len(raw) < head:
         raise ValueError(f"{path}: no idx file of bytes; fetch it again")
     shape = np.frombuffer(raw[4:head], ">u4").tolist()
     values = np.frombuffer(raw, np.uint8, offset=head)

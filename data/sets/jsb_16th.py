@@ -7,6 +7,8 @@ on quarter notes, and are not to be compared with these.
 import json
 from pathlib import Path
 
+import numpy as np
+
 from data import files, paths
 from data.sets.music import COLUMNS, rolls_of, show
 from data.source import SPLITS, Count, Download, Folder, Reading, Source
@@ -18,6 +20,21 @@ COUNTS = {
     "test": Count(77, 128, 640, 18_900, 73_836),
 }
 _COMMIT = "9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d"
+
+
+def read_rolls(path: Path) -> dict[str, list[np.ndarray]]:
+    """Reads the rolls of the three splits.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, of another kind, or does not hold piano rolls.
+    """
+    text = files.text(path)
+    try:
+        lists = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not whole JSON ({error}); fetch it again") from error
+    return rolls_of(lists, str(path))
 
 
 def chorales_source(counts: dict[str, Count]) -> Source:
@@ -34,13 +51,9 @@ def chorales_source(counts: dict[str, Count]) -> Source:
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished
         path = find(data_dir)
-        try:
-            lists = json.loads(files.text(path))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path}: not whole JSON ({error}); fetch it again") from error
         splits = {
             split: [(f"{split}/{number:04d}", {"x": keys}) for number, keys in enumerate(rolls)]
-            for split, rolls in rolls_of(lists, str(path)).items()
+            for split, rolls in read_rolls(path).items()
         }
         return Reading(str(path), {split: splits[split] for split in SPLITS}, {}, counts)
 

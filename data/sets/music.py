@@ -4,20 +4,20 @@ A roll is uint8 ``[T, 88]``: row t is one time step, column j is MIDI note 21 + 
 the value says whether the note sounds.
 """
 
-import io
-import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data import files, matlab, paths
+from data import files, matlab, paths, pickles
 from data.source import SPLITS, Column, Count, Download, Folder, Reading, Source
 
 KEYS = 88
 LOWEST = 21
 HIGHEST = LOWEST + KEYS - 1
 _NOTES = range(LOWEST, HIGHEST + 1)
+# Far more than the published sets have: 392,296 steps, of at most some dozen notes.
+_MOST_STEPS, _MOST_NOTES = 1 << 22, 1 << 10
 
 COLUMNS = {"x": Column("uint8", (None, KEYS), "1 where a key sounds, from A0 to C8")}
 
@@ -41,10 +41,18 @@ def roll(frames: Sequence[Iterable[int]]) -> np.ndarray:
         for note in notes:
             if note not in _NOTES:
                 raise ValueError(
-                    f"step {step} has MIDI note {note}; the piano's notes are {LOWEST}..{HIGHEST}"
+                    f"step {step} has MIDI note {_word(note)}; the piano's notes are "
+                    f"{LOWEST}..{HIGHEST}"
                 )
             keys[step, int(note) - LOWEST] = 1
     return keys
+
+
+def _word(note: object) -> str:
+    """A note in few letters of one line; what holds others is only named."""
+    if not isinstance(note, (int, float, str)):
+        return f"a {type(note).__name__}"
+    return " ".join(str(note).split())[:40]
 
 
 def note_names(keys: np.ndarray) -> list[str]:
@@ -108,8 +116,8 @@ def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
         ValueError: it is cut short, of another kind, or does not hold piano rolls.
     """
     try:
-        splits = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # Pickle raises almost anything on foreign bytes.
+        splits = pickles.load(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{path}: not a whole pickle ({error}); fetch it again") from error
     return rolls_of(splits, str(path))
 
@@ -128,12 +136,16 @@ def rolls_of(splits: dict[str, list], where: str) -> dict[str, list[np.ndarray]]
         isinstance(splits.get(split), list) for split in SPLITS
     ):
         raise ValueError(f"{where}: should hold lists of pieces named {', '.join(SPLITS)}")
-    rolls = {}
+    rolls, steps = {}, 0
     for split in SPLITS:
         rolls[split] = []
         for number, piece in enumerate(splits[split]):
             place = f"{where}: {split} sequence {number}"
             try:
+                # A pickle may hold one list a million times.
+                steps += len(piece)
+                if steps > _MOST_STEPS or max(map(len, piece), default=0) > _MOST_NOTES:
+                    raise ValueError("too many steps or notes for music; not to trust")
                 keys = roll(piece)
             except TypeError as error:
                 raise ValueError(f"{place} is no list of steps of MIDI notes ({error})") from error
@@ -141,11 +153,6 @@ def rolls_of(splits: dict[str, list], where: str) -> dict[str, list[np.ndarray]]
                 raise ValueError(f"{place}: {error}") from error
             rolls[split].append(_checked(keys, place))
     return rolls
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        raise ValueError(f"it wants to call {module}.{name}; not to trust")
 
 
 def rolls_source(

@@ -121,9 +121,12 @@ def _read(path: Path, each: int, held: int) -> dict[str, list[_Found]]:
         number = int(digits)
         if not files.decoded(content, f"{path}: {inside}").strip():
             raise ValueError(f"{path}: {inside}: empty; it should hold a review")
+        if number in numbers[part, label]:
+            raise ValueError(f"{path}: {inside}: number {number} is there twice; fetch it again")
         numbers[part, label].add(number)
         split = "valid" if part == "train" and number >= each - held else part
-        splits[split].append((part, label, number, content))
+        if number < each:  # Others are an error in the end, and need not wait in memory.
+            splits[split].append((part, label, number, content[:LONGEST]))
     for part in ("train", "test"):
         for label in _LABELS:
             _check_numbers(numbers[part, label], each, f"{path}: {part}/{label}")

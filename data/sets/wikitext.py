@@ -148,8 +148,8 @@ def _ids(lines: Iterable[bytes], look_up: Callable[[str], int], where: str) -> n
             ids.fromlist([look_up(word) for word in words])
         except KeyError as error:
             raise ValueError(
-                f"{where}: line {number}: the word {error} is not in the vocabulary of the "
-                "training text; is it of the same set?"
+                f"{where}: line {number}: the word {str(error)[:60]} is not in the vocabulary of "
+                "the training text; is it of the same set?"
             ) from None
     return np.frombuffer(ids, np.int32)
 

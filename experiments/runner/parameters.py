@@ -7,6 +7,7 @@ from is a folder instead: see :mod:`surnn_jax.train.checkpoint`.
 
 import hashlib
 import io
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data import arrays
 from experiments.runner.records import PARAMETERS
 from surnn_jax.train import CorruptCheckpointError
 from surnn_jax.typing import Params
@@ -59,9 +61,14 @@ def read(workdir: str | os.PathLike, like: Params) -> Params:
     content = path.read_bytes()
     if _sum(content[:-_DIGITS]) != content[-_DIGITS:]:
         raise CorruptCheckpointError(f"{path} is damaged: its SHA-256 is not the one at its end")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        arrays = dict(archive)
-    stored = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
+    sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize for _, leaf in _leaves(like)]
+    try:
+        found = _arrays(content, max(sizes, default=0) + arrays.LONGEST_HEAD)
+    except Exception as error:  # A zip file with a right sum that was not written here.
+        raise CorruptCheckpointError(
+            f"{path} is damaged, or was not written by us: {error}"
+        ) from error
+    stored = {name: f"{array.dtype}{list(array.shape)}" for name, array in found.items()}
     wanted = {_name(where): f"{leaf.dtype}{list(leaf.shape)}" for where, leaf in _leaves(like)}
     for name in sorted(stored.keys() | wanted.keys()):
         if stored.get(name) != wanted.get(name):
@@ -70,8 +77,21 @@ def read(workdir: str | os.PathLike, like: Params) -> Params:
                 f"but this model has {wanted.get(name, 'nothing')}"
             )
     return jax.tree_util.tree_map_with_path(
-        lambda where, _: jax.numpy.asarray(arrays[_name(where)]), like
+        lambda where, _: jax.numpy.asarray(found[_name(where)]), like
     )
+
+
+def _arrays(content: bytes, largest: int) -> dict[str, np.ndarray]:
+    """The arrays of an archive, of which none has more than so many bytes with its header."""
+    found = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                raw = file.read(largest + 1)
+            if len(raw) > largest:
+                raise ValueError(f"{name} is larger than any array of this model")
+            found[name.removesuffix(".npy")] = arrays.from_npy(raw)
+    return found
 
 
 def _leaves(tree: Params) -> list[tuple[Any, Any]]:

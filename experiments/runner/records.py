@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,7 +115,8 @@ def read(path: str | os.PathLike) -> Record:
         fields = json.loads(path.read_bytes(), parse_constant=_no_number)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; a run writes it at its end") from None
-    except ValueError as error:  # Also of bytes that are not UTF-8.
+    # Also of bytes that are not UTF-8, and of brackets without end.
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, not whole JSON ({error}); run it again") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: holds a {type(fields).__name__}, not the result of a run")
@@ -200,4 +202,5 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    # A whole number of 400 digits has no float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
