@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -108,12 +108,25 @@ def read(folder: Path, split: str) -> Split:
     Raises:
         ValueError: a column is not as the folder's facts say, though its sum is right.
     """
-    facts = json.loads((folder / FACTS).read_text("utf-8"))
-    ids = (folder / split / "ids.txt").read_text("utf-8").splitlines()
-    columns = {
-        name: _open(folder / split, name, form, len(ids)) for name, form in facts["columns"].items()
+    path = folder / split / "ids.txt"
+    try:
+        ids = path.read_text("utf-8").splitlines()
+        path = folder / FACTS
+        facts = json.loads(path.read_text("utf-8"))
+        name, columns, others = (facts[key] for key in ("name", "columns", "facts"))
+        forms = {
+            str(column): (np.dtype(form["dtype"]), list(form["shape"]))
+            for column, form in columns.items()
+        }
+        if not all(PurePath(column).name == column for column in forms):
+            raise ValueError("a column that is no name of a file")
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, SyntaxError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: not as prepared here ({reason}); prepare it again") from error
+    found = {
+        column: _open(folder / split, column, *form, len(ids)) for column, form in forms.items()
     }
-    return Split(facts["name"], split, ids, columns, facts["facts"])
+    return Split(name, split, ids, found, others)
 
 
 def count(lengths: Iterable[int], total: int | None = None) -> Count:
@@ -124,12 +137,14 @@ def count(lengths: Iterable[int], total: int | None = None) -> Count:
     )
 
 
-def _open(folder: Path, name: str, form: dict[str, Any], examples: int) -> np.ndarray | Ragged:
-    path, ragged = folder / f"{name}.npy", form["shape"][:1] == [None]
+def _open(
+    folder: Path, name: str, dtype: np.dtype, form: list[int | None], examples: int
+) -> np.ndarray | Ragged:
+    path, ragged = folder / f"{name}.npy", form[:1] == [None]
     try:
         values = _mapped(path)
-        shape = [len(values) if ragged else examples, *form["shape"][ragged:]]
-        if values.dtype != form["dtype"] or list(values.shape) != shape:
+        shape = [len(values) if ragged else examples, *form[ragged:]]
+        if values.dtype != dtype or list(values.shape) != shape:
             raise ValueError(f"it is {values.dtype} {list(values.shape)}")
         if not ragged:
             return values

@@ -165,14 +165,16 @@ def _check(fields: dict[str, Any], path: Path) -> None:
     if missing or unknown:
         lacks = f"lacks {', '.join(missing)}" if missing else ""
         has = f"has the unknown {', '.join(unknown)}" if unknown else ""
+        wrong = _short(" and ".join(filter(None, (lacks, has))))
         raise ValueError(
-            f"{path}: {' and '.join(filter(None, (lacks, has)))}; the result of a run has exactly "
-            f"the fields {', '.join(_FIELDS)}"
+            f"{path}: {wrong}; the result of a run has exactly the fields {', '.join(_FIELDS)}"
         )
     for name in _FIELDS:
         kind = Record.__annotations__[name]
         if not _is(fields[name], kind):
-            raise ValueError(f"{path}: {name} should be {_WORDS[kind]}, but is {fields[name]!r}")
+            raise ValueError(
+                f"{path}: {name} should be {_WORDS[kind]}, but is {_short(repr(fields[name]))}"
+            )
     if fields["update_rate"] > 1:
         raise ValueError(f"{path}: update_rate should lie in 0..1, but is {fields['update_rate']}")
 
@@ -185,6 +187,10 @@ _WORDS = {
     dict[str, str]: "strings by name",
     dict[str, Any]: "values by name",
 }
+
+
+def _short(words: str) -> str:
+    return words if len(words) < 300 else f"{words[:300]} …"
 
 
 def _is(value: Any, kind: Any) -> bool:

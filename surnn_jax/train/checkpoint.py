@@ -51,8 +51,13 @@ def verify(folder: Path) -> None:
         raise CorruptCheckpointError(
             f"{folder / MANIFEST} is damaged: its first line is not its own SHA-256"
         )
-    lines = (line.split("  ") for line in body.decode().split("\n") if line)
-    sums = {name: digest for digest, name in lines}
+    try:
+        lines = [line.split("  ", 1) for line in body.decode().split("\n") if line]
+        sums = {name: digest for digest, name in lines}
+    except ValueError as error:
+        raise CorruptCheckpointError(
+            f"{folder / MANIFEST} is no list of sums, though its own is right"
+        ) from error
     present = set(_files(folder))
     for name in sorted(sums.keys() | present):
         if name not in present:

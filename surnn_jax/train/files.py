@@ -57,7 +57,7 @@ def read_lines(path: str | os.PathLike) -> list[Any]:
     Raises:
         ValueError: an earlier line that is not JSON, by file and line number.
     """
-    return _parse(Path(path).read_text(encoding="utf-8"), path)
+    return _parse(Path(path).read_bytes(), path)
 
 
 class JsonLog:
@@ -114,7 +114,7 @@ class JsonLog:
             self._damaged = True
             raise ValueError(f"{self.path} is damaged: its lines are not those that were saved")
         self._size, self._hash = len(content), digest
-        self.records = _parse(content.decode(), self.path)
+        self.records = _parse(content, self.path)
 
     def restore(self, records: Iterable[Any]) -> None:
         """Takes in records from elsewhere; :meth:`cut` writes them, in place of the file's own."""
@@ -140,15 +140,17 @@ class JsonLog:
             file.truncate(self._size)
 
 
-def _parse(text: str, path: str | os.PathLike) -> list[Any]:
-    *lines, rest = text.split("\n")
+def _parse(content: bytes, path: str | os.PathLike) -> list[Any]:
+    *lines, rest = content.split(b"\n")
     del rest  # Empty, or the part of the last line that a kill left.
     records = []
     for number, line in enumerate(lines, 1):
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        # Also of bytes that are not UTF-8, of endless digits, and of brackets without end.
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            raise ValueError(f"{path}, line {number}: not JSON ({reason})") from None
     return records
 
 

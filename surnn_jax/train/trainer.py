@@ -123,6 +123,10 @@ class Trainer(Trainable):
         )
         shapes = self.plan.with_shardings(shapes)
         self.state = checkpoint.read(folder, "state", shapes)
+        if folder.name != str(int(self.state.step)):
+            raise checkpoint.CorruptCheckpointError(
+                f"{folder} holds step {int(self.state.step)}: it was renamed"
+            )
         self.best = checkpoint.read(folder, "best", shapes.params)
         if "logs" in record:
             self.progress = Progress(**record["progress"])

@@ -11,7 +11,7 @@ from data import guarded
 def child():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", ".:tests/support")
-        with guarded.Reader("fuzz:batch", memory=2 << 30, seconds=300) as reader:
+        with guarded.Reader("fuzz_cases:batch", memory=2 << 30, seconds=300) as reader:
             yield reader
 
 

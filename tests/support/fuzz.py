@@ -138,7 +138,7 @@ def fuzz(name: str, inputs: int, seconds: float, seed: int) -> dict[str, Any]:
     while total["inputs"] < inputs and time.monotonic() < end:
         count = min(_AT_ONCE, inputs - total["inputs"])
         job = (name, seed, total["inputs"], count)
-        with guarded.Reader("fuzz:batch", memory=1 << 30, seconds=120) as child:
+        with guarded.Reader("fuzz_cases:batch", memory=1 << 30, seconds=120) as child:
             while total["inputs"] < inputs and time.monotonic() < end:
                 try:
                     figures, _ = child(f"{job}", *job)

@@ -18,10 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.io
 from data_case import rolls, write_mat
-from fuzz import Case
+from fuzz import Case, batch
 from original_case import riff, sphere, tone
 
 import data
@@ -32,6 +33,11 @@ from data.sets.pathfinder import source as pathfinder
 from data.source import SPLITS, Column, Reading, Source
 from experiments.runner import parameters, records
 from surnn_jax.train import files as run_files
+
+__all__ = ["CASES", "batch"]
+
+# A child loads JAX's back end now, before its memory is limited.
+jnp.zeros(())
 
 
 def _rolls_right(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """A checkpoint is whole or refused (promise 7)."""
 
+import hashlib
 import logging
 import random
 import shutil
@@ -157,3 +158,28 @@ def test_what_is_saved_in_the_background_is_the_state_of_that_step(tmp_path):
         np.testing.assert_array_equal(found["w"], before)
         state = {"w": jnp.arange(2.0**20) + step}
     writer.close()
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(copy):
+    shutil.rmtree(copy / "checkpoints" / "24")
+    (copy / "checkpoints" / "23").rename(copy / "checkpoints" / "24")
+    with pytest.raises(CorruptCheckpointError, match=r"checkpoints/24 holds step 23"):
+        fit(copy)
+
+
+def test_a_checkpoint_of_another_run_is_refused(copy, tmp_path):
+    """Another seed is enough; a run of the same configuration has the same bits."""
+    other = tmp_path / "other"
+    fit(other, config={"seed": 1})
+    shutil.rmtree(copy / "checkpoints")
+    shutil.copytree(other / "checkpoints", copy / "checkpoints")
+    with pytest.raises(ValueError, match="seed"):
+        fit(copy)
+
+
+@pytest.mark.parametrize("body", [b"\xff\xff  a\n", b"no sum\n", b"a b c\n"])
+def test_a_manifest_of_another_form_with_its_right_sum_is_named(copy, body):
+    path = copy / "checkpoints" / "24" / checkpoint.MANIFEST
+    path.write_bytes(b"# " + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    with pytest.raises(CorruptCheckpointError, match=checkpoint.MANIFEST):
+        checkpoint.verify(path.parent)
