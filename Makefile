@@ -5,22 +5,25 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 READY := .venv/.ready
 # Two workers, and one thread of the linear algebra each, on the two cores of the CI machine.
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native music reproduce data test test-pure test-slow test-faults bench lint clean
+.PHONY: help install native music reproduce data test test-full test-rest test-pure test-faults test-mutations bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
 	@echo "make reproduce  run what the tables of the suRNN paper lack (days; stop it at any time)"
 	@echo "make data     prepare every data set that can be had (Pathfinder32 takes long)"
-	@echo "make test     run the test suite"
+	@echo "make test     run the test suite; what it compiles is kept in .cache for the next time"
+	@echo "make test-full  run all tests, those that take minutes too"
+	@echo "make test-rest  run only those that make test leaves out"
 	@echo "make test-pure  run the scans' tests without the compiled kernel"
-	@echo "make test-slow  run the tests that take minutes, too"
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
+	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
 	@echo "make lint     check style"
 	@echo "make install  set up .venv only"
-	@echo "make clean    remove .venv and build products; runs/ stays"
+	@echo "make clean    remove .venv, .cache and build products; runs/ stays"
 
 install: $(READY)
 
@@ -44,17 +47,23 @@ data: install
 	$(BIN)/python -m data.prepare all
 
 test: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
+	$(PYTEST) -m "not full"
+
+test-full: install
+	$(PYTEST)
+
+test-rest: install
+	$(PYTEST) -m full
 
 test-pure: install
 	SURNN_NATIVE=0 $(BIN)/python -m pytest -n $(WORKERS) tests/scan \
 	  tests/layers/test_layers.py
 
-test-slow: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
-
 test-faults: install
 	$(BIN)/python -m pytest tests/train/test_faults.py tests/train/test_distributed.py
+
+test-mutations: install
+	$(BIN)/python tests/support/mutations.py
 
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build
@@ -72,4 +81,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv build dist *.egg-info surnn_jax/scan/native/_kernel.*
+	rm -rf .venv .cache build dist *.egg-info surnn_jax/scan/native/_kernel.*

@@ -35,12 +35,12 @@ NAMES = tuple(name for names in _MODULES.values() for name in names)
 
 
 def load(name: str, split: str, data_dir: Folder = None) -> Split:
-    """Loads one split, preparing the data set first where that has not been done.
+    """Loads one split; prepares the data set first if necessary.
 
     Args:
         name: one of ``NAMES``.
         split: one of ``SPLITS``.
-        data_dir: the folder of the originals, or of an export; else the usual places are searched
+        data_dir: the folder of the originals or of an export; None searches the usual places
             (see ``paths.folders``).
 
     Raises:
@@ -55,7 +55,7 @@ def load(name: str, split: str, data_dir: Folder = None) -> Split:
 
 
 def ensure(name: str, data_dir: Folder = None) -> tuple[Path, bool]:
-    """Prepares a data set, or mends a damaged one; does nothing where it is whole.
+    """Prepares a data set if it is missing or damaged.
 
     Returns:
         The prepared folder, and whether anything had to be written.
@@ -68,7 +68,7 @@ def ensure(name: str, data_dir: Folder = None) -> tuple[Path, bool]:
 
 
 def source_of(name: str) -> Source:
-    """The facts of a data set.
+    """The description of a data set.
 
     Raises:
         ValueError: there is none of this name.
@@ -85,7 +85,7 @@ def load_from(source: Source, split: str, data_dir: Folder) -> Split:
     exported = _exported(source, data_dir)
     folder = exported or cache.folder(source.name, _original(source, data_dir)[0])
     if folder.exists():
-        cache.verify(folder, _mend(source, data_dir, exported))
+        cache.verify(folder, _repair_command(source, data_dir, exported))
     else:
         prepare_from(source, data_dir)
     return storage.read(folder, split)
@@ -94,7 +94,7 @@ def load_from(source: Source, split: str, data_dir: Folder) -> Split:
 def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
     """``ensure`` for a source that need not be in ``NAMES``."""
     if exported := _exported(source, data_dir):
-        cache.verify(exported, _mend(source, data_dir, exported))
+        cache.verify(exported, _repair_command(source, data_dir, exported))
         return exported, False
     digest, copy = _original(source, data_dir)
     folder = cache.folder(source.name, digest)
@@ -106,8 +106,8 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
             reading = _reading(source, data_dir, copy, unfinished)
             storage.write(source.name, source.columns, reading, empty)
         except OSError as error:
-            if not _of_writing(error, folder.parent):
-                raise  # It says already what is wrong.
+            if not _is_write_error(error, folder.parent):
+                raise  # The error names the original.
             raise OSError(
                 f"{source.name}: cannot write prepared data: {error}; make room, or name another "
                 f"folder by {paths.CACHE_VARIABLE}=FOLDER"
@@ -117,8 +117,8 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
     return folder, cache.write(folder, fill)
 
 
-def _of_writing(error: OSError, folder: Path) -> bool:
-    """Whether something could not be written below a folder, rather than read elsewhere."""
+def _is_write_error(error: OSError, folder: Path) -> bool:
+    """Whether an error comes from writing below a folder, not from reading elsewhere."""
     if error.filename is not None:
         return Path(error.filename).is_relative_to(folder)
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -129,11 +129,11 @@ def _exported(source: Source, data_dir: Folder) -> Path | None:
 
 
 def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
-    """The stamp of what is to be read, and its folder where that is TFDS's copy.
+    """The stamp of the data to read, and their folder if they are a TFDS copy.
 
-    The copy is taken before anything is generated, and where there is no original.
+    A copy takes precedence over generating data, but not over an original.
     """
-    # Looks into data_dir for a set that needs no file, too: a mistyped one must not go unseen.
+    # Also for a set that needs no file, so that a mistyped data_dir is an error.
     copy = paths.find([f"surnn_{source.name}"], data_dir)
     if not (source.generated and copy):
         try:
@@ -153,7 +153,7 @@ def _reading(source: Source, data_dir: Folder, copy: Path | None, unfinished: Pa
     return tfds.read(copy)
 
 
-def _mend(source: Source, data_dir: Folder, exported: Path | None) -> str:
+def _repair_command(source: Source, data_dir: Folder, exported: Path | None) -> str:
     if exported:
         words = ["python", "-m", "data.export", source.name, f"--output={exported.parent.parent}"]
     else:

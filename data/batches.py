@@ -18,19 +18,19 @@ fills up a batch: length 0, index -1."""
 
 
 ALL = slice(None)
-"""All rows of a batch. Of several processes that share the work, each asks for a part of them, and
-only that is read."""
+"""All rows of a batch. If several processes share the work, each asks for some of the rows, and
+only those are read."""
 
 
 class Batches:
-    """Cuts a split into batches of whole examples of about one length.
+    """Batches of whole examples of similar length.
 
-    Lengths are rounded up to the rungs of a ladder, of which the top one is the longest sequence
-    and each lower one is smaller by the factor ``growth``; a batch is as long as the rung of its
-    longest row. So few shapes occur, each of which a model is compiled for once. In every epoch the
+    Lengths are rounded up to the rungs of a ladder: the top one is the longest sequence, and each
+    lower one is smaller by the factor ``bucket_growth``; a batch is as long as the rung of its
+    longest row. So few shapes occur, and a model is compiled once for each. In every epoch the
     examples are shuffled, put in the order of their rungs and cut every ``batch_size``; then the
-    batches are shuffled. Where the count does not divide, the batch of the shortest sequences is
-    filled up with empty rows.
+    batches are shuffled. If the count does not divide, the batch of the shortest
+    sequences is filled up with empty rows.
 
     Attributes:
         steps_per_epoch: ceil(N / B).
@@ -43,8 +43,8 @@ class Batches:
         batch_size: int,
         seed: int = 0,
         *,
-        growth: float = 2**0.5,
-        longest: int | None = None,
+        bucket_growth: float = 2**0.5,
+        max_length: int | None = None,
     ):
         """Sorts the examples by length; copies nothing.
 
@@ -53,21 +53,21 @@ class Batches:
                 ``[T, ...]``, T >= 1.
             batch_size: B, the rows of every batch.
             seed: decides the order, together with the epoch.
-            growth: the factor between two rungs; nearer to 1: less padding, more shapes.
-            longest: sequences are cut after so many steps; None keeps them whole.
+            bucket_growth: the factor between two rungs; closer to 1: less padding, more shapes.
+            max_length: sequences are cut after so many steps; None keeps them whole.
 
         Raises:
             ValueError: no example, columns of different counts or an empty sequence; a batch size,
-                seed, growth or longest out of range.
+                seed, bucket_growth or max_length out of range.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if seed < 0:
             raise ValueError(f"seed must be at least 0, not {seed}")
-        if not growth > 1:
-            raise ValueError(f"growth must be greater than 1, not {growth}")
-        if longest is not None and longest < 1:
-            raise ValueError(f"longest must be at least 1, not {longest}")
+        if not bucket_growth > 1:
+            raise ValueError(f"bucket_growth must be greater than 1, not {bucket_growth}")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length must be at least 1, not {max_length}")
         counts = {name: len(column) for name, column in columns.items()}
         self._count = min(counts.values(), default=0)
         if not self._count:
@@ -85,10 +85,12 @@ class Batches:
                     raise ValueError(
                         f"{name} of example {int(np.argmin(lengths))} is empty; it needs a step"
                     )
-                self._lengths[name] = lengths if longest is None else np.minimum(lengths, longest)
+                self._lengths[name] = (
+                    lengths if max_length is None else np.minimum(lengths, max_length)
+                )
         # The longest of an example's sequences decides where it goes.
         tops = np.maximum.reduce([*self._lengths.values(), np.ones(self._count, np.int32)])
-        self.ladder = _ladder(int(tops.min()), int(tops.max()), growth)
+        self.ladder = _ladder(int(tops.min()), int(tops.max()), bucket_growth)
         self._tops = tops
         self._rungs = np.searchsorted(self.ladder, tops)
         self.steps_per_epoch = -(-self._count // batch_size)
@@ -100,7 +102,7 @@ class Batches:
 
         Args:
             step: at least 0.
-            rows: which of its B rows to make; they come out as they would be in the whole batch.
+            rows: which of its B rows to make; they equal those of the whole batch.
 
         Raises:
             ValueError: ``step`` is negative.
@@ -135,16 +137,16 @@ class Batches:
         # The whole batch decides how long every part of it is.
         steps = self.ladder[self._rungs[order[order >= 0]].max()]
         rows = order[part]
-        there = rows >= 0
-        kept = rows[there]
+        valid = rows >= 0
+        kept = rows[valid]
         batch: Batch = {"index": rows.astype(np.int32)}
         for name, column in self._columns.items():
             if name not in self._lengths:
                 batch[name] = np.zeros((len(rows), *column.shape[1:]), column.dtype)
-                batch[name][there] = column[kept]
+                batch[name][valid] = column[kept]
                 continue
             lengths = np.zeros(len(rows), np.int32)
-            lengths[there] = self._lengths[name][kept]
+            lengths[valid] = self._lengths[name][kept]
             first = column[int(order[-1])]  # Never an empty row: those come first.
             padded = np.zeros((len(rows), steps, *first.shape[1:]), first.dtype)
             for row, index in enumerate(rows):

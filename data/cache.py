@@ -1,8 +1,8 @@
-"""Folders of prepared data in the cache: whole or not there, and checked whenever they are read.
+"""Folders of prepared data in the cache: complete or absent, and checked on every read.
 
 ``<cache>/<data set>/<key>/`` holds a data set's prepared files and ``manifest.json`` with a hash of
-each and one of all. The key is a hash of the original, so a changed original gets a new folder. All
-of the cache may be deleted at any time.
+each and one of all. The key is a hash of the original, so a changed original gets a new folder. The
+cache may be deleted at any time.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 from data import paths
 
 LAYOUT = "2"
-"""Part of every key. To be raised when the same original is prepared in another way."""
+"""Part of every key; raise it when the same original is prepared in another way."""
 
 MANIFEST = "manifest.json"
 
@@ -35,10 +35,10 @@ def folder(name: str, digest: str) -> Path:
 
 
 def write(target: Path, fill: Callable[[Path], None]) -> bool:
-    """Makes ``target`` unless it is there and whole; puts a fresh one in a damaged one's place.
+    """Creates ``target`` if it is missing, and replaces it if it is damaged.
 
     Several processes may call this at once: one works, the others wait and find it done. A killed
-    call leaves a folder ``incomplete`` beside the target, which the next call clears away.
+    call leaves a folder ``incomplete`` beside the target, which the next call removes.
 
     Args:
         target: from ``folder``.
@@ -77,12 +77,12 @@ def verify(target: Path, mend: str) -> None:
 
     Args:
         target: from ``folder``; exists.
-        mend: the command that makes it anew, for the error.
+        mend: the command that prepares it again, for the error.
 
     Raises:
         DamagedData: a file is changed or missing, or the manifest is.
     """
-    advice = f"prepare it anew: {mend}"
+    advice = f"prepare it again: {mend}"
     try:
         manifest = json.loads((target / MANIFEST).read_text())
         files = manifest["files"]

@@ -1,6 +1,6 @@
 """Runs a command line so that bad input ends in one line and exit code 2, never in a traceback.
 
-``--verbosity=1`` brings the traceback back, for whoever hunts a fault in the code.
+``--verbosity=1`` brings the traceback back, for debugging.
 """
 
 import sys
@@ -20,12 +20,12 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
         main: called with the positional arguments, as strings; its end is exit code 0.
         *arguments: the names of the positional arguments, all required, such as ``"NAME"``.
 
-    A ``ValueError``, an ``OSError`` or a missing package out of ``main``, a refused flag and a
-    wrong number of arguments each become one line on stderr and exit code 2.
+    A ``ValueError``, an ``OSError`` or a missing package in ``main``, a bad flag or a wrong number
+    of arguments becomes one line on stderr and exit code 2.
     """
 
     def checked(argv: list[str]) -> None:
-        # absl raises its level to INFO, at which Orbax tells of every file it writes.
+        # absl sets the level to INFO, at which Orbax logs every file it writes.
         if flags.FLAGS.verbosity == 0:
             logging.set_verbosity(logging.WARNING)
         values = argv[1:]
@@ -48,7 +48,7 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         _reject(f"{error} (--help lists the flags)")
     except SystemExit:
-        # absl leaves with 1 after it has printed --help, which is no failure.
+        # absl exits with 1 after --help, which is no failure.
         raise SystemExit(0) from None
 
 

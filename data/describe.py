@@ -1,7 +1,7 @@
 """Describes a data set: python -m data.describe NAME [--data_dir=FOLDER]
 
-Prints where it comes from, its licence, its counts and lengths, and one example. Prepares the data
-set first where that has not been done.
+Prints its origin, licence, counts and lengths, and one example. Prepares the data set first if
+necessary.
 """
 
 from absl import flags
@@ -10,11 +10,13 @@ import data
 from data import cli
 from data.storage import Ragged, count
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the originals; else the usual places")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of the originals; default: the usual places"
+)
 
 
 def main(name: str) -> None:
-    """Prints what there is to know of the data set ``name``."""
+    """Describes the data set ``name``."""
     source = data.source_of(name)
     splits = [data.load(name, split, _DATA_DIR.value) for split in data.SPLITS]
     print(f"{source.name}: {source.title}\norigin: {source.origin}\nlicence: {source.licence}\n")

@@ -1,6 +1,6 @@
-"""Fetches originals from their publishers, when asked to.
+"""Downloads originals from their publishers.
 
-A file appears under its name only when it is whole; one that was cut off goes on where it stopped.
+A file appears under its name only when it is complete; an interrupted download resumes.
 """
 
 import fcntl
@@ -17,26 +17,26 @@ from data.source import Download, Source
 
 _CHUNK = 1 << 20
 _PATIENCE = 60
-"""Seconds without a byte, after which a publisher is given up."""
+"""Seconds without a byte before a download fails."""
 
 
 def fetch(source: Source, folder: Path) -> list[Path]:
-    """Fetches what is missing of a data set's originals into `folder`.
+    """Downloads the missing originals of a data set into `folder`.
 
     Raises:
-        ValueError: a file is not what it was.
-        FileNotFoundError: the publisher offers none.
-        OSError: it cannot be had or written.
+        ValueError: a file is not the published one.
+        FileNotFoundError: the data set has no downloads.
+        OSError: a file cannot be downloaded or written.
     """
     if not source.downloads:
         raise FileNotFoundError(
             f"{source.name} cannot be fetched: {source.origin}; give your copy by --data_dir=FOLDER"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return [_one(source.name, wanted, folder) for wanted in source.downloads]
+    return [_fetch(source.name, wanted, folder) for wanted in source.downloads]
 
 
-def _one(name: str, wanted: Download, folder: Path) -> Path:
+def _fetch(name: str, wanted: Download, folder: Path) -> Path:
     target = folder / wanted.file
     if target.exists():
         return target
@@ -45,23 +45,25 @@ def _one(name: str, wanted: Download, folder: Path) -> Path:
     size = "of unknown size" if wanted.size is None else f"{wanted.size / 1e6:,.1f} MB"
     print(f"{name}: fetching {wanted.url} ({size}) to {target}", flush=True)
     with part.open("ab") as stream:
-        _alone(stream, part)
+        _lock(stream, part)
         try:
             _append(wanted, stream)
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
             raise OSError(
-                f"{wanted.url}: {error}; the same command goes on where this one stopped, or "
+                f"{wanted.url}: {error}; run the same command to resume, or "
                 f"fetch it by hand and put it into --data_dir=FOLDER as {wanted.file}"
             ) from error
         except TimeoutError as error:
-            raise OSError(f"{wanted.url}: silent; the same command goes on") from error
+            raise OSError(
+                f"{wanted.url}: no answer for {_PATIENCE} s; run the same command to resume"
+            ) from error
         stream.flush()
         _check(wanted, part)
         part.rename(target)
     return target
 
 
-def _alone(stream: BinaryIO, part: Path) -> None:
+def _lock(stream: BinaryIO, part: Path) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -69,10 +71,10 @@ def _alone(stream: BinaryIO, part: Path) -> None:
 
 
 def _append(wanted: Download, stream: BinaryIO) -> None:
-    """Fetches what is not in the stream yet."""
+    """Downloads the rest of a file that the stream holds in part."""
     if wanted.size is not None and stream.tell() >= wanted.size:
         return
-    with _answer(wanted.url, stream) as answer:
+    with _open(wanted.url, stream) as answer:
         had = stream.tell()
         length = answer.headers.get("Content-Length")
         total = None if length is None else had + int(length)
@@ -86,8 +88,8 @@ def _append(wanted: Download, stream: BinaryIO) -> None:
         raise http.client.HTTPException(f"it broke off after {stream.tell()} of {total} bytes")
 
 
-def _answer(url: str, stream: BinaryIO) -> http.client.HTTPResponse:
-    """What goes on where the stream ends; empties the stream where it has to begin anew."""
+def _open(url: str, stream: BinaryIO) -> http.client.HTTPResponse:
+    """The rest of a file, from the stream's end on; empties the stream if it must start over."""
     had = stream.tell()
     request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
     try:
@@ -96,10 +98,10 @@ def _answer(url: str, stream: BinaryIO) -> http.client.HTTPResponse:
         error.close()
         if not had or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        # Nothing goes on there: what was begun is another file, or all of one of unknown size.
+        # The stream holds another file, or all of one of unknown size.
         stream.truncate(0)
         stream.seek(0)
-        return _answer(url, stream)
+        return _open(url, stream)
     if answer.status != http.client.PARTIAL_CONTENT:  # A server that knows no ranges.
         stream.truncate(0)
         stream.seek(0)
@@ -113,7 +115,7 @@ def _check(wanted: Download, part: Path) -> None:
     size = part.stat().st_size
     if wanted.size is not None and size != wanted.size:
         if size < wanted.size:
-            raise OSError(f"{part}: {size} of {wanted.size} bytes; the same command goes on")
+            raise OSError(f"{part}: {size} of {wanted.size} bytes; run the same command to resume")
         part.unlink()
         raise ValueError(f"{wanted.url}: {size} bytes instead of {wanted.size}; not the file known")
     if wanted.sha256 is not None:

@@ -1,8 +1,8 @@
-"""Copies prepared data to where they are wanted: python -m data.export NAME --output=FOLDER
+"""Exports a prepared data set: python -m data.export NAME --output=FOLDER
 
-As plain NumPy files, into FOLDER/prepared/NAME, for a machine that has JAX and NumPy only: there,
---data_dir=FOLDER (or SURNN_DATA=FOLDER) finds them. With --tfds as a TFDS data set in the format
-array_record instead, into FOLDER/surnn_NAME, for pipelines that read those.
+Writes plain NumPy files to FOLDER/prepared/NAME, for a machine that has only JAX and NumPy; there
+--data_dir=FOLDER (or SURNN_DATA=FOLDER) finds them. With --tfds, writes a TFDS data set in the
+format array_record to FOLDER/surnn_NAME instead.
 """
 
 import shutil
@@ -13,7 +13,9 @@ from absl import flags
 import data
 from data import cache, cli
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the originals; else the usual places")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of the originals; default: the usual places"
+)
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write into", required=True)
 _TFDS = flags.DEFINE_bool("tfds", False, "write a TFDS data set (array_record)")
 
@@ -38,11 +40,11 @@ def main(name: str) -> None:
 
 def _check_absent(target: Path) -> None:
     if target.exists():
-        raise FileExistsError(f"{target} is there already; delete it or name another --output")
+        raise FileExistsError(f"{target} exists already; delete it or name another --output")
 
 
 def _check_whole(target: Path) -> None:
-    """Refuses all that is there but for an export of ours that is damaged."""
+    """Raises FileExistsError unless the target is absent or a damaged export of ours."""
     if (target / cache.MANIFEST).exists():
         try:
             cache.verify(target, "")

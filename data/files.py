@@ -1,6 +1,6 @@
-"""Originals as they lie: plain, compressed, in an archive or a folder; nothing is unpacked to disk.
+"""Reads originals as they are: plain, compressed, in an archive or a folder, without unpacking.
 
-What cannot be read whole is a ``ValueError`` that names the file.
+A file that cannot be read completely raises a ``ValueError`` that names it.
 """
 
 import bz2
@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 _OPEN = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _BROKEN = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
-# What zipfile raises where a flipped bit asks it for an unknown or encrypted form.
+# Raised by zipfile when a flipped bit asks for an unknown or encrypted form.
 _BROKEN = (*_BROKEN, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
@@ -129,7 +129,7 @@ def _uncompressed(path: Path) -> BinaryIO:
 
 
 class _Member(tarfile.TarInfo):
-    """Of an archive that ends where it says so: tarfile takes a damaged head for the end."""
+    """A member whose damaged header is an error; tarfile takes it for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
@@ -165,7 +165,7 @@ def _zipped(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 
 def _promised(path: Path) -> int:
-    """How many members a zip file says it has, modulo 2^16; zipfile does not look at it."""
+    """The number of members that a zip file states, modulo 2^16; zipfile ignores it."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - (1 << 16) - 22))
         last = stream.read()

@@ -1,4 +1,4 @@
-"""Generating large data sets: in blocks, on all processors, going on where it was cut off.
+"""Generates large data sets: in blocks, on all processors, resuming after an interruption.
 
 A block is a pure function of its number. It is kept in a file of its own until the whole data set
 is prepared; a preparation that was killed finds the finished ones again.
@@ -26,7 +26,7 @@ from data.paths import ROOT
 Block = dict[str, np.ndarray]
 
 _DIGEST = hashlib.sha256().digest_size
-"""The hash of a block's arrays stands behind them: a zip file alone can lose members unseen."""
+"""Length of the hash at the end of a block's file; a zip file alone can lose members unnoticed."""
 
 
 def generate(
@@ -34,17 +34,16 @@ def generate(
 ) -> Iterator[Block]:
     """The blocks 0, 1, … of a generator, in order.
 
-    The work is done by programs of their own, one a processor: a process pool would import the
-    caller's main module again in each worker, and its workers outlive a killed parent. These end
-    after their block when it is gone.
+    One program per processor does the work. A process pool would import the caller's main module
+    in each worker, and its workers outlive a killed parent; these end after their current block.
 
     Args:
         function: ``"module:name"``; called as ``name(number, **arguments)``, gives a ``Block``.
         arguments: the same for all blocks; must go through JSON.
         blocks: how many.
         folder: where finished blocks are kept. Belongs to this function and these arguments.
-        desc: what the progress bar says.
-        unit: what a block is a number of.
+        desc: label of the progress bar.
+        unit: unit of the progress bar.
 
     Raises:
         OSError: a worker ended before its work did.
@@ -71,7 +70,7 @@ class _Worker:
     def __init__(self, function: str, arguments: dict[str, Any], share: list[int], folder: Path):
         self._remarks = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._share = [_path(folder, number) for number in share]
-        # What it has to do goes in by a pipe: a command line could be too short for it.
+        # The job goes through a pipe: it may be too long for a command line.
         self._child = subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=ROOT,
@@ -82,13 +81,13 @@ class _Worker:
         )
         job = {"function": function, "arguments": arguments, "share": share, "to": str(folder)}
         job["parent"] = os.getpid()
-        # One that has ended already is found out by `check`.
+        # `check` reports a worker that has ended already.
         with suppress(BrokenPipeError):
             self._child.stdin.write(json.dumps(job) + "\n")
             self._child.stdin.flush()
 
     def check(self, desc: str) -> None:
-        """Complains where the worker has ended before its work did."""
+        """Raises OSError if the worker ended before its work was done."""
         if self._child.poll() is not None and not all(path.exists() for path in self._share):
             self._remarks.seek(0)
             last = self._remarks.read().strip().rpartition("\n")[2]
@@ -124,7 +123,7 @@ def _whole(path: Path) -> bool:
 
 
 def _content(path: Path) -> bytes | None:
-    """The ``.npz`` in a file of a block, or None where it is damaged."""
+    """The ``.npz`` in a file of a block, or None if it is damaged."""
     raw = path.read_bytes()
     content, digest = raw[:-_DIGEST], raw[-_DIGEST:]
     return content if hashlib.sha256(content).digest() == digest else None
@@ -141,7 +140,7 @@ def _work(job: dict[str, Any]) -> None:
         np.savez(stream, **block)
         part.write_bytes(stream.getvalue() + hashlib.sha256(stream.getvalue()).digest())
         part.rename(path)
-        if os.getppid() != job["parent"]:  # Nobody is waiting any more.
+        if os.getppid() != job["parent"]:  # The parent is gone.
             return
 
 

@@ -1,4 +1,4 @@
-"""Where original data are looked for, and where prepared and fetched data are kept."""
+"""The folders that are searched for originals, and those of prepared and downloaded data."""
 
 import hashlib
 import os
@@ -18,11 +18,11 @@ def folders(data_dir: Folder = None) -> list[Path]:
     """The folders that are searched for originals, in order.
 
     Args:
-        data_dir: if given, the only one: a mistyped folder must not end in the data of another.
+        data_dir: if given, the only one, so that a mistyped folder is an error.
 
     Returns:
-        Else those that exist of: ``SURNN_DATA``, ``../shared/data`` beside the checkout, TFDS's
-        folder, and what ``data.prepare --download`` has fetched.
+        Without `data_dir`, those that exist of: ``SURNN_DATA``, ``../shared/data`` beside the
+        checkout, TFDS's folder, and what ``data.prepare --download`` has fetched.
 
     Raises:
         FileNotFoundError: a folder that was named does not exist.
@@ -43,7 +43,7 @@ def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
 
     Args:
         name: the data set, for the error.
-        places: where it may lie in such a folder; the first that is there is taken.
+        places: its possible paths in such a folder; the first that exists is taken.
         data_dir: see ``folders``.
 
     Raises:
@@ -63,7 +63,7 @@ def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
 
 
 def find(places: list[str], data_dir: Folder = None) -> Path | None:
-    """``original``, or None where there is none."""
+    """``original``, or None if there is none."""
     for folder in folders(data_dir):
         for place in places:
             if (folder / place).exists():
@@ -72,13 +72,13 @@ def find(places: list[str], data_dir: Folder = None) -> Path | None:
 
 
 def stamp(*paths: Path, version: int = 1) -> str:
-    """What tells one state of some files from another, without reading them all.
+    """A hash that changes when some files do, without reading them.
 
-    Path, size and time of change of every file; of a folder, of all files in it.
+    It covers path, size and modification time of every file, and of all files in a folder.
 
     Args:
         *paths: files and folders; at least one exists.
-        version: to be raised when the same original is read in another way.
+        version: raise it when the same original is read in another way.
     """
     hashed = hashlib.sha256(str(version).encode())
     for path in paths:
@@ -96,7 +96,7 @@ def cache_folder() -> Path:
 
 
 def downloads_folder() -> Path:
-    """The folder of what ``data.prepare --download`` has fetched; may not exist."""
+    """The folder of what ``data.prepare --download`` downloads; may not exist."""
     return cache_folder() / "downloads"
 
 

@@ -1,4 +1,4 @@
-"""Batches made ahead, while the model works on those before."""
+"""Makes batches ahead, while the model works on earlier ones."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
-def prefetch(make: Callable[[int], Made], steps: Iterable[int], depth: int = 2) -> Iterator[Made]:
+def prefetch(make: Callable[[int], Item], steps: Iterable[int], depth: int = 2) -> Iterator[Item]:
     """Makes a batch a step in a thread of its own, some steps ahead.
 
     Args:
@@ -30,7 +30,7 @@ def prefetch(make: Callable[[int], Made], steps: Iterable[int], depth: int = 2) 
     return _prefetched(make, iter(steps), depth)
 
 
-def _prefetched(make: Callable[[int], Made], steps: Iterator[int], depth: int) -> Iterator[Made]:
+def _prefetched(make: Callable[[int], Item], steps: Iterator[int], depth: int) -> Iterator[Item]:
     with ThreadPoolExecutor(1, "prefetch") as thread:
         try:
             ahead = deque(thread.submit(make, step) for step in islice(steps, depth))

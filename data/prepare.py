@@ -1,10 +1,10 @@
 """Prepares data sets: python -m data.prepare NAME [--data_dir=FOLDER] [--download]
 
 Reads the original, checks it against the published counts and writes the prepared data into the
-cache (SURNN_CACHE, else ~/.cache/surnn_jax). A set that is prepared and whole is left alone; a
-damaged one is made anew; one that was cut off is finished. The original is never written to. With
-NAME "all", everything that can be had is prepared, and what cannot is named. With --download, what
-is in no folder is fetched from its publisher, into the folder of --data_dir if that is given.
+cache (SURNN_CACHE, else ~/.cache/surnn_jax). A set that is prepared and whole is left alone, a
+damaged one is prepared again, an interrupted one is finished. Originals are never changed. NAME
+"all" prepares every available data set and names the others. With --download, a missing original
+is downloaded from its publisher, into the folder of --data_dir if given.
 """
 
 from pathlib import Path
@@ -15,9 +15,9 @@ import data
 from data import cli, download, paths
 
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of the originals; else SURNN_DATA, ../shared/data, TFDS's folder"
+    "data_dir", None, "folder of the originals; default: SURNN_DATA, ../shared/data, TFDS's folder"
 )
-_DOWNLOAD = flags.DEFINE_bool("download", False, "fetch what is missing from its publisher")
+_DOWNLOAD = flags.DEFINE_bool("download", False, "download missing originals")
 
 LARGE = ("pathfinder128",)
 """Left out of ``all``: hours of work."""
@@ -26,7 +26,7 @@ LARGE = ("pathfinder128",)
 def main(name: str) -> None:
     """Prepares the data set ``name``."""
     if name != "all":
-        print(_prepared(name))
+        print(_prepare(name))
         return
     failed = []
     for each in data.NAMES:
@@ -34,20 +34,20 @@ def main(name: str) -> None:
             print(f"{each}: left out: it takes hours; python -m data.prepare {each}", flush=True)
             continue
         try:
-            print(_prepared(each), flush=True)
+            print(_prepare(each), flush=True)
         except FileNotFoundError as error:
             print(f"{each}: left out: {error}", flush=True)
         except (ValueError, OSError) as error:
             print(f"{each}: failed: {error}", flush=True)
             failed.append(each)
     if failed:
-        raise ValueError(f"could not be prepared: {', '.join(failed)}; what is wrong stands above")
+        raise ValueError(f"could not be prepared: {', '.join(failed)}; see the messages above")
 
 
-def _prepared(name: str) -> str:
+def _prepare(name: str) -> str:
     source = data.source_of(name)
     if _DOWNLOAD.value:
-        paths.folders(_DATA_DIR.value)  # A mistyped folder is not to be made.
+        paths.folders(_DATA_DIR.value)  # So that a mistyped folder is not created.
         try:
             source.digest(_DATA_DIR.value)
         except FileNotFoundError:

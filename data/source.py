@@ -1,4 +1,4 @@
-"""What every data set says of itself: who made it, how its original is read, what must come out."""
+"""The description of a data set: its publisher, how to read its original, its published figures."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 SPLITS = ("train", "valid", "test")
 
 Folder = str | Path | None
-"""A ``data_dir`` as a caller gives it; None: look in the usual places (see ``locate``)."""
+"""A ``data_dir`` as a caller gives it; None: look in the usual places (see ``paths``)."""
 
 Example = tuple[str, dict[str, Any]]
 """An id, and for every column of the data set a value."""
 
 
 class Column(NamedTuple):
-    """One thing that every example of a data set has.
+    """One column of a data set: a value that every example has.
 
     Attributes:
         dtype: as NumPy names it, such as ``"uint8"``.
@@ -34,17 +34,15 @@ class Column(NamedTuple):
 
 
 class Count(NamedTuple):
-    """The figures of one split that a right original must give, of its first column.
-
-    None stands for what nobody has published.
+    """The published figures of one split, of its first column; None for unpublished ones.
 
     Attributes:
         examples: their number.
         shortest: the length of the shortest.
         longest: of the longest.
         steps: of all together.
-        total: the sum of all values, a checksum that people can quote; None too where the values
-            are no numbers to be added up.
+        total: the sum of all values, a checksum that can be quoted; None too if values cannot be
+            added.
     """
 
     examples: int
@@ -54,8 +52,8 @@ class Count(NamedTuple):
     total: int | None = None
 
     def agrees(self, found: "Count") -> bool:
-        """Whether what was found is what is expected here."""
-        return all(here in (None, there) for here, there in zip(self, found, strict=True))
+        """Whether the figures of a read split match these."""
+        return all(wanted in (None, got) for wanted, got in zip(self, found, strict=True))
 
     def __str__(self) -> str:
         words = f"{self.examples} examples"
@@ -67,13 +65,13 @@ class Count(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a reader gives for an original.
+    """The result of reading an original.
 
     Attributes:
         where: the original, for errors.
         splits: for each of ``SPLITS`` its examples in order; may be generators.
-        facts: what else a model must know, as JSON: a vocabulary, a sample rate.
-        counts: what must come out; None where nobody has published it.
+        facts: what else a model needs, as JSON: a vocabulary, a sample rate.
+        counts: the published figures; None if there are none.
     """
 
     where: str
@@ -88,8 +86,8 @@ class Download(NamedTuple):
     Attributes:
         file: its name in the data folder; what the reader looks for.
         url: the address.
-        size: in bytes; None where it is not known.
-        sha256: of the file; None where it is not known.
+        size: in bytes; None if unknown.
+        sha256: of the file; None if unknown.
     """
 
     file: str
@@ -103,16 +101,16 @@ class Source:
     """A data set: facts for the reader, and functions over its original.
 
     Attributes:
-        name: what ``load`` and the command line call it.
+        name: its name for ``load`` and the command line.
         title: one line on what it is.
         licence: as its publisher states it.
         origin: the original, and who published it.
         columns: what an example has; ``x``, the sequence, is the first.
-        digest: from ``data_dir``, a hash or stamp of all that the prepared data depend on.
-        read: from ``data_dir`` and a folder for unfinished work (see ``blocks``), the examples.
+        digest: from ``data_dir``, a hash or stamp of everything the prepared data depend on.
+        read: from ``data_dir`` and a folder for unfinished work (see ``generation``), the examples.
         show: from one example and the facts, lines to print.
-        downloads: where the original can be had; none: the user has to supply it, or it needs none.
-        generated: the data are computed: there need not be an original.
+        downloads: the files of the original; empty if the user has to supply it or there is none.
+        generated: whether the data can be generated without an original.
     """
 
     name: str

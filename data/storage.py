@@ -1,9 +1,9 @@
 """Columns of examples as plain ``.npy`` files, memory-mapped: what ``load`` reads.
 
 ``<folder>/<split>/<column>.npy`` holds a column of equal shapes as ``[N, ...]``, and one of
-sequences end to end as ``[sum of T, ...]``, with ``<column>.offsets.npy`` int64 ``[N + 1]`` saying
-where each begins. ``ids.txt`` has a line for each example and ``facts.json`` what else there is to
-know. NumPy alone reads it.
+sequences end to end as ``[sum of T, ...]``, with ``<column>.offsets.npy`` int64 ``[N + 1]`` the
+start of each. ``ids.txt`` has a line for each example and ``facts.json`` the other facts. NumPy
+is enough to read it.
 """
 
 import json
@@ -57,7 +57,7 @@ class Split:
         ids: N names, one for each example.
         columns: by name, N values each: an array ``[N, ...]`` or a ``Ragged``; ``x`` is the
             sequence. Memory-mapped and read-only.
-        facts: what else a model must know, such as ``classes`` or ``vocabulary``.
+        facts: what else a model needs, such as ``classes`` or ``vocabulary``.
     """
 
     name: str
@@ -182,7 +182,7 @@ def _checked(examples: Iterable[Example], columns: dict[str, Column], where: str
 def _as_wanted(value: Any, column: Column, where: str) -> np.ndarray:
     try:
         array = np.asarray(value)
-        # What does not fit is seen below.
+        # Values that do not fit are checked below.
         with np.errstate(all="ignore"):
             kept = array.astype(column.dtype, copy=False)
     except (OverflowError, TypeError, ValueError) as error:

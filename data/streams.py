@@ -1,4 +1,4 @@
-"""Batches out of one long stream, for language models: a pure function of the seed and the step.
+"""Batches from one long stream, for language models: a pure function of the seed and the step.
 
 The stream is cut into rows that run side by side, and a model carries its state from one window of
 a row to the next. Only the windows that are asked for are read, so the stream may lie on the disk.
@@ -19,8 +19,8 @@ class Streams:
     move their common start and a token comes to stand in every place of a window.
 
     A batch is a dictionary: ``x`` int32 ``[B, T]``; ``y`` int32 ``[B, T]``, the token after each;
-    ``fresh`` bool ``[B]``, where the state must begin anew since the window does not go on where
-    the last one ended; ``lengths`` int32 ``[B]``, the steps of each row that count, T but for the
+    ``fresh`` bool ``[B]``, whether the state must be reset because the window does not continue the
+    previous one; ``lengths`` int32 ``[B]``, the steps of each row that count, T but for the
     end of an evaluation.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Tasks that are made up as they are needed, never stored; a batch is a pure function of its step.
+"""Tasks that are generated as needed, never stored; a batch is a pure function of its step.
 
 ``OnTheFly`` gives the batches of a task with the interface of ``data.batches.Batches``. A task is
 one of:
@@ -25,7 +25,7 @@ from data.source import SPLITS
 
 
 class Task(Protocol):
-    """What makes up examples."""
+    """A source of examples."""
 
     def draw(self, random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """B examples: ``x`` ``[B, T]`` or ``[B, T, D]``, ``y`` ``[B, K]`` or ``[B, K, 1]``."""
@@ -237,7 +237,7 @@ class OnTheFly:
     """Batches of a task: fresh ones for training, and for each split a fixed set to evaluate on.
 
     Attributes:
-        task: what makes up the examples.
+        task: the source of the examples.
         batch_size: B, at least 1.
         seed: of the training batches, at least 0.
         split: one of ``SPLITS``, whose set ``evaluation`` gives.
@@ -307,12 +307,12 @@ class OnTheFly:
             yield self.task.draw(np.random.Generator(np.random.PCG64(seeds)), _GROUP)
 
     def _batch(self, x: np.ndarray, y: np.ndarray, first: int, kept: int) -> Batch:
-        there = np.arange(self.batch_size) < kept
+        valid = np.arange(self.batch_size) < kept
         for array in (x, y):
-            array[~there] = 0
+            array[~valid] = 0
         return {
             "x": x,
             "y": y,
-            "lengths": np.where(there, x.shape[1], 0).astype(np.int32),
-            "index": np.where(there, first + np.arange(self.batch_size), -1).astype(np.int32),
+            "lengths": np.where(valid, x.shape[1], 0).astype(np.int32),
+            "index": np.where(valid, first + np.arange(self.batch_size), -1).astype(np.int32),
         }

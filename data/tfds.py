@@ -1,6 +1,6 @@
 """TFDS: our data sets as array record files, written and read with no TensorFlow in the process.
 
-For pipelines that speak TFDS, and for prepared data that lie in a TFDS folder already. The data set
+For pipelines that use TFDS, and for prepared data that are in a TFDS folder already. The data set
 is called ``surnn_<name>``; the features are ``id`` and the columns, in the prepared order.
 Importing this module imports TFDS, which takes a quarter of a second; the package does so only when
 such a folder is really read or written.
@@ -24,14 +24,14 @@ _VERSION = "1.0.0"
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
-    """A ``DatasetInfo`` that does not look for its figures in a publisher's bucket."""
+    """A ``DatasetInfo`` that does not ask a publisher's bucket for its figures."""
 
     def initialize_from_bucket(self) -> None:
         pass
 
 
-class Prepared(tfds.core.GeneratorBasedBuilder):
-    """Any of our data sets, out of its prepared columns."""
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Builds any of our data sets from its prepared columns."""
 
     VERSION = tfds.core.Version(_VERSION)
 
@@ -77,7 +77,7 @@ def write(source: Source, splits: dict[str, Split], folder: Path) -> Path:
         OSError: it cannot be written, as on a full disk, or does not read back the same.
     """
     with _quiet():
-        builder = Prepared(source, splits, folder)
+        builder = Builder(source, splits, folder)
         try:
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -104,7 +104,7 @@ def read(folder: Path) -> Reading:
             builder = tfds.builder_from_directory(folder / _VERSION)
             sources = {split: builder.as_data_source(split) for split in SPLITS}
             facts = dict(builder.info.metadata or {})
-    except Exception as error:  # What TFDS raises on foreign folders is not to be listed.
+    except Exception as error:  # TFDS raises almost anything on foreign folders.
         raise ValueError(f"{folder}: no whole TFDS data set of ours ({error})") from error
     splits = {split: _examples(source, f"{folder}: {split}") for split, source in sources.items()}
     return Reading(str(folder), splits, facts, None)

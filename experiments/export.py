@@ -3,7 +3,7 @@
     python -m experiments.export runs/music/jsb-gru-0 --output=FOLDER [--platforms=cpu,cuda,tpu]
 
 ``sequence.jax`` reads whole sequences; ``step.jax`` streams, from the carry that ``begin.jax``
-gives: :mod:`surnn_jax.layers.export` says what each takes. The parameters are those of the best
+gives. For their arguments see :mod:`surnn_jax.layers.export`. The parameters are those of the best
 epoch. Batch and time may have any size.
 """
 
@@ -14,7 +14,7 @@ from absl import flags
 from data import cli
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-_PLATFORMS = flags.DEFINE_list("platforms", None, "Of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
+_PLATFORMS = flags.DEFINE_list("platforms", None, "Some of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
 
 

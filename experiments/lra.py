@@ -4,7 +4,7 @@
     python -m experiments.lra --dataset=imdb_bytes --layers=sugru,s4d --workdir=runs/text
 
 Test accuracy at the epoch with the fewest errors on the validation split; every model reads from
-left to right unless told otherwise. Table 2 of the suRNN paper. Presets: ``--list``.
+left to right, without ``--bidirectional``. Table 2 of the suRNN paper. Presets: ``--list``.
 """
 
 from experiments.report import listing

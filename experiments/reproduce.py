@@ -40,9 +40,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; by default 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
 
 SEARCHES = (
-    ("music", "chung", ("jsb", "nottingham", "musedata", "piano_midi"), ("--budget=10",)),
-    ("music", "controlled", ("jsb", "nottingham", "musedata", "piano_midi"), ("--budget=10",)),
-    ("speech", "controlled", ("fsdd", "asterisk_speech"), ("--budget=4", "--search_seed=7")),
+    ("music", "chung", ("jsb", "nottingham", "musedata", "piano_midi"), ("--num_trials=10",)),
+    ("music", "controlled", ("jsb", "nottingham", "musedata", "piano_midi"), ("--num_trials=10",)),
+    ("speech", "controlled", ("fsdd", "asterisk_speech"), ("--num_trials=4", "--search_seed=7")),
 )
 """Suite ``chung``: experiment, protocol, data sets, further flags."""
 

@@ -30,7 +30,7 @@ _TRIALS = flags.DEFINE_integer("num_trials", 10, "Draws for every data set, unit
 _SEARCH_SEED = flags.DEFINE_integer("search_seed", 0, "Seed of the draws")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search; the same resumes it")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA")
-_LIST = flags.DEFINE_boolean("list", False, "Print what can be searched and the draws; end")
+_LIST = flags.DEFINE_boolean("list", False, "Print units, data sets and draws; end")
 
 _CHANGES = {
     field.name: flag_of(field)
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def listing(space: protocols.SearchSpace) -> str:
-    """What can be searched, and the draws of a protocol."""
+    """The units, data sets and draws of a search."""
     fixed = protocols.PROTOCOLS[space.protocol].fixed
     lines = [f"units: {', '.join(protocols.UNITS)}", f"{'data set':<24}settings, all units alike"]
     for name, plan in protocols.DATASETS[space.experiment].items():

@@ -5,8 +5,8 @@
 
 The model sees 20 samples and gives a density for the next 10, a mixture of 20 Gaussians; then it
 moves on by 10. The figure reported is the negative log-density in nats a step, that is of 10
-samples in units of the training samples' standard deviation. It is below 0 where the density is
-above 1, and no lower than -36.9 at the usual floor of the deviations, see `--floor`. The epoch
+samples in units of the training samples' standard deviation. It is below 0 if the density is above
+1, and at least -36.9 with the default ``--min_std``, the least deviation of a Gaussian. The epoch
 with the lowest figure on the validation split counts.
 
 The paper's recordings are not public; these sets stand in for them, so its figures and ours can be

@@ -1,7 +1,7 @@
-"""Made-up tasks that ask for memory: selective copying, copying, adding, Mackey-Glass.
+"""Synthetic tasks that need memory: selective copying, copying, adding, Mackey-Glass.
 
     python -m experiments.synthetic --preset=adding-sugru-event-cpu
-    python -m experiments.synthetic --dataset=copy --steps=200 --layers=sugru --workdir=runs/copy
+    python -m experiments.synthetic --dataset=copy --max_length=200 --workdir=runs/copy
 
 Selective Copy: accuracy over the tokens to be given back. Adding: mean squared error, 0.167 for
 the mean. Mackey-Glass: error relative to the answer 0. Presets: ``--list``.
@@ -15,7 +15,7 @@ from experiments.tasks import registry
 from experiments.tasks.sequence.config import Config
 from experiments.tasks.sequence.presets import presets, short, units
 
-# One layer that reads the input as it is: what the switch sees is what happens.
+# One layer that reads the raw input, so that the switch sees the events themselves.
 _BARE = {"bare": True, "batch_size": 64, "learning_rate": 0.01}
 _ADDING = Config("adding", steps=400, features=64, encoder="raw", rate=0.5, max_epochs=8, **_BARE)
 _SELECTIVE_COPY = Config(
@@ -36,8 +36,8 @@ _EVENT = {"rate": 0.1, "hold": 10.0}
 _OTHER = {"learning_rate": 0.002, "warmup": 100}
 
 TASKS = {
-    # Two numbers are marked among 400: their sum. Ours: the paper has no such table. Events are to
-    # stay below 5 % and settle a little above where they begin.
+    # The sum of two marked numbers among 400. Not in the paper. The update rate should stay below
+    # 5 %; it settles a little above its start.
     "adding-cpu": units(_ADDING, event={"rate": 0.045, "hold": 1.0}, other=_OTHER),
     "adding": units(
         dataclasses.replace(_ADDING, steps=1000, features=128, max_epochs=20),

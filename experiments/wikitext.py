@@ -1,12 +1,12 @@
 """Language models on WikiText, word by word.
 
     python -m experiments.wikitext --preset=wikitext2-sugru-cpu
-    python -m experiments.wikitext --dataset=wikitext2 --steps=64 --layers=gru --workdir=runs/gru
+    python -m experiments.wikitext --dataset=wikitext2 --max_length=64 --layers=gru
 
 Perplexity a word, ends of lines included, over the vocabulary of the data set. Training: the stream
-is cut into rows that run side by side in windows of ``steps`` words; a recurrent state, and the
-keys and values of the last ``window`` words that attention saw, go on from one window to the next,
-without a gradient. Scoring: every word but the first is predicted once, the state going on from
+is cut into rows that run side by side in windows of ``max_length`` words. The recurrent state, and
+attention's keys and values of the last ``window`` words, go on from one window to the next, without
+a gradient. Scoring: every word but the first is predicted once, with the state carried from
 window to window in the same way; the validation and test streams are cut into ``batch_size`` rows.
 Table 4 of the suRNN paper. Presets: ``--list``.
 """
@@ -22,8 +22,8 @@ from experiments.tasks.sequence.presets import presets, short, units
 _CPU = Config(
     "wikitext2",
     features=192,
-    # More than the width, so that a matrix brings the states back, which lie in [-1, 1]: where 192
-    # were added to the residual path as they are, the test perplexity was 194 instead of 164.
+    # More than the width, so that a matrix maps the states, which lie in [-1, 1], back: with 192,
+    # added to the residual path as they are, the test perplexity was 194 instead of 164.
     hidden=320,
     expand=0.0,
     steps=35,

@@ -1,20 +1,30 @@
 """Settings of every test: they must stand before JAX looks for devices."""
 
-import atexit
+import gc
+import importlib.metadata
 import os
 import shutil
-import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the suite's time is XLA's compiling, and what is compiled runs for milliseconds.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Workers and the programs that tests start compile much the same: they share what one has done.
-# The first process makes the folder, the others find its name in their environment.
+# Most of the suite's time is XLA's compiling, and what is compiled runs for milliseconds. The older
+# generator of code takes a fifth of the time of the one of today; a jaxlib to come may not have it,
+# and would end at a flag that it does not know.
+if "XLA_FLAGS" not in os.environ:
+    quick = ["--xla_backend_optimization_level=0"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        quick += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+    os.environ["XLA_FLAGS"] = " ".join(quick)
+# What is compiled is kept for the next run, and shared by the workers and the programs that tests
+# start: those find the folder's name in their environment. `make clean` removes it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="surnn-compiled-")
+    kept = Path(__file__).parents[1] / ".cache" / "xla"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(kept)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    # Programs of older versions of the code are never asked for again: begin anew now and then.
+    if kept.is_dir() and sum(entry.stat().st_size for entry in os.scandir(kept)) > 2**31:
+        shutil.rmtree(kept, ignore_errors=True)
 
 import hypothesis
 import jax
@@ -60,6 +70,14 @@ def small_chunks(monkeypatch):
     from surnn_jax.scan.pallas import call
 
     monkeypatch.setattr(call, "_ROWS", 6)
+
+
+def pytest_collection_finish():
+    """Tracing makes objects by the million: the collector looks at them less often than it would,
+    and no more at what is imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter):

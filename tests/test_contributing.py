@@ -315,6 +315,8 @@ def test_an_experiment_of_your_own(changed_tree, tmp_path):
     np.savez(tmp_path / "classes.npz", x=x.astype(np.float32), y=y.astype(np.int32))
     (config,) = gestures.PRESETS["gestures-sugru"].values()
     assert config.names == ("sugru",)
+    listing = importlib.import_module("experiments.report.listing")
+    assert "gestures-sugru " in listing.show("gestures", gestures.PRESETS)
     fields = {**vars(config), **SMALL}
     assert "error" in two_steps(prepared("gestures", tmp_path, **fields))
 

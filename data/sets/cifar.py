@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from data import files
-from data import paths as locate
+from data import files, paths
 from data.sets.pixels import (
     CLASSES,
     Labelled,
-    beside,
     check_images,
-    checked,
+    check_labelled,
     columns,
+    find_file,
     in_splits,
     show,
 )
@@ -72,15 +71,15 @@ def cifar_source(
 
     def find(data_dir: Folder) -> tuple[Path, list[Path]]:
         """The folder or archive of batches; or a folder and in it the files of arrays."""
-        if colour or not (first := locate.find(arrays, data_dir)):
+        if colour or not (first := paths.find(arrays, data_dir)):
             places = [prefix + stem for prefix in ("", "cifar10/") for stem in stems]
             named = places if colour else [arrays[0], *places]
-            return locate.original(name, named, data_dir), []
-        return first.parent, [beside(first.parent, file) for file in _GRAY]
+            return paths.original(name, named, data_dir), []
+        return first.parent, [find_file(first.parent, file) for file in _GRAY]
 
     def digest(data_dir: Folder) -> str:
         path, parts = find(data_dir)
-        return locate.stamp(*(parts or [path]))
+        return paths.stamp(*(parts or [path]))
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished
@@ -110,8 +109,8 @@ def cifar_source(
     )
 
 
-def _arrays(paths: list[Path]) -> tuple[Labelled, Labelled]:
-    *train, train_labels, test, test_labels = paths
+def _arrays(originals: list[Path]) -> tuple[Labelled, Labelled]:
+    *train, train_labels, test, test_labels = originals
     where = str(train[0].parent)
     parts = []
     for images, labels in ((train, train_labels), ([test], test_labels)):
@@ -119,7 +118,7 @@ def _arrays(paths: list[Path]) -> tuple[Labelled, Labelled]:
         for array, path in zip(loaded, images, strict=True):
             check_images(array, (32, 32), str(path))
         pixels = np.concatenate(loaded).reshape(-1, 1024)
-        parts.append(checked(pixels, _load(labels), (1024,), where))
+        parts.append(check_labelled(pixels, _load(labels), (1024,), where))
     return parts[0], parts[1]
 
 
@@ -134,7 +133,7 @@ def _load(path: Path) -> np.ndarray:
 def _batches(
     path: Path, md5: dict[str, str], convert: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[Labelled, Labelled]:
-    """Training and test images, ``[N, 1024, 3]`` or what `convert` makes of them."""
+    """Training and test images ``[N, 1024, 3]``, after `convert`."""
     found = {}
     wanted = [*_TRAIN, "test_batch"]
     for name, content in files.members(path, lambda inside: PurePosixPath(inside).name in wanted):
@@ -154,8 +153,8 @@ def _batches(
 def read_batch(content: bytes, where: str) -> Labelled:
     """The images ``[N, 1024, 3]`` and labels in a pickle of CIFAR-10.
 
-    Numbers, texts, containers and arrays are all that is taken out of it: a pickle that wants to
-    call anything else is refused.
+    Only numbers, texts, containers and arrays are read; a pickle that calls anything else is
+    refused.
 
     Raises:
         ValueError: it is cut short, of another kind, or not to trust.
@@ -163,16 +162,16 @@ def read_batch(content: bytes, where: str) -> Labelled:
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
         rows, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
-    except Exception as error:  # What pickle raises on foreign bytes is not to be listed.
+    except Exception as error:  # Pickle raises almost anything on foreign bytes.
         reason = " ".join(str(error).split())
         raise ValueError(f"{where}: not a whole pickle of images ({reason})") from error
-    rows, labels = checked(rows, labels, (3072,), where)
+    rows, labels = check_labelled(rows, labels, (3072,), where)
     # A row holds all of red, then all of green, then all of blue.
     return rows.reshape(-1, 3, 1024).transpose(0, 2, 1), labels
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Knows what NumPy writes for an array of numbers, in its versions 1 and 2."""
+    """Allows only the calls that NumPy 1 and 2 write for an array of numbers."""
 
     def find_class(self, module: str, name: str) -> Any:
         arrays = ("numpy.core.multiarray", "numpy._core.multiarray")

@@ -1,4 +1,4 @@
-"""Small images, pixel by pixel, row by row from the top left: the label is told at the end.
+"""Small images, pixel by pixel, row by row from the top left; the label is due at the end.
 
 ``cifar10_gray`` is LRA Image: CIFAR-10 in gray, 1,024 steps. The last tenth of the 50,000 training
 images, in the order of the original, is ``valid``, as in Long Range Arena. ``scifar10`` is the same
@@ -7,9 +7,9 @@ in colour, 1,024 steps of red, green and blue.
 ``smnist`` is MNIST, 784 steps; the last 5,000 of the 60,000 training images are ``valid``. In
 ``psmnist`` one fixed permutation, ``permutation()``, reorders the pixels of every image.
 
-``digits`` are the 8 x 8 digits that scikit-learn carries: 64 steps, for trying things out without
-a file. They are cut in their order, 70 / 10 / 20 %, which is our split: if they were shuffled
-before, neighbours, which may be of one writer, would come into different splits.
+``digits`` are the 8 x 8 digits that scikit-learn carries: 64 steps, to try things out without a
+file. The split is ours: 70 / 10 / 20 % in their order. Neighbours may be of one writer, so
+shuffling first would put one writer into several splits.
 """
 
 import hashlib
@@ -20,18 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from data import files
-from data import paths as locate
+from data import files, paths
 from data.sets import cifar
-from data.sets.pixels import CLASSES, beside, checked, columns, examples, in_splits, show
+from data.sets.pixels import CLASSES, check_labelled, columns, examples, find_file, in_splits, show
 from data.source import SPLITS, Count, Download, Folder, Reading, Source
 
 
 def permutation(size: int = 784) -> np.ndarray:
     """The order of the pixels of ``psmnist``: int64 ``[784]``; step t shows pixel ``[t]``.
 
-    The first permutation that the seed 92916 gives, as several have used before. Of NumPy's old
-    generator, whose numbers never change.
+    The first permutation of the seed 92916 by NumPy's old generator, whose numbers never change;
+    earlier work uses the same.
     """
     return np.random.RandomState(92916).permutation(size)
 
@@ -77,25 +76,27 @@ def idx_source(
     def find(data_dir: Folder) -> list[Path]:
         prefixes = ("", "mnist/", "MNIST/raw/")
         places = [prefix + file for prefix in prefixes for file in files.either(_MNIST[0])]
-        folder = locate.original(name, places, data_dir).parent
-        return [beside(folder, file) for file in _MNIST]
+        folder = paths.original(name, places, data_dir).parent
+        return [find_file(folder, file) for file in _MNIST]
 
     def digest(data_dir: Folder) -> str:
-        return locate.stamp(*find(data_dir))
+        return paths.stamp(*find(data_dir))
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished
-        paths = find(data_dir)
+        originals = find(data_dir)
         facts: dict[str, Any] = {"classes": CLASSES}
         order = slice(None)
         if permuted:
             order = permutation()
             facts["permutation"] = order.tolist()
         parts = []
-        for images, labels in (paths[:2], paths[2:]):
-            pixels, classes = checked(read_idx(images), read_idx(labels), (28, 28), str(images))
+        for images, labels in (originals[:2], originals[2:]):
+            pixels, classes = check_labelled(
+                read_idx(images), read_idx(labels), (28, 28), str(images)
+            )
             parts.append((pixels.reshape(-1, 784)[:, order], classes))
-        where = str(paths[0].parent)
+        where = str(originals[0].parent)
         return Reading(where, in_splits(*parts, counts["valid"].examples), facts, counts)
 
     return Source(
@@ -142,7 +143,7 @@ def _digits_read(data_dir: Folder = None, unfinished: Path | None = None) -> Rea
     if table.ndim != 2 or table.shape[1] != 65 or not np.isin(table, range(17)).all():
         raise ValueError(f"{path}: a line is not 64 pixels of 0..16 and a label")
     table = table.astype(np.uint8)
-    images, labels = checked(table[:, :64], table[:, 64], (64,), str(path))
+    images, labels = check_labelled(table[:, :64], table[:, 64], (64,), str(path))
     splits, first = {}, 0
     for split in SPLITS:
         last = len(labels) if split == "test" else first + _DIGITS_COUNTS[split].examples

@@ -1,7 +1,7 @@
 """ListOps of the Long Range Arena: nested list expressions to be worked out; ten classes.
 
-Nangia and Bowman (2018), in the form of Tay et al. (2021). Either the user's own copy, the files
-``basic_train.tsv``, ``basic_val.tsv`` and ``basic_test.tsv``, or made here by the same recipe:
+Nangia and Bowman (2018), in the form of Tay et al. (2021). Reads the user's own copy, the files
+``basic_train.tsv``, ``basic_val.tsv`` and ``basic_test.tsv``, or generates a set by this recipe:
 
 - A node at depth d < 10 is an operator with probability 1/4, else, and always at depth 10, a digit.
   The root has depth 1.
@@ -10,7 +10,7 @@ Nangia and Bowman (2018), in the form of Tay et al. (2021). Either the user's ow
   to an integer; SM is the sum modulo 10.
 - A tree is kept if it has more than 500 and fewer than 2,000 tokens and no earlier one is the same.
 
-A set made here is a function of the seed alone, on any machine and with any NumPy: it is drawn from
+A generated set is a function of the seed alone, on any machine and with any NumPy: it is drawn from
 raw random bits. The trees are exchangeable; the first are for training, the last for the test.
 """
 
@@ -52,7 +52,7 @@ _PLACES = [
 
 
 def value(tokens: list[int]) -> int:
-    """Works out an expression of ids.
+    """Evaluates an expression of ids.
 
     Raises:
         ValueError: they are no whole expression.
@@ -87,10 +87,11 @@ def _median(values: list[int]) -> int:
 _APPLY = (min, max, _median, lambda values: sum(values) % 10)
 
 
-def grow(bits: np.random.PCG64, roots: int, fitting: tuple[int, int] = TOKENS) -> list[np.ndarray]:
-    """Grows so many trees with an operator at the root, and keeps those of a fitting size.
+def grow(bits: np.random.PCG64, roots: int, limits: tuple[int, int] = TOKENS) -> list[np.ndarray]:
+    """Grows `roots` trees with an operator at the root, and keeps those within the size limits.
 
-    A digit at the root is never kept: trees drawn by the whole recipe are four times as many.
+    A tree that is a single digit is never kept, so none is drawn here; the whole recipe would draw
+    four times as many trees.
 
     Returns:
         For each of the ten levels int64 ``[nodes]``: how many arguments each has, 0: it is a digit.
@@ -109,14 +110,14 @@ def grow(bits: np.random.PCG64, roots: int, fitting: tuple[int, int] = TOKENS) -
         arguments[operators] = fewest + _uniform(bits, operators.sum(), most - fewest + 1)
         # An operator is two tokens, itself and its closing bracket.
         tokens += np.bincount(trees, 1 + operators, roots).astype(np.int64)
-        arguments[tokens[trees] > fitting[1]] = 0  # Not to be kept: it need not grow.
+        arguments[tokens[trees] > limits[1]] = 0  # Not to be kept: it need not grow.
         levels.append((trees, arguments))
         trees = np.repeat(trees, arguments)
-    kept = (tokens >= fitting[0]) & (tokens <= fitting[1])
+    kept = (tokens >= limits[0]) & (tokens <= limits[1])
     return [arguments[kept[trees]] for trees, arguments in levels]
 
 
-def written(levels: list[np.ndarray], bits: np.random.PCG64) -> list[np.ndarray]:
+def draw_tokens(levels: list[np.ndarray], bits: np.random.PCG64) -> list[np.ndarray]:
     """Draws operators and digits for trees out of ``grow``; of each the ids, uint8 ``[T]``."""
     spans, before = [], []
     below = np.zeros(0, np.int64)
@@ -145,7 +146,7 @@ def block(number: int, seed: int, trees: int, tokens: tuple[int, int] = TOKENS) 
     bits = np.random.PCG64([seed, number])
     found: list[np.ndarray] = []
     while len(found) < trees:
-        found += written(grow(bits, 2 * trees, tokens), bits)
+        found += draw_tokens(grow(bits, 2 * trees, tokens), bits)
     found = found[:trees]
     return {
         "tokens": np.concatenate(found),
@@ -171,9 +172,9 @@ def listops_source(
 
     Args:
         sizes: the examples of each split.
-        trees: of a block; what is made depends on it.
-        counts: what must come out where the set is made.
-        seed: of what is made.
+        trees: of a block; a generated set depends on it.
+        counts: figures that a generated set must have.
+        seed: of a generated set.
     """
     recipe = {"seed": seed, "trees": trees}
 
@@ -190,9 +191,9 @@ def listops_source(
             published = {split: Count(size) for split, size in sizes.items()}
             return Reading(str(path), lines, facts | {"made": "by others"}, published)
         # The splits take from one stream: they are read in this order.
-        stream = _made(recipe, -(-sum(sizes.values()) // trees) + 1, unfinished)
-        made = {split: islice(stream, sizes[split]) for split in SPLITS}
-        return Reading("listops made here", made, facts | {"made": f"here, seed {seed}"}, counts)
+        stream = _generate(recipe, -(-sum(sizes.values()) // trees) + 1, unfinished)
+        splits = {split: islice(stream, sizes[split]) for split in SPLITS}
+        return Reading("listops made here", splits, facts | {"made": f"here, seed {seed}"}, counts)
 
     return Source(
         name="listops",
@@ -207,10 +208,10 @@ def listops_source(
     )
 
 
-def _made(
+def _generate(
     recipe: dict[str, Any], count: int, unfinished: Path, name: str = "listops"
 ) -> Iterator[Example]:
-    """The distinct trees of so many blocks."""
+    """The distinct trees of `count` blocks."""
     seen = set()
     function = f"{__name__}:block"
     for trees in generation.generate(
@@ -287,7 +288,9 @@ def short_source(sizes: dict[str, int], trees: int, counts: dict[str, Count] | N
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del data_dir
         facts = {"tokens": len(VOCABULARY), "classes": 10, "vocabulary": list(VOCABULARY)}
-        stream = _made(recipe, -(-sum(sizes.values()) // trees) + 1, unfinished, "listops_short")
+        stream = _generate(
+            recipe, -(-sum(sizes.values()) // trees) + 1, unfinished, "listops_short"
+        )
         made = {split: islice(stream, sizes[split]) for split in SPLITS}
         return Reading("listops_short made here", made, facts | {"made": "here, seed 1"}, counts)
 

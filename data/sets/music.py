@@ -48,7 +48,7 @@ def roll(frames: Sequence[Iterable[int]]) -> np.ndarray:
     return keys
 
 
-def in_words(keys: np.ndarray) -> list[str]:
+def note_names(keys: np.ndarray) -> list[str]:
     """Writes each step of a roll ``[T, 88]`` as note names, C4 being MIDI note 60."""
     return [
         " ".join(f"{_PITCHES[note % 12]}{note // 12 - 1}" for note in np.flatnonzero(step) + LOWEST)
@@ -75,7 +75,7 @@ def read_mat(path: Path) -> dict[str, list[np.ndarray]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             variables = scipy.io.loadmat(io.BytesIO(content))
-    except Exception as error:  # What scipy raises on foreign bytes is not to be listed.
+    except Exception as error:  # Scipy raises almost anything on foreign bytes.
         raise ValueError(
             f"{path}: not a whole MATLAB 5 file ({len(content)} bytes; {error}); fetch it again"
         ) from error
@@ -101,7 +101,7 @@ def read_mat(path: Path) -> dict[str, list[np.ndarray]]:
 def show(example: dict[str, np.ndarray], facts: dict) -> list[str]:
     """The first steps of a piece, as note names."""
     del facts
-    words = in_words(example["x"][:16])
+    words = note_names(example["x"][:16])
     return [f"{step:3}  {notes}" for step, notes in enumerate(words)]
 
 
@@ -109,8 +109,8 @@ def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
     """Reads the rolls of the three splits out of the publishers' own form.
 
     The file holds a dictionary with ``train``, ``valid`` and ``test``: lists of pieces, which are
-    lists of steps, which are tuples of MIDI notes. Numbers, texts and containers are all that is
-    taken out of it: a pickle that wants to call anything is refused.
+    lists of steps, which are tuples of MIDI notes. Only numbers, texts and containers are read; a
+    pickle that calls anything is refused.
 
     Raises:
         OSError: the file cannot be read.
@@ -118,7 +118,7 @@ def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
     """
     try:
         splits = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # What pickle raises on foreign bytes is not to be listed.
+    except Exception as error:  # Pickle raises almost anything on foreign bytes.
         raise ValueError(f"{path}: not a whole pickle ({error}); fetch it again") from error
     return rolls_of(splits, str(path))
 
@@ -169,7 +169,7 @@ def rolls_source(
     """A data set that is one file in the data folder or in its ``poly_music/``.
 
     Args:
-        files: the names of the ``.mat`` and of the pickle, either of which will do.
+        files: the names of the ``.mat`` file and of the pickle; either is enough.
     """
 
     def find(data_dir: Folder) -> Path:

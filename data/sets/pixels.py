@@ -1,4 +1,4 @@
-"""What the data sets of images share: pixels in a row, labels, pictures in letters."""
+"""Shared by the image data sets: columns, splits, checks, and pictures in letters."""
 
 import math
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def columns(*shape: int, text: str) -> dict[str, Column]:
 
 
 def in_splits(train: Labelled, test: Labelled, valid: int) -> dict[str, Iterator[Example]]:
-    """The examples of three splits, of which the second are the last of the training images."""
+    """The examples of three splits; the last `valid` training images are the second."""
     first = len(train[1]) - valid
     return {
         "train": examples("train", *train, range(first)),
@@ -54,11 +54,14 @@ def examples(
         yield f"{part}/{number:05d}", {"x": images[number], "y": labels[number]}
 
 
-def checked(images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], where: str) -> Labelled:
-    """Images and as many labels.
+def check_labelled(
+    images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], where: str
+) -> Labelled:
+    """Checks images and their labels; returns both, the labels as uint8.
 
     Raises:
-        ValueError: images are not of this shape or dtype, labels of another count or none of 0..9.
+        ValueError: images of another shape or dtype, another number of labels, or labels that are
+            not 0..9.
     """
     check_images(images, shape, where)
     if labels.shape != images.shape[:1]:
@@ -69,7 +72,11 @@ def checked(images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], wher
 
 
 def check_images(images: np.ndarray, shape: tuple[int, ...], where: str) -> None:
-    """Complains where these are no images of this shape."""
+    """Checks dtype and shape.
+
+    Raises:
+        ValueError: these are no images of this shape.
+    """
     if images.ndim != 1 + len(shape) or images.shape[1:] != shape or images.dtype != np.uint8:
         sizes = ", ".join(map(str, shape))
         raise ValueError(
@@ -77,8 +84,8 @@ def check_images(images: np.ndarray, shape: tuple[int, ...], where: str) -> None
         )
 
 
-def beside(folder: Path, file: str) -> Path:
-    """A file of this name, perhaps compressed.
+def find_file(folder: Path, file: str) -> Path:
+    """The path of a file, as it is or compressed.
 
     Raises:
         FileNotFoundError: there is none.

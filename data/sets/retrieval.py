@@ -19,8 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data import files
-from data import paths as locate
+from data import files, paths
 from data.sets import wikitext
 from data.sets.reviews import TOKENS, byte_tokens, text_of
 from data.source import SPLITS, Column, Count, Example, Folder, Reading, Source
@@ -58,16 +57,16 @@ def show(example: dict[str, Any], facts: dict[str, Any]) -> list[str]:
 
 
 def aan_source(counts: dict[str, Count] | None) -> Source:
-    """``aan``, or a smaller set of the same form, of which so much must come out."""
+    """``aan``, or a smaller set of the same form, which must have these figures."""
 
     def digest(data_dir: Folder) -> str:
-        return locate.stamp(*_find(data_dir).values())
+        return paths.stamp(*_find(data_dir).values())
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished
-        paths = _find(data_dir)
-        splits = {split: _pairs(path, split) for split, path in paths.items()}
-        return Reading(str(paths["train"].parent), splits, dict(_FACTS), counts)
+        texts = _find(data_dir)
+        splits = {split: _pairs(path, split) for split, path in texts.items()}
+        return Reading(str(texts["train"].parent), splits, dict(_FACTS), counts)
 
     return Source(
         name="aan",
@@ -92,8 +91,8 @@ def _find(data_dir: Folder) -> dict[str, Path]:
     names = {"train": "train", "valid": "eval", "test": "test"}
     forms = {split: files.either(f"new_aan_pairs.{name}.tsv") for split, name in names.items()}
     places = [folder + file for folder in folders for file in forms["train"]]
-    folder = locate.original("aan", places, data_dir).parent
-    return {split: locate.original("aan", forms[split], folder) for split in SPLITS}
+    folder = paths.original("aan", places, data_dir).parent
+    return {split: paths.original("aan", forms[split], folder) for split in SPLITS}
 
 
 def _pairs(path: Path, split: str) -> Iterator[Example]:

@@ -1,7 +1,7 @@
 """Film reviews as bytes: the Text task of the Long Range Arena (LRA; Tay et al., 2021).
 
 A review of the Large Movie Review Dataset (Maas et al., 2011) is its bytes, cut after 4,096; token
-b + 1 is byte b, and 0 is left for padding. The label is 1 where the reviewer liked the film.
+b + 1 is byte b, and 0 is left for padding. The label is 1 if the reviewer liked the film.
 
 LRA has no validation set: it trains on all 25,000 training reviews and reports, and picks its best
 step, on the test set. Here ``valid`` is a tenth of the training reviews, 1,250 of each label, so
@@ -56,8 +56,8 @@ def reviews_source(each: int, held: int, counts: dict[str, Count] | None) -> Sou
     Args:
         each: the reviews of each label, in the training part and in the test part; they are
             numbered from 0.
-        held: how many of a label's training reviews are held back for ``valid``.
-        counts: what must come out.
+        held: the number of training reviews of each label that become ``valid``.
+        counts: the published figures.
     """
 
     def digest(data_dir: Folder) -> str:

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data import files
-from data import paths as locate
+from data import files, paths
 from data.source import SPLITS, Column, Count, Download, Example, Folder, Reading, Source
 
 EOS = "<eos>"
@@ -29,11 +28,11 @@ _SHOWN = 150
 
 
 class Texts(NamedTuple):
-    """Where the three texts lie.
+    """The files of the three texts.
 
     Attributes:
         paths: for each split the file; or the zip archive, the same for all.
-        members: for each split the name of the file in the archive; None: there is no archive.
+        members: for each split the name of the file in the archive; None without an archive.
     """
 
     paths: dict[str, Path]
@@ -56,12 +55,12 @@ def show(example: dict[str, Any], facts: dict[str, Any]) -> list[str]:
 
 
 def find(name: str, number: str, data_dir: Folder) -> Texts:
-    """Looks for the texts of a data set, as files or in the published archive.
+    """Finds the texts of a data set, as files or in the published archive.
 
     Args:
         name: of the data set, such as ``"wikitext2"``.
         number: the one in its published name, such as ``"2"``.
-        data_dir: see ``locate.folders``.
+        data_dir: see ``paths.folders``.
 
     Raises:
         FileNotFoundError: there are none, or not all three.
@@ -75,16 +74,16 @@ def find(name: str, number: str, data_dir: Folder) -> Texts:
         for place in files.either(folder + form.format("train"))
     }
     archives = [folder + archive for folder in ("", *folders)]
-    path = locate.original(name, [*first, *archives], data_dir)
+    path = paths.original(name, [*first, *archives], data_dir)
     if path.suffix == ".zip":
         members = {split: forms[0].format(split) for split in SPLITS}
         return Texts(dict.fromkeys(SPLITS, path), members)
     form = next(form for place, form in first.items() if path.as_posix().endswith(place))
-    paths = {
-        split: locate.original(name, files.either(form.format(split)), path.parent)
+    found = {
+        split: paths.original(name, files.either(form.format(split)), path.parent)
         for split in SPLITS
     }
-    return Texts(paths, dict.fromkeys(SPLITS))
+    return Texts(found, dict.fromkeys(SPLITS))
 
 
 def vocabulary_and_ids(lines: Iterable[bytes], where: str) -> tuple[list[str], np.ndarray]:
@@ -123,8 +122,8 @@ def word_ids(
         lines: the text.
         vocabulary: the words by id.
         where: the name of the text, for errors.
-        strict: whether a word that is not in the vocabulary is an error; else it is read as
-            ``<unk>``, where the vocabulary has that.
+        strict: whether a word that is not in the vocabulary is an error; otherwise it is read as
+            ``<unk>``, if the vocabulary has that.
 
     Returns:
         int32 ``[T]``.
@@ -171,14 +170,14 @@ def text_source(
         name: see ``Source``.
         number: see ``find``.
         title: see ``Source``.
-        size: of the vocabulary; None: not known.
-        counts: what must come out; None: not known.
+        size: of the vocabulary; None if unknown.
+        counts: the published figures; None if unknown.
         downloads: see ``Source``.
         strict: see ``word_ids``.
     """
 
     def digest(data_dir: Folder) -> str:
-        return locate.stamp(*dict.fromkeys(find(name, number, data_dir).paths.values()))
+        return paths.stamp(*dict.fromkeys(find(name, number, data_dir).paths.values()))
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished

@@ -1,1 +1,1 @@
-"""Looks into trained models: switches, gradients, learning curves."""
+"""Numbers and figures of trained models: switches, gradients, learning curves."""

@@ -24,13 +24,13 @@ def learning_curves(
 ) -> Any:
     """Training and validation curve of one run, its best epoch marked.
 
-    The update rate stands below where the history has it.
+    Below it the update rate, if the history has it.
 
     Args:
         history: as `History`, at least one epoch.
         path: the PNG.
         metric: the name after ``train/`` and ``valid/``.
-        title: what was trained.
+        title: of the figure.
 
     Raises:
         ValueError: an empty history, or one without the metric.
@@ -50,7 +50,7 @@ def compare_curves(
         histories: label -> history of a run.
         path: the PNG.
         metric: the name after ``train/`` and ``valid/``.
-        title: what was compared.
+        title: of the figure.
 
     Raises:
         ValueError: no run, an empty history, or one without the metric.
@@ -117,7 +117,7 @@ def _series(label: str, history: History, metric: str) -> _Run:
     for key in keys:
         for line in history:
             if key not in line:
-                raise ValueError(f"{name}no {key} in the history; there are {', '.join(line)}")
+                raise ValueError(f"{name}no {key} in the history, which has {', '.join(line)}")
     rate = "train/update_rate"
     columns = [*keys, rate] if rate in history[0] else keys
     series = [np.array([line[key] for line in history], float) for key in columns]
@@ -125,9 +125,9 @@ def _series(label: str, history: History, metric: str) -> _Run:
 
 
 def _limits(runs: Iterable[_Run]) -> tuple[float, float, bool]:
-    """What of the curves to show, and whether that cuts their start.
+    """The range to show, and whether it cuts the start of the curves.
 
-    The first tenth of a run may lie ten times as high as the rest, which is what one wants to see.
+    The first tenth of a run may lie ten times as high as the rest, which matters more.
     """
     every = [np.stack([run.train, run.valid]) for run in runs]
     late = [curve[:, len(curve[0]) // 10 :] for curve in every]

@@ -1,9 +1,10 @@
-"""What a trained model did: how often, when and for how long its neurons updated.
+"""How often, when and for how long the neurons of a trained model update.
 
-All is NumPy on the switch table of one recurrent layer: booleans ``[T, H]`` where the batch shares
-it, else ``[B, T, H]``, true where a neuron updates. With `lengths`, integers ``[B]``, steps beyond
-them do not count. A layer's run holds its table as numbers: ``np.asarray(run.update_mask) == 1``.
-How far back a gradient reaches is in :mod:`experiments.analysis.gradients`.
+The functions take the update mask of one recurrent layer, a NumPy array of booleans, true if a
+neuron updates: ``[T, H]`` if the batch shares it, else ``[B, T, H]``. With `lengths`, integers
+``[B]``, steps beyond them do not count. A layer's run holds its mask as numbers:
+``np.asarray(run.update_mask) == 1``. How far back a gradient reaches is measured in
+:mod:`experiments.analysis.gradients`.
 """
 
 import math
@@ -18,7 +19,7 @@ class UpdateRate(NamedTuple):
     Attributes:
         mean: share of valid steps at which a neuron was open, over all neurons.
         by_neuron: ``[H]``, the same of each neuron.
-        by_step: ``[T]``, share of open neurons at each step; NaN where no example is that long.
+        by_step: ``[T]``, share of open neurons at each step; NaN if no example is that long.
         dead: share of neurons that were never open.
         always: share of neurons that were always open.
     """
@@ -60,7 +61,7 @@ class Periods(NamedTuple):
         between: median time from one opening (closed before, open now) to the next; NaN for a
             neuron that opened less than twice.
         dominant: period of the strongest line in the power spectrum, averaged over examples (of
-            equals the slowest); NaN for a neuron that never changed, or where not even two such
+            equals the slowest); NaN for a neuron that never changed, or if fewer than two such
             periods fit in.
         strength: the share of the power that lies in that line. A sine has 1; pulses that fill a
             small share d of the steps about 2 d; noise of T steps some 30 / T.
@@ -74,7 +75,7 @@ class Periods(NamedTuple):
 def periods(table: np.ndarray, lengths: np.ndarray | None = None) -> Periods:
     """The rhythm of every neuron. `between` is its median alone: beside it stands the spectrum.
 
-    Of a table that the batch shares, the longest example has it all.
+    If the batch shares the table, only the longest example is read.
 
     Raises:
         ValueError: a table or lengths of another kind, or no valid step.
@@ -106,7 +107,7 @@ def _spectrum(examples: list[np.ndarray], neurons: int) -> tuple[np.ndarray, np.
         # So that the windowed signal has no mean, which would leak into the long periods.
         ripple = window * (own - (window * own).sum(0) / window.sum())
         power += np.abs(np.fft.rfft(ripple, size, axis=0)) ** 2
-    # Where openings last one step, every overtone is as strong as the fundamental.
+    # If openings last one step, every overtone is as strong as the fundamental.
     around = np.pad(power, ((1, 1), (0, 0)))
     peaks = (power >= around[:-2]) & (power >= around[2:]) & (power >= _TIE * power.max(0))
     peak = peaks.argmax(0)
@@ -118,7 +119,7 @@ def _spectrum(examples: list[np.ndarray], neurons: int) -> tuple[np.ndarray, np.
     return dominant, np.where(unknown, np.nan, line / np.maximum(power.sum(0), 1e-30))
 
 
-# Points of the spectrum, as a multiple of what the length resolves. What falls between two points
+# Points of the spectrum, as a multiple of the resolution of the length. A line between two points
 # looks weaker, by less than 1 % here.
 _FINE = 8
 _TIE = 0.95
@@ -128,8 +129,8 @@ class Memory(NamedTuple):
     """For how long values stayed, bit for bit.
 
     A stretch begins with the update that writes a value and ends before the next one, or with the
-    sequence; one overwritten by the next step lasts 1 step. What a neuron held before its first
-    update, nothing wrote, and it does not count.
+    sequence; one overwritten by the next step lasts 1 step. The value before the first update was
+    not written, and does not count.
 
     Attributes:
         counts: integers ``[T + 1]``, how many stretches lasted n steps.
@@ -172,7 +173,7 @@ def _tail(weights: np.ndarray) -> np.ndarray:
 
 
 def memory(table: np.ndarray, lengths: np.ndarray | None = None) -> Memory:
-    """How long neurons kept what they held, over all neurons and examples.
+    """How long neurons kept their values, over all neurons and examples.
 
     Raises:
         ValueError: a table or lengths of another kind, or no valid step.
@@ -190,16 +191,16 @@ def memory(table: np.ndarray, lengths: np.ndarray | None = None) -> Memory:
 class Depth(NamedTuple):
     """How many updates lie between the state after step t and the end, ``[T]`` each.
 
-    Means over the examples that have a step t, NaN where none has.
+    Means over the examples that have a step t, NaN if none has.
 
     Attributes:
         mean: updates that a neuron undergoes after t, on average over neurons: the paper's
             O(pT), p being the update rate (arXiv 2603.02226).
         longest: those of the neuron that undergoes most.
         chain: steps after t at which any neuron updates. A gradient that goes from neuron to
-            neuron can pass that many updates, where a candidate reads the whole state: it is
-            the depth that decides what can vanish on the longest path.
-        dense: steps after t, which is what a unit without a switch has for all three.
+            neuron can pass that many updates if a candidate reads the whole state: it is the
+            depth of the longest path, on which gradients may vanish.
+        dense: steps after t: the value of all three for a unit without a switch.
     """
 
     mean: np.ndarray
@@ -231,7 +232,7 @@ def effective_depth(table: np.ndarray, lengths: np.ndarray | None = None) -> Dep
 
 
 class AtEvents(NamedTuple):
-    """Update rates where something happens, and elsewhere; NaN where there is no such step.
+    """Update rates at events and elsewhere; NaN if there is no such step.
 
     Attributes:
         at: share of open switches at events.
@@ -253,7 +254,7 @@ def rate_at_events(
 
     Args:
         table: as everywhere here.
-        events: booleans ``[B, T]``, true where a step is informative.
+        events: booleans ``[B, T]``, true for informative steps.
         lengths: as everywhere here.
 
     Raises:
@@ -285,7 +286,7 @@ def rate_at_events(
 def summary(
     table: np.ndarray, lengths: np.ndarray | None = None, events: np.ndarray | None = None
 ) -> dict[str, float]:
-    """One number of each kind for the record of a run; what does not exist is left out.
+    """One number of each kind for the record of a run; unknown ones are left out.
 
     Args:
         table: as everywhere here.

@@ -16,7 +16,7 @@ class Reach(NamedTuple):
 
     Attributes:
         times: integers ``[N]``, the steps t that were looked at, the last step not among them.
-        norms: ``[N, B]``, |∂L/∂h[t]| of each example; NaN where its sequence has ended by then.
+        norms: ``[N, B]``, |∂L/∂h[t]| of each example; NaN if its sequence has ended by then.
         last: ``[B]``, the same at the last step of each example.
     """
 
@@ -26,7 +26,7 @@ class Reach(NamedTuple):
 
     @property
     def relative(self) -> np.ndarray:
-        """``[N]``, |∂L/∂h[t]| / |∂L/∂h[last]|, the median over examples; NaN where none is left."""
+        """``[N]``, |∂L/∂h[t]| / |∂L/∂h[last]|, the median over examples; NaN if none is left."""
         ratio = self.norms / np.where(self.last > 0, self.last, np.nan)
         found = np.full(len(ratio), np.nan)
         known = ~np.isnan(ratio).all(1)
@@ -50,20 +50,20 @@ def gradient_reach(
 
     The scan is cut at about `times` steps; at each cut something is added to the carry and to
     the output it stands for, and the gradient is taken by that at 0. So it is the whole effect
-    of h[t]: what the loss reads of the output at t, and all that follows from it. The norm is
+    of h[t]: through the output at t, and through all later states. The norm is
     over all fields of the carry (an LSTM's c too).
 
     Args:
-        unit: what to run; in a deep model one layer, with the layers above it in `loss`.
+        unit: the recurrent unit; in a deep model one layer, with the layers above it in `loss`.
         params: its parameters.
         x: ``[T, B, D]``, its inputs.
         loss: of the outputs ``[T, B, H]`` (zeros beyond the lengths) and the carry after the
             last step: a scalar.
-        times: how many steps to look at, the last among them; fewer where T does not divide.
+        times: how many steps to look at, the last among them; fewer if T does not divide.
         lengths: integers ``[B]`` or None.
         carry: to start from; None for the state of rest.
         backend: as :func:`surnn_jax.scan.run` takes it.
-        dtype: as there.
+        dtype: as :func:`surnn_jax.scan.run` takes it.
 
     Raises:
         ValueError: shapes that do not fit, or a loss that the last state does not influence.

@@ -1,4 +1,4 @@
-"""Figures of what a trained model did: switches, rates over time, periods, memory, gradients.
+"""Figures of a trained model: switches, rates over time, periods, memory, gradients.
 
 Every function writes one PNG and returns the matplotlib figure. Those of several layers or runs
 take one entry each, by its label.
@@ -36,8 +36,8 @@ def raster(
         table: booleans ``[T, H]``.
         path: the PNG.
         title: the piece and the model.
-        above: draws what the layer read on an axis at the top, which has the same time axis; None
-            for no such axis.
+        above: draws the input of the layer on an axis at the top, over the same time; None for no
+            such axis.
 
     Raises:
         ValueError: other shapes or values.
@@ -85,9 +85,9 @@ def rate_over_time(
     """The share of open neurons at each step, a panel a layer, all on the same axes.
 
     Args:
-        rates: label -> what :func:`.gates.update_rate` says of a layer.
+        rates: label -> :func:`.gates.update_rate` of a layer.
         path: the PNG.
-        title: what was trained.
+        title: of the figure.
 
     Raises:
         ValueError: nothing to draw.
@@ -120,13 +120,13 @@ def rate_over_time(
 
 
 def periods(measured: Mapping[str, np.ndarray], path: str | os.PathLike, title: str = "") -> Any:
-    """Histograms of the neurons' periods, a panel a layer; who has none is counted in its title.
+    """Histograms of the neurons' periods, a panel a layer; its title counts those without one.
 
     Args:
         measured: label -> periods in steps ``[H]``, NaN for none, as :func:`.gates.periods`
             gives them in `between` or `dominant`.
         path: the PNG.
-        title: what was trained, and which of the two it is.
+        title: of the figure; it should name which of the two is drawn.
 
     Raises:
         ValueError: nothing to draw.
@@ -162,9 +162,9 @@ def memory_survival(
     """How long values stay, bit for bit: by stretches, and by the share of all memory in them.
 
     Args:
-        memories: label -> what :func:`.gates.memory` says of a layer.
+        memories: label -> :func:`.gates.memory` of a layer.
         path: the PNG.
-        title: what was trained.
+        title: of the figure.
 
     Raises:
         ValueError: nothing to draw, or a layer that never updated.
@@ -200,12 +200,12 @@ def gradient_reach(
 ) -> Any:
     """The gradient that reaches earlier steps, on a logarithmic axis; a gradient of 0 is a gap.
 
-    What lies below 1e-12, where a sum in float32 no longer notices it, is off the picture.
+    Values below 1e-12, which a sum in float32 no longer notices, are off the picture.
 
     Args:
-        reaches: label -> what :func:`.gradients.gradient_reach` says of a run.
+        reaches: label -> :func:`.gradients.gradient_reach` of a run.
         path: the PNG.
-        title: what was trained.
+        title: of the figure.
         steps: T, the length of the sequences; the last step has 1.
 
     Raises:
@@ -227,7 +227,7 @@ def gradient_reach(
         axis.set_xlim(0, steps)
         if axis.get_ylim()[0] < _FAINT:
             axis.set_ylim(bottom=_FAINT)
-            axis.set_title(f"What is below {_FAINT:g} is off the picture")
+            axis.set_title(f"Values below {_FAINT:g} are off the picture")
         axis.grid(axis="y")
         figure.legend(loc="outside right upper")
     return figure
@@ -244,7 +244,7 @@ def _look(number: int) -> tuple[str, Any]:
 
 
 def _plain(axis: Any) -> None:
-    """Numbers as one writes them, at decades and, where there are few, between."""
+    """Plain numbers at decades and, if these are few, between."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()

@@ -57,7 +57,7 @@ def sheet(width: float, height: float, title: str, path: str | os.PathLike) -> I
 
 
 def shades(colour: str, negative: str | None = None) -> Any:
-    """White for 0, `colour` for the most, `negative` for the least; grey for what is missing."""
+    """White for 0, `colour` for the most, `negative` for the least; grey for missing values."""
     from matplotlib.colors import LinearSegmentedColormap
 
     ends = ["white", colour] if negative is None else [negative, "white", colour]

@@ -22,7 +22,7 @@ def collect(suite: str, results: str | Path | None = None) -> list[Record]:
     """The committed records of a suite, and the runs below `results`.
 
     Raises:
-        FileNotFoundError: there is no folder `results`, or no result in it.
+        FileNotFoundError: the folder `results` is missing or has no result.
         ValueError: a damaged record, or two different ones of one configuration and seed.
     """
     home = RESULTS / suite
@@ -36,7 +36,7 @@ def collect(suite: str, results: str | Path | None = None) -> list[Record]:
 
 
 def distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
-    """The records of a suite, by all that decides their numbers.
+    """The records of a suite, by everything that decides their numbers.
 
     Raises:
         ValueError: a damaged record, or two different ones of one configuration and seed.
@@ -63,7 +63,7 @@ def distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
 
 
 def settings(record: Record) -> dict[str, Any]:
-    """What repetitions of a run have in common: its configuration without the seed.
+    """The settings that repetitions of a run share: its configuration without the seed.
 
     For a winner of a search: without the drawn hyper-parameters, and with the search itself.
     """

@@ -32,7 +32,7 @@ def markdown(suite: PaperTable, results: Iterable[Record]) -> str:
     places = {place_of(record) for record in results}
     quoted = {dataset for dataset, _, _ in suite.published}
     some = {dataset for dataset, _ in places}
-    # Of a task that was only run smaller, and is published nowhere, there is nothing to show.
+    # A task that was only run smaller, and is not published, gets no empty table.
     places |= {(name, "") for name in suite.datasets if name in quoted or name not in some}
     known = list(suite.datasets)
 
@@ -63,29 +63,29 @@ def _table(
 ) -> str:
     """One data set's table; adds the commands of its runs to `commands`.
 
-    Units that were neither run nor published follow in one line. What was published stands beside
-    runs on the `whole` task alone.
+    Units that were neither run nor published follow in one line. Published figures stand only
+    beside runs on the `whole` task.
     """
     usual = _usual(ours)
     others = sorted({(record.cell, record.switch) for record in ours} - suite.units.keys())
     lines, missing = [line(_HEAD), line(["---", *["---:"] * (len(_HEAD) - 1)])], []
     for cell, switch in (*suite.units, *others):
         unit = suite.units.get((cell, switch), cell if switch == "none" else f"{cell}, {switch}")
-        said = published(suite, dataset, cell, switch) if whole else "none"
+        quoted = published(suite, dataset, cell, switch) if whole else "none"
         of_unit = [record for record in ours if (record.cell, record.switch) == (cell, switch)]
-        if not of_unit and said == "none":
+        if not of_unit and quoted == "none":
             missing.append(unit)
             continue
         for label, runs in _repetitions(of_unit, usual) or [("", [])]:
             cells = _results(runs, commands) if runs else [EMPTY] * len(_HEAD[2:])
-            lines.append(line([f"{unit}; {label}" if label else unit, said, *cells]))
+            lines.append(line([f"{unit}; {label}" if label else unit, quoted, *cells]))
     text = "\n".join(lines if len(lines) > 2 else [])
     left = f"Not run yet: {'; '.join(missing)}." if missing else ""
     return "\n\n".join(filter(None, (text, left)))
 
 
 def _usual(ours: Sequence[Record]) -> dict[str, Any]:
-    """The most frequent value of every setting, as JSON; of equally frequent ones the least."""
+    """The most frequent value of every setting, as JSON; the least of equally frequent ones."""
     counts: dict[str, Counter] = {}
     for record in ours:
         for name, value in settings(record).items():
@@ -99,7 +99,7 @@ def _usual(ours: Sequence[Record]) -> dict[str, Any]:
 def _repetitions(
     of_unit: Sequence[Record], usual: dict[str, Any]
 ) -> list[tuple[str, list[Record]]]:
-    """Runs of one unit by configuration: what sets it apart from the others, runs by seed."""
+    """Runs of one unit by configuration: its unusual settings in words, and its runs by seed."""
     groups: dict[str, list[Record]] = {}
     for record in of_unit:
         groups.setdefault(configuration(record), []).append(record)
@@ -135,11 +135,11 @@ def _results(runs: Sequence[Record], commands: list[str]) -> list[str]:
 
 
 def _figure(value: float) -> str:
-    """Two decimals, or two digits of what is small."""
+    """Two decimals, or two digits of a small number."""
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def _spread(values: Sequence[float], text: Callable[[float], str]) -> str:
-    """The median, with the range where it can be seen."""
+    """The median, with the range if it is not empty."""
     middle, low, high = (text(f(values)) for f in (statistics.median, min, max))
     return middle if low == high else f"{middle} ({low}{EMPTY}{high})"

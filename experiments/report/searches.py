@@ -1,4 +1,4 @@
-"""The tables and verdicts of searches: both protocols, what was published beside what was found."""
+"""The tables and verdicts of searches under both protocols, with published figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,13 +38,13 @@ def markdown(suite: PaperTable, results: Sequence[Record]) -> str:
     if not single:
         return "\n\n".join([*parts, suite.notes])
     run = {record.dataset for record in single}
-    there = {name: title for name, title in suite.datasets.items() if name in run}
-    table = runs.markdown(suite._replace(datasets=there), single)
+    titles = {name: title for name, title in suite.datasets.items() if name in run}
+    table = runs.markdown(suite._replace(datasets=titles), single)
     return "\n\n".join([*parts, "## Single runs, no search", table])
 
 
 def _title(record: Record) -> str:
-    """What makes a search another search."""
+    """The heading of a search: everything that sets it apart from others."""
     found = record.search
     usual = protocols.DATASETS[record.experiment].get(found["dataset"], {})
     usual = {**protocols.UNITS.get(found["unit"], {}), **usual}
@@ -53,10 +53,10 @@ def _title(record: Record) -> str:
         for name in protocols.SMALLER
         if name in record.config and record.config[name] != _usual(record.experiment, usual, name)
     }
-    said = [f"budget {found['budget']}"]
-    said += [f"search seed {found['seed']}"] if found["seed"] else []
-    said += [f"{name} {value}" for name, value in changed.items()]
-    return f"Protocol {found['protocol']}: {', '.join(said)}"
+    parts = [f"budget {found['budget']}"]
+    parts += [f"search seed {found['seed']}"] if found["seed"] else []
+    parts += [f"{name} {value}" for name, value in changed.items()]
+    return f"Protocol {found['protocol']}: {', '.join(parts)}"
 
 
 def _usual(experiment: str, plan: dict[str, Any], name: str) -> Any:
@@ -71,12 +71,12 @@ def _search(suite: PaperTable, title: str, ours: Sequence[Record]) -> list[str]:
         names = {record.search["dataset"] for record in of_it}
         figures: dict[str, dict[str, dict[int, float]]] = {}
         for dataset in sorted(names, key=lambda name: (_place(suite, name), name)):
-            there = [record for record in of_it if record.search["dataset"] == dataset]
-            about = f"`{dataset}`; {headline(there[0])[0]}"
-            table = _table(suite, dataset, there)
+            own = [record for record in of_it if record.search["dataset"] == dataset]
+            about = f"`{dataset}`; {headline(own[0])[0]}"
+            table = _table(suite, dataset, own)
             parts.append(f"**{suite.datasets.get(dataset, dataset)}** ({about})\n\n{table}")
             units = figures.setdefault(dataset, {})
-            for record in there:
+            for record in own:
                 seeds = units.setdefault(record.search["unit"], {})
                 if record.seed in seeds:
                     raise ValueError(
@@ -84,9 +84,9 @@ def _search(suite: PaperTable, title: str, ours: Sequence[Record]) -> list[str]:
                         f"{record.seed} of {title}; remove one of them"
                     )
                 seeds[record.seed] = headline(record)[1]
-        said = [f"- {verdict}" for verdict in significance.verdicts(figures) if verdict.parts]
-        if said:
-            parts.append(f"Verdicts, {experiment}:\n\n" + "\n".join(said))
+        verdicts = [f"- {verdict}" for verdict in significance.verdicts(figures) if verdict.parts]
+        if verdicts:
+            parts.append(f"Verdicts, {experiment}:\n\n" + "\n".join(verdicts))
     return parts
 
 

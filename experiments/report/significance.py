@@ -1,12 +1,12 @@
-"""What a few seeds say: means, spreads, bootstrap intervals, and verdicts on claims.
+"""Statistics of a few seeds: means, spreads, bootstrap intervals, and verdicts on claims.
 
 Differences are paired: the same seed gives every unit the same order of the data and the same
-draws, so that what seeds have in common cancels.
+draws, so that the effect of a seed cancels.
 
 An interval of three seeds is weak. There are only 27 resamples of three values, and each of the
 two extreme ones, three times the same value, is 1/27 = 3.7 % of them, more than the 2.5 % that a
-95 % interval leaves out at either end: so the interval is the range of the three values, and where
-their sign is the same by chance alone (1 in 4), it leaves out 0 all the same.
+95 % interval leaves out at either end. So the interval is the range of the three values, and it
+excludes 0 whenever their signs agree, which happens by chance once in four.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ Figures = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
 class Estimate(NamedTuple):
-    """A mean and what is known of it.
+    """A mean with its spread.
 
     Attributes:
         mean: of the values.
-        deviation: their standard deviation (over n - 1); None of one value.
+        deviation: their standard deviation (over n - 1); None for one value.
         low: lower end of the bootstrap interval of the mean.
         high: upper end.
         n: how many values.
@@ -57,7 +57,7 @@ def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
         ValueError: no value.
     """
     if not len(values):
-        raise ValueError("there is no value to estimate from")
+        raise ValueError("no value to estimate from")
     x = np.asarray(values, np.float64)
     random = np.random.Generator(np.random.PCG64(seed))
     means = x[random.integers(len(x), size=(RESAMPLES, len(x)))].mean(axis=1)
@@ -71,7 +71,7 @@ def differences(
 ) -> dict[int, float]:
     """Mean figure of the units `first` less that of the units `second`, by seed.
 
-    Seeds that one of them lacks are left out; all of them where a unit was not run.
+    Seeds that one of them lacks are left out: all of them if a unit was not run.
     """
     rows = [units.get(name, {}) for name in (*first, *second)]
     seeds = sorted(set.intersection(*(set(row) for row in rows)))
@@ -83,14 +83,14 @@ def differences(
 
 
 class Verdict(NamedTuple):
-    """What the figures say of a claim.
+    """The verdict of the figures on a claim.
 
     Attributes:
         claim: in words.
         holds: data set -> whether it holds there.
         parts: data set -> the difference there.
         whole: the difference of the means over all data sets, by the seeds that all of them have;
-            None where they have none in common.
+            None if there is no such seed.
     """
 
     claim: str
@@ -115,10 +115,10 @@ class Verdict(NamedTuple):
 def beats(figures: Figures, better: Sequence[str], worse: str, claim: str) -> Verdict:
     """Whether the mean of some units is below that of another.
 
-    It holds on a data set where the interval of the paired difference lies above 0.
+    It holds on a data set if the interval of the paired difference lies above 0.
 
     Args:
-        figures: what was measured.
+        figures: the measured ones.
         better: units whose mean should be lower.
         worse: the unit they are compared to; difference = worse - better.
         claim: in words.
@@ -129,7 +129,7 @@ def beats(figures: Figures, better: Sequence[str], worse: str, claim: str) -> Ve
 def alike(figures: Figures, first: str, second: str, claim: str) -> Verdict:
     """Whether two units give the same.
 
-    It holds on a data set where the interval of the paired difference (first - second) contains 0,
+    It holds on a data set if the interval of the paired difference (first - second) contains 0,
     or the difference is less than :data:`MARGIN`. That is no proof of equality: with few seeds
     it says that no difference was shown.
     """
@@ -160,7 +160,7 @@ def _verdict(figures, first, second, claim, holds) -> Verdict:
 
 
 def verdicts(figures: Figures) -> list[Verdict]:
-    """The two claims of Chung et al. 2014, and what they become for each gated unit."""
+    """The two claims of Chung et al. 2014, and the same for each gated unit."""
     return [
         beats(figures, ["gru", "lstm"], "tanh", "Gated (mean of GRU and LSTM) beats tanh"),
         alike(figures, "gru", "lstm", "GRU ≈ LSTM (difference: GRU - LSTM)"),

@@ -1,4 +1,4 @@
-"""The suites of results: what is compared, what was published, and how far to trust it."""
+"""The suites of results: units to compare, published figures, and how far to trust them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,18 +12,18 @@ Key = tuple[str, str, str]
 
 
 class PaperTable(NamedTuple):
-    """What a table is made of.
+    """The facts of a suite's tables.
 
     Attributes:
-        configs: experiment whose records belong to it -> what a run of it is.
+        configs: experiment whose records belong to it -> class of its configurations.
         datasets: name -> title.
-        units: (cell, switch) -> what it is called; shown whether it was run or not.
+        units: (cell, switch) -> title; shown whether it was run or not.
         published: data set, cell, switch -> the published test value.
         verified: keys of `published` that were checked against a second source.
-        source: what the others are called.
+        source: the word for the others.
         notes: lines below the tables.
-        smaller: data set and configuration -> what makes the task smaller than the published one;
-            empty if nothing does.
+        smaller: data set and configuration -> how the task is smaller than the published one, in
+            words; empty if it is not.
         caveat: a line below the list of presets.
     """
 
@@ -94,17 +94,17 @@ _MADE_UP = {"selective_copy": 4096, "mackey_glass": 5000, "adding": None, "copy"
 
 
 def _smaller(dataset: str, config: Mapping[str, Any]) -> str:
-    steps, said = config["steps"], []
+    steps, parts = config["steps"], []
     if dataset in _MADE_UP:
         return "" if steps == _MADE_UP[dataset] else f"{steps:,} steps"
     if steps and not dataset.startswith("wikitext"):
-        said.append(f"first {steps:,} steps")
+        parts.append(f"first {steps:,} steps")
     if config.get("longest"):
-        said.append(f"sequences of at most {config['longest']:,} steps")
-    for name, what in (("examples", "training"), ("evaluated", "valid and test")):
+        parts.append(f"sequences of at most {config['longest']:,} steps")
+    for name, split in (("examples", "training"), ("evaluated", "valid and test")):
         if config[name]:
-            said.append(f"{config[name]:,} {what} examples")
-    return ", ".join(said)
+            parts.append(f"{config[name]:,} {split} examples")
+    return ", ".join(parts)
 
 
 def _columns(cell: str, switch: str, **values: float) -> dict[Key, float]:
@@ -112,7 +112,7 @@ def _columns(cell: str, switch: str, **values: float) -> dict[Key, float]:
 
 
 SURNN = PaperTable(
-    configs=dict.fromkeys(("lra", "wikitext", "pixels", "synthetic"), sequence_config.Config),
+    configs=dict.fromkeys(sequence_config.DATASETS, sequence_config.Config),
     datasets={
         "listops": "LRA ListOps",
         "listops_short": "ListOps of 100 to 512 tokens (made here)",
@@ -239,12 +239,12 @@ _UBISOFT_B = (7.62, 0.88, 1.26)
 
 
 def _other_speech(dataset: str, config: Mapping[str, Any]) -> str:
-    said = []
-    for name, what in (("window", "samples"), ("windows", "training windows")):
+    parts = []
+    for name, unit in (("window", "samples"), ("windows", "training windows")):
         usual = getattr(speech_config.Config, name)
         if name in config and config[name] != usual:
-            said.append(f"{config[name]:,} {what}")
-    return ", ".join(said)
+            parts.append(f"{config[name]:,} {unit}")
+    return ", ".join(parts)
 
 
 CHUNG = PaperTable(
@@ -302,9 +302,13 @@ those of 8,000. That is other data in other units: compare the order of the unit
 SUITES = {"music": MUSIC, "surnn": SURNN, "chung": CHUNG}
 
 
-def of(experiment: str) -> str:
-    """The suite in which the single runs of an experiment stand."""
-    return next(name for name, suite in SUITES.items() if experiment in suite.configs)
+NOTHING_PUBLISHED = PaperTable({}, {}, {}, {}, frozenset(), "", "")
+"""For an experiment without a suite."""
+
+
+def of(experiment: str) -> str | None:
+    """The suite in which the single runs of an experiment stand; None if there is none."""
+    return next((name for name, suite in SUITES.items() if experiment in suite.configs), None)
 
 
 def published(suite: PaperTable, dataset: str, cell: str, switch: str) -> str:

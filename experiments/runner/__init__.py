@@ -1,1 +1,1 @@
-"""What every experiment shares: the contract, flags, launching, records."""
+"""Shared by all experiments: the contract, flags, launching, records."""

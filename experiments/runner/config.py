@@ -45,7 +45,7 @@ class TrainConfig:
     )
     horizon: int = field(160, "Longest period of a switch, in steps", flag="max_period")
     optimiser: str = field("adam", "adam, rmsprop, adagrad", flag="optimizer")
-    learning_rate: float = field(0.003, "Of the weights")
+    learning_rate: float = field(0.003, "Learning rate of the weights")
     schedule: str = field("constant", "constant, or cosine: down to 5 % at max_epochs")
     switch_scale: float = field(
         1.0, "Factor on the learning rate for switches", flag="switch_lr_multiplier"
@@ -109,8 +109,8 @@ def check(config: TrainConfig) -> None:
 def from_record(kind: type[C], stored: Mapping[str, Any], where: object = "record") -> C:
     """The configuration that a record holds, whatever version wrote it.
 
-    Fields that came later get their defaults, which is what the run had. Fields may be named as
-    their flags are.
+    Fields that were added later get their defaults, which the run used. A field may also have the
+    name of its flag.
 
     Args:
         kind: the experiment's configuration.

@@ -1,4 +1,4 @@
-"""The contract of an experiment: what a task gives, and all that is done with it.
+"""The contract of an experiment, and the scoring and writing up that all of them share.
 
 A task module defines an :class:`Experiment`. Training, scoring, search, export and pictures go
 through it, and through the :class:`Prepared` that it makes of one configuration.
@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
         draw: ``(record, params, folder)``: writes pictures and sounds into the folder.
         recurrent: parameters -> those that records count as recurrent.
         scored: the splits whose figures a record holds.
-        about: what to print before training; None for nothing.
+        about: a line to print before training; None for none.
     """
 
     task: train.Task
@@ -78,8 +78,8 @@ class Experiment(NamedTuple):
 
 def training_settings(
     config: TrainConfig, metric: str, steps_per_epoch: int
-) -> tuple[train.Settings, train.OptimiserConfig]:
-    """How long to train, and with which optimiser.
+) -> tuple[train.Settings, train.OptimizerConfig]:
+    """How long to train, and with which optimizer.
 
     Args:
         config: the run's.
@@ -97,17 +97,12 @@ def training_settings(
         skip_nonfinite=config.skip_nonfinite,
     )
     updates = config.max_epochs * steps_per_epoch // max(config.accumulate, 1)
-    optimizer = train.OptimiserConfig(
-        config.optimiser,
-        config.learning_rate,
-        schedule=config.schedule,
-        total_steps=max(updates, config.warmup + 1 if config.warmup else 0),
-        warmup=config.warmup,
-        clip=config.clip,
-        weight_decay=config.weight_decay,
-        switch_scale=config.switch_scale,
-        accumulate=config.accumulate,
-    )
+    # Fields of the same name mean the same.
+    shared = {field.name for field in dataclasses.fields(config)} - {"name"}
+    shared &= {field.name for field in dataclasses.fields(train.OptimizerConfig)}
+    named = {name: getattr(config, name) for name in (*shared, "warmup")}
+    total_steps = max(updates, config.warmup + 1 if config.warmup else 0)
+    optimizer = train.OptimizerConfig(config.optimiser, total_steps=total_steps, **named)
     return settings, optimizer
 
 
@@ -147,7 +142,7 @@ def record_of(
     Args:
         experiment: its name.
         config: the run's configuration.
-        prepared: what was made of it.
+        prepared: its data and model.
         params: the parameters of the best epoch.
         best_epoch: its number, counted from 1.
         steps: training steps done.

@@ -28,7 +28,7 @@ def run_all(
     Args:
         experiment: whose configurations they are.
         runs: name -> configuration; the name ``""`` stands for the folder itself.
-        options: the folder is by default below ``runs/EXPERIMENT``, named by what is run.
+        options: the folder is by default below ``runs/EXPERIMENT``, named after the runs.
 
     Raises:
         ValueError: bad configuration or data, or a folder of another run.
@@ -58,7 +58,7 @@ def run_all(
         record = train_run(experiment.name, config, prepared, home / part, options)
         if record is not None:
             done[part] = record
-        # The others would wait for the first process in the next sum, but not for ever.
+        # Else the others would time out in their next sum, waiting for the first process.
         distributed.barrier("run")
     if not distributed.is_first():
         return
@@ -74,12 +74,12 @@ def run_all(
 def train_run(
     experiment: str, config: TrainConfig, prepared: Prepared, workdir: Path, options: LaunchOptions
 ) -> Record | None:
-    """Trains in `workdir`, or finishes what is there; leaves record, curves and pictures in it.
+    """Trains in `workdir`, or resumes there; writes record, curves and pictures into it.
 
     Args:
         experiment: its name.
         config: the run's configuration.
-        prepared: what was made of it.
+        prepared: its data and model.
         workdir: the run's folder.
         options: how to run.
 
@@ -93,7 +93,7 @@ def train_run(
     settings, optimizer = experiments.training_settings(config, prepared.metric, steps)
     fit = train.fit(
         prepared.task,
-        train.make_optimiser(optimizer),
+        train.make_optimizer(optimizer),
         batches=feeds["train"].batch,
         steps_per_epoch=steps,
         evaluation=feeds["valid"].evaluation,
@@ -152,7 +152,7 @@ def summary(done: Mapping[str, Record]) -> str:
 
 
 def clear_caches() -> None:
-    """Frees what was compiled for a task that is over.
+    """Frees the programs that were compiled for a task.
 
     Each program takes about ten memory mappings, of which Linux allows a process 65,530: a search
     that kept all had used them up at its eighth unit and data set, and the compiler crashed.

@@ -1,4 +1,4 @@
-"""``result.json``: what a run came to, and all that is needed to run it again."""
+"""``result.json``: the outcome of a run, and everything needed to repeat it."""
 
 import json
 import math
@@ -25,9 +25,9 @@ class Record(NamedTuple):
     Attributes:
         experiment: such as ``"music"``.
         dataset: the data set's name.
-        cell: the cell's name; of a stack of layers, the names of its layers.
-        switch: ``"none"`` or the switch's name, with ``"-frozen"`` after it where the switch keeps
-            its random start.
+        cell: the name of the cell, or those of the layers of a stack.
+        switch: ``"none"`` or the name of the switch, with ``"-frozen"`` after it if the switch
+            keeps its random start.
         seed: of the initial parameters and of everything random.
         parameters: numbers in the whole model.
         recurrent_parameters: of these, numbers in the recurrent layer, its switch included; of a
@@ -68,7 +68,7 @@ _FIELDS = tuple(name for name in Record._fields if name != "search")
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, of what a run computes with, and of surnn_jax."""
+    """The versions of Python, of the packages that a run computes with, and of surnn_jax."""
     import surnn_jax
 
     packages = {name: metadata.version(name) for name in _PACKAGES}
@@ -114,7 +114,7 @@ def read(path: str | os.PathLike) -> Record:
         fields = json.loads(path.read_bytes(), parse_constant=_no_number)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; a run writes it at its end") from None
-    except ValueError as error:  # Also what is not UTF-8.
+    except ValueError as error:  # Also of bytes that are not UTF-8.
         raise ValueError(f"{path}: damaged, not whole JSON ({error}); run it again") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: holds a {type(fields).__name__}, not the result of a run")
@@ -125,12 +125,12 @@ def read(path: str | os.PathLike) -> Record:
 
 
 def headline(record: Record, split: str = "test") -> tuple[str, float]:
-    """The figure that people compare: what it is, and its value.
+    """The figure to compare: its unit, and its value.
 
-    ``nats a frame`` for music; ``nats a step`` of ten samples for speech, negative where the
-    density exceeds 1; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
+    ``nats a frame`` for music; ``nats a step`` of ten samples for speech, negative if the density
+    exceeds 1; ``accuracy, %``; ``perplexity`` a word; for numbers ``mean squared
     error`` or, for Mackey-Glass, ``relative error``, the root of its share of the mean square of
-    the targets.
+    the targets. For any other experiment, the first metric of the split, by its name.
 
     Raises:
         KeyError: with the name of the metric that the record lacks.
@@ -146,7 +146,10 @@ def headline(record: Record, split: str = "test") -> tuple[str, float]:
         return "relative error", math.sqrt(metrics[f"{split}_mse"] / metrics[f"{split}_power"])
     if f"{split}_mse" in metrics:
         return "mean squared error", metrics[f"{split}_mse"]
-    return "perplexity", math.exp(metrics[f"{split}_nll"])
+    own = [name for name in metrics if name.startswith(f"{split}_")]
+    if record.experiment == "wikitext" or f"{split}_nll" in metrics or not own:
+        return "perplexity", math.exp(metrics[f"{split}_nll"])
+    return own[0].removeprefix(f"{split}_"), metrics[own[0]]
 
 
 def _no_number(constant: str) -> None:
@@ -154,7 +157,7 @@ def _no_number(constant: str) -> None:
 
 
 def _check(fields: dict[str, Any], path: Path) -> None:
-    """Refuses other fields than those of a `Record`, and values that they cannot have."""
+    """Refuses fields that are not those of a `Record`, and bad values."""
     missing = [name for name in _FIELDS if name not in fields]
     unknown = [name for name in fields if name not in _FIELDS]
     if missing or unknown:

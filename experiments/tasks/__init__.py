@@ -1,1 +1,1 @@
-"""The experiments: what each trains and on which data."""
+"""The experiments: models, losses and data of each."""

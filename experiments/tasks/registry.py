@@ -60,8 +60,8 @@ def restore(workdir: Path, data_dir: str | None) -> RestoredRun:
         data_dir: folder of the originals, or None.
 
     Raises:
-        OSError: no record is there, or the data are missing.
-        ValueError: no parameters are there, or something there is damaged.
+        OSError: the record or the data are missing.
+        ValueError: the parameters are missing, or a file is damaged.
     """
     from experiments.runner import parameters
     from experiments.runner.experiment import parameter_shapes

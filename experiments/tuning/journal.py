@@ -71,7 +71,7 @@ class TrialLog:
         header: the search space, as `SearchSpace.header` gives it.
 
     Raises:
-        ValueError: the journal there is of another space, or damaged.
+        ValueError: the journal is of another search, or damaged.
     """
 
     def __init__(self, workdir: Path, header: dict[str, Any]):
@@ -124,7 +124,7 @@ class TrialLog:
         seen = set()
         for number, trial in enumerate(trials, 2):
             if (trial.group, trial.draw) in seen:
-                raise ValueError(f"{self.path}, line {number}: this trial was there already")
+                raise ValueError(f"{self.path}, line {number}: this trial is a repetition")
             seen.add((trial.group, trial.draw))
         return trials
 

@@ -1,26 +1,25 @@
-"""The two protocols of a search: what is drawn, and what is the same for every unit and trial.
+"""The two protocols of a search: how hyper-parameters are drawn, and which ones are fixed.
 
-`chung` is that of Chung et al. 2014, sections 4.1 and 4.2. `controlled` asks their referees'
-question: the same space, the same budget, the same draws, seeds and initial values for every unit.
-A draw is a function of the protocol, the seed of the search and its own number alone: all units,
-data sets and seeds get the same ones.
+`chung` is that of Chung et al. 2014, sections 4.1 and 4.2. `controlled` asks whether the units
+differ if they are treated alike: the same space, budget, draws, seeds and initial values for every
+unit. A draw is a function of the protocol, the seed of the search and its own number alone: all
+units, data sets and seeds get the same ones.
 
-Draws are halved (successive halving: Jamieson & Talwalkar 2016, arXiv 1502.07943): after a few
-epochs the worse half is taken out, after twice as many the worse half of the rest, and so on; the
-one that is left goes on until it gets no better. Of ten rates in e^-12..e^-6 most are so low that
-they learn next to nothing: in the time in which all ten get 50 epochs on Nottingham, the last one
-gets 250 this way. After 50 the winners of all units were still learning, and what was ranked was
-early speed.
+Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) drops the worse half of the draws
+after n, 2n, 4n … epochs; the last one trains until early stopping. Most of ten learning rates in
+e^-12..e^-6 are so low that they learn next to nothing: in the time in which all ten get 50 epochs
+on Nottingham, the last one gets 250 this way. After 50, the winners of all units were still
+learning, and a ranking would have been one of early speed.
 
-A step whose gradient is not finite is left out, up to a hundred of them: those of the tanh unit
-on Nottingham, at two rates of 0.0006, exceeded what float32 can hold in 1 and in 4 of 4,176 steps,
+A step whose gradient is not finite is skipped, up to a hundred of them: those of the tanh unit on
+Nottingham, at two rates of 0.0006, exceeded the range of float32 in 1 and in 4 of 4,176 steps,
 while the loss was an ordinary number.
 
-What the paper leaves open is ours: sequences a step, the most epochs and patience; the constants
-of RMSProp are of code that its authors released later. Eight sequences a step, because an epoch of
-more a step took as long or longer (GRU on Nottingham, one core: 1.7 s of 8, 2.0 of 16, 3.3 of 32),
-with fewer updates. Hundreds of epochs of one program pay for more padded lengths: of what is
-computed of Nottingham, 34 % is padding at a growth of 2, and 20 % at 1.41.
+The paper does not give the batch size, the most epochs and patience; they are ours. The constants
+of RMSProp are from code that its authors released later. The batch size is 8, because larger
+batches made an epoch no faster (GRU on Nottingham, one core: 1.7 s with 8, 2.0 with 16, 3.3 with
+32), with fewer updates. More padded lengths pay off over hundreds of epochs of one program: on
+Nottingham 34 % of the computed steps are padding at a growth of 2, and 20 % at 1.41.
 """
 
 import dataclasses
@@ -39,7 +38,7 @@ CONFIGS: dict[str, type[RecurrentConfig]] = {
     "music": music_config.Config,
     "speech": speech_config.Config,
 }
-"""Experiments that can be searched, and what a run of each is."""
+"""Experiments that can be searched -> the class of their configurations."""
 
 
 class Protocol(NamedTuple):
@@ -142,10 +141,10 @@ FIRST_HALVING = {
     "bach_chorales": 20,
     **dict.fromkeys(speech_config.DATASETS, 1),
 }
-"""Epochs before the first halving; 2 where it is not said. Some hundreds of updates."""
+"""Epochs before the first halving, 2 for other data sets: some hundreds of updates."""
 
 SMALLER = ("batch_size", "max_epochs", "patience", "features", "windows", "evaluated")
-"""Fields of the configuration that a search can be told to change for all of its data sets."""
+"""Fields of the configuration that flags of a search change for all of its data sets."""
 
 
 class Group(NamedTuple):
@@ -204,7 +203,7 @@ class SearchSpace:
         return [first * 2**number for number in range(math.ceil(math.log2(self.budget)))]
 
     def config(self, group: Group) -> RecurrentConfig:
-        """What the trials of a group have in common.
+        """The configuration that the trials of a group share.
 
         Raises:
             ValueError: a name that does not exist.
@@ -222,7 +221,7 @@ class SearchSpace:
         )
 
     def header(self) -> dict[str, Any]:
-        """All that decides what a trial is, as JSON can hold it."""
+        """Everything that decides the trials, as JSON can hold it."""
         return {
             "experiment": self.experiment,
             "protocol": self.protocol,
@@ -238,11 +237,11 @@ class SearchSpace:
         }
 
 
-def check_known(what: str, name: str, known: Mapping[str, Any]) -> None:
+def check_known(kind: str, name: str, known: Mapping[str, Any]) -> None:
     """Refuses an unknown name.
 
     Raises:
         ValueError: listing the known ones.
     """
     if name not in known:
-        raise ValueError(f"unknown {what} {name!r}; one of: {', '.join(known)}")
+        raise ValueError(f"unknown {kind} {name!r}; one of: {', '.join(known)}")

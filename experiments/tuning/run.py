@@ -19,7 +19,7 @@ from experiments.tuning import journal
 from experiments.tuning.journal import Trial, TrialLog
 from experiments.tuning.protocols import Group, SearchSpace
 from surnn_jax import train
-from surnn_jax.train.alone import lock_directory
+from surnn_jax.train.files import lock_directory
 
 _SAVE_SECONDS = 60.0
 
@@ -35,7 +35,7 @@ def run_search(
 
     Args:
         space: the search space.
-        configs: group -> what its trials have in common.
+        configs: group -> configuration of its trials.
         workdir: the folder of the search.
         data_dir: folder of the originals, or None.
         command: for the records.

@@ -32,7 +32,7 @@ class LRU(nn.Module):
 
     λ begins uniform on the ring ``r_min <= |λ| <= r_max`` and γ as ``√(1 - |λ|²)``. The authors
     train λ and γ without weight decay at a lower rate; see `ssm_lr_multiplier` in
-    :class:`surnn_jax.train.OptimiserConfig`.
+    :class:`surnn_jax.train.OptimizerConfig`.
 
     Attributes:
         features: M, width of input and output.

@@ -37,7 +37,7 @@ class S4D(nn.Module):
     step is the recurrence.
 
     The authors train A and dt without weight decay at a rate of at most 0.001; see
-    `ssm_lr_multiplier` in :class:`surnn_jax.train.OptimiserConfig`. Their dropout after GELU is
+    `ssm_lr_multiplier` in :class:`surnn_jax.train.OptimizerConfig`. Their dropout after GELU is
     left to the block.
 
     Attributes:

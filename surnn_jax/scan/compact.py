@@ -183,19 +183,22 @@ def _recompute(spec: ScanSpec, inputs: ScanInputs, carries: Carry, now: Array) -
     return _Chunk(now, x, old, z, u, v, inner, resets)
 
 
-def _step_cotangents(backward_step, learned, zeros, ct_total, args, g) -> StepCotangents:
+def _step_cotangents(backward_step, learned, like, ct_total, args, g) -> StepCotangents:
     """Cotangents of one step; without any work if no neuron is open.
 
     Args:
         backward_step: from :func:`.adjoint.make_backward_step`.
         learned: None if every listed step has an open neuron.
-        zeros: of the cotangents of vectors, z and u.
+        like: arrays of the shapes of the cotangents of vectors, and of those of z and u for all
+            steps of the chunk.
         ct_total: the cotangent of the carry after the step.
         args: the step's carry and products.
         g: its switches.
     """
     if learned is None:
         return backward_step(ct_total, *args, g)[1]
+    dvectors, *products = like
+    zeros = jax.tree.map(jnp.zeros_like, (dvectors, *index_step(0, products)))
     closed = StepCotangents(zeros[0], ct_total, *zeros[1:])
     return lax.cond(
         (g != 0).any(),
@@ -232,8 +235,8 @@ def _walk(spec, inputs, chunk: _Chunk, ends, turns, learned, tools, state):
         logits, step_mask = index_step(t, (inputs.logits, inputs.step_mask))
         g = switch_values(spec.surrogate, logits, step_mask, inputs.initial_carry.h)
         args = index_step(i, (chunk.old, chunk.z, chunk.u, chunk.inner))
-        zeros = jax.tree.map(jnp.zeros_like, (vectors, *index_step(0, (dz, du))))
-        cotangents = _step_cotangents(backward_step, learned, zeros, ct_total, args, g)
+        like = (vectors, dz, du)
+        cotangents = _step_cotangents(backward_step, learned, like, ct_total, args, g)
         ct_carry = cotangents.carry
         if chunk.resets is not None:
             zeros = jax.tree.map(jnp.zeros_like, ct_carry)

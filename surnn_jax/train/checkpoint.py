@@ -1,10 +1,10 @@
 """Checkpoints that are whole or refused: Orbax writes them, SHA-256 sums seal them.
 
 ``checkpoints/<step>/`` holds Orbax's items ``state`` (`TrainState`), ``best`` (the best
-parameters) and ``record`` (JSON: configuration and `Progress`). ``MANIFEST.sha256``, in the format
-of ``sha256sum``, is written last: a folder without it is what a killed save left, and no
-checkpoint. Orbax itself restores a flipped bit as a wrong number and takes an empty folder for
-the latest step.
+parameters) and ``record`` (JSON: configuration, `Progress`, and the marks of the run's logs).
+``MANIFEST.sha256``, in the format of ``sha256sum``, is written last: a folder without it is the
+remainder of a killed save, not a checkpoint. Without these sums Orbax restores a flipped bit as a
+wrong number and takes an empty folder for the latest step.
 """
 
 import hashlib
@@ -24,13 +24,14 @@ from surnn_jax.train.files import write_text
 from surnn_jax.typing import Params
 
 MANIFEST = "MANIFEST.sha256"
-RESTORE = ("latest", "latest_good")
-_FORMAT = 1
+_FORMAT = 2
+_FORMATS = (1, 2)
+"""Formats that can be read. In format 1 ``progress`` held the records of all epochs."""
 _KEPT = 2
 
 
 class CorruptCheckpointError(ValueError):
-    """A file of a checkpoint is not what was saved."""
+    """A file of a checkpoint, or of the logs that go with it, is not what was saved."""
 
 
 def seal(folder: Path) -> None:
@@ -43,7 +44,7 @@ def verify(folder: Path) -> None:
     """Reads every file of a sealed step folder.
 
     Raises:
-        DamagedError: naming the first file that is missing, changed or unknown.
+        CorruptCheckpointError: naming the first file that is missing, changed or unknown.
     """
     head, _, body = (folder / MANIFEST).read_bytes().partition(b"\n")
     if head != b"# " + hashlib.sha256(body).hexdigest().encode():
@@ -65,18 +66,18 @@ def verify(folder: Path) -> None:
 
 
 def find(workdir: str | os.PathLike, restore: str = "latest") -> Path | None:
-    """The step folder to read, verified; None where nothing was ever saved.
+    """The step folder to read, verified; None if nothing was ever saved.
+
+    A folder without its seal counts as a save that was cut off, however the seal was lost. It is
+    passed over for the one before, from which a run reaches the same bits.
 
     Args:
         workdir: the run's folder.
-        restore: ``latest``: a damaged latest checkpoint is an error; ``latest_good``: it is
-            skipped with a warning in favour of the newest good one.
-
-    A folder that lacks its seal is a save that was cut off, whatever happened to the seal: it is
-    passed over for the one before, from which a run comes to the same bits.
+        restore: ``latest`` raises an error if the latest checkpoint is damaged; ``latest_good``
+            skips it with a warning and takes the newest good one.
 
     Raises:
-        DamagedError: by the rule above, or because no good one is left.
+        CorruptCheckpointError: a damaged checkpoint, see `restore`; or no good one is left.
     """
     home = Path(workdir).absolute() / "checkpoints"  # Orbax wants absolute paths.
     damage = None
@@ -104,16 +105,17 @@ def find(workdir: str | os.PathLike, restore: str = "latest") -> Path | None:
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of a verified step folder.
 
-    ``config``, ``settings``, ``progress`` (a `Progress` as a dict) and ``arrays``: type and shape
-    of every array.
+    It has ``config``, ``settings``, ``progress`` (a `Progress` as a dict), ``logs`` (the marks of
+    the run's logs) and ``arrays``: dtype and shape of every array.
 
     Raises:
-        ValueError: written in a format of another version.
+        ValueError: written in the format of another version.
     """
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         record = reader.restore(folder / "record")
-    if record.get("format") != _FORMAT:
-        raise ValueError(f"{folder}: format {record.get('format')}, this version reads {_FORMAT}")
+    if record.get("format") not in _FORMATS:
+        known = " and ".join(map(str, _FORMATS))
+        raise ValueError(f"{folder}: format {record.get('format')}, this version reads {known}")
     return record
 
 
@@ -124,7 +126,7 @@ def read(folder: Path, item: str, like: Any) -> Any:
         folder: as returned by `find`.
         item: ``best`` for the best parameters, ``state`` for the `TrainState`.
         like: a tree of arrays or `jax.ShapeDtypeStruct` of the right shapes; their shardings
-            say where to put the arrays, the first device where they have none.
+            say where to put the arrays; without one an array goes to the first device.
 
     Raises:
         ValueError: the checkpoint holds other arrays; the first that differs is named.
@@ -137,23 +139,25 @@ def read(folder: Path, item: str, like: Any) -> Any:
                 f"but this model has {wanted.get(name, 'nothing')}"
             )
     with ocp.StandardCheckpointer() as reader:
-        return reader.restore(folder / item, _placed(like))
+        return reader.restore(folder / item, _with_shardings(like))
 
 
 class Writer:
-    """Saves checkpoints of one run, in the background, and keeps the last two.
+    """Saves checkpoints of one run in the background and keeps the last two.
+
+    On creation it removes the remains of killed saves and renames damaged checkpoints of later
+    steps to ``<step>.damaged``.
 
     Args:
-        workdir: the run's folder, held by this process alone.
-        after: the step that was restored, None for a fresh run. What killed saves left is
-            removed; damaged checkpoints of later steps are renamed ``<step>.damaged``.
+        workdir: the run's folder, locked by this process.
+        restored_step: the step that was restored, None for a new run.
     """
 
-    def __init__(self, workdir: Path, after: int | None):
+    def __init__(self, workdir: Path, restored_step: int | None):
         # Orbax wants an absolute path.
         self.folder = workdir.absolute() / "checkpoints"
         if is_first():
-            self._tidy(after)
+            self._tidy(restored_step)
         barrier("tidy")
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -164,29 +168,29 @@ class Writer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._pending: Future | None = None
 
-    def _tidy(self, after: int | None) -> None:
+    def _tidy(self, restored_step: int | None) -> None:
         for _, folder in _steps(self.folder, sealed=False):
             shutil.rmtree(folder)
         for step, folder in _steps(self.folder, sealed=True):
-            if after is None or step > after:
+            if restored_step is None or step > restored_step:
                 names = (f"{step}.damaged{n or ''}" for n in itertools.count())
                 folder.rename(next(p for p in map(self.folder.joinpath, names) if not p.exists()))
 
     def save(self, step: int, state: Any, best: Params, record: dict[str, Any]) -> None:
-        """Begins to save one step, in place of what was saved for it before.
+        """Starts saving one step, in place of an earlier checkpoint of that step.
 
-        Whatever went wrong with the save before is raised here, or by :meth:`wait`.
+        An error of the previous save is raised here, or by :meth:`wait`.
 
         Args:
             step: its number.
-            state: a tree of arrays, such as a `TrainState`; it may be donated meanwhile.
-            best: the best parameters; likewise.
+            state: a tree of arrays, such as a `TrainState`; may be donated while it is written.
+            best: the best parameters; may be donated too.
             record: JSON-like.
         """
         self.wait()
         if step in self._manager.all_steps():
             self._manager.delete(step)
-        arrays = _about(state=state, best=best)
+        arrays = _shapes_of(state=state, best=best)
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -205,13 +209,13 @@ class Writer:
             seal(folder)
 
     def wait(self) -> None:
-        """Waits until the last save is sealed; raises what went wrong with it."""
+        """Waits until the last save is sealed, and raises its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Waits as :meth:`wait` does, then ends all threads."""
+        """Waits for the last save, see :meth:`wait`, then ends all threads."""
         try:
             self.wait()
         finally:
@@ -219,35 +223,11 @@ class Writer:
             self._manager.close()
 
 
-def save_best(workdir: str | os.PathLike, step: int, best: Params, record: dict[str, Any]) -> None:
-    """Saves parameters alone, small, in place of all that is in the folder of checkpoints.
-
-    Args:
-        workdir: as for `find`; held by this process alone.
-        step: its number.
-        best: what :func:`read` gives for ``best``.
-        record: JSON-like, for :func:`read_record`.
-    """
-    # Orbax wants an absolute path.
-    home = Path(workdir).absolute() / "checkpoints"
-    shutil.rmtree(home, ignore_errors=True)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-        args = ocp.args.Composite(
-            best=ocp.args.StandardSave(best),
-            record=ocp.args.JsonSave({"format": _FORMAT, **record, "arrays": _about(best=best)}),
-        )
-        writer.save(home / str(step), args=args)
-    # It says where it was written, which is nobody else's; that it is there is what counts.
-    for path in (home / str(step)).rglob("commit_success.txt"):
-        path.write_bytes(b"")
-    seal(home / str(step))
-
-
 def _steps(folder: Path, sealed: bool) -> list[tuple[int, Path]]:
-    found = folder.iterdir() if folder.is_dir() else ()
+    """(step, folder) of all checkpoints with or without a seal, ascending."""
     return sorted(
         (int(path.name), path)
-        for path in found
+        for path in (folder.iterdir() if folder.is_dir() else ())
         if path.name.isdecimal() and path.is_dir() and (path / MANIFEST).is_file() == sealed
     )
 
@@ -262,12 +242,12 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _about(**items: Any) -> dict[str, dict[str, str]]:
+def _shapes_of(**items: Any) -> dict[str, dict[str, str]]:
     return {name: shapes(tree) for name, tree in items.items()}
 
 
 def shapes(tree: Any) -> dict[str, str]:
-    """Leaf -> its dtype and shape, such as ``params/w`` -> ``float32[2, 3]``."""
+    """Name of a leaf -> its dtype and shape, such as ``params/w`` -> ``float32[2, 3]``."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
@@ -275,12 +255,12 @@ def shapes(tree: Any) -> dict[str, str]:
     }
 
 
-def _placed(tree: Any) -> Any:
-    """Shapes with a place for each: Orbax would otherwise ask for the devices of the saver."""
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+def _with_shardings(tree: Any) -> Any:
+    """Shapes with a sharding each: without one Orbax asks for the devices that saved them."""
+    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
-    def place(leaf):
-        where = getattr(leaf, "sharding", None) or here
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+    def with_sharding(leaf):
+        sharding = getattr(leaf, "sharding", None) or default
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(with_sharding, tree)

@@ -1,7 +1,7 @@
-"""Several processes that train one model: who writes, and how all decide alike.
+"""Several processes that train one model: which one writes files, and how all decide alike.
 
-Each runs the same program. What one of them learns alone, a signal or the time, it must not act
-on alone: the others would wait for it forever in the next sum over devices.
+Each process runs the same program. No process may act on a local event, such as a signal or a
+timer, without the others: they would wait forever in the next sum over devices.
 """
 
 import functools
@@ -13,12 +13,12 @@ from jax.experimental import multihost_utils
 
 
 def initialize_distributed(text: str) -> None:
-    """Joins the other processes of a run; before anything is computed.
+    """Joins the other processes of a run. Call it before any computation.
 
     Args:
-        text: ``auto`` where SLURM, Open MPI or a TPU pod tells who the others are; else
-            ``ADDRESS:PORT,NUMBER,COUNT``: where process 0 listens, which of them this one is, and
-            how many there are.
+        text: ``auto`` if SLURM, Open MPI or a TPU pod announces the processes; otherwise
+            ``ADDRESS:PORT,NUMBER,COUNT``: where process 0 listens, the index of this process and
+            the number of processes.
 
     Raises:
         ValueError: not of this form.
@@ -36,47 +36,47 @@ def initialize_distributed(text: str) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes the files of all."""
+    """Whether this process writes the files of the run."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes are at the barrier of this name."""
+    """Waits until every process has reached the barrier of this name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 class HostAllReduce:
-    """What any of the processes was told to do."""
+    """The largest of some numbers over all processes, computed beside the training steps."""
 
     def __init__(self):
-        self._asked = None
+        self._pending = None
 
-    def ask(self, *numbers: int) -> list[int]:
-        """The largest of each number among the processes.
+    def max(self, *numbers: int) -> list[int]:
+        """The element-wise largest over all processes.
 
-        Of one process, its own. Of several, those of the call before, zeros at first: they are on
-        their way while the devices compute, and nobody waits for them.
+        With one process, its own numbers. With several, the result of the previous call, zeros at
+        first: the current numbers travel while the devices compute, so that no process waits.
         """
         if jax.process_count() == 1:
             return list(numbers)
-        before, self._asked = self._asked, _largest(numbers)
-        return [0 for _ in numbers] if before is None else np.asarray(before).tolist()
+        previous, self._pending = self._pending, _max_over_processes(numbers)
+        return [0 for _ in numbers] if previous is None else np.asarray(previous).tolist()
 
 
-def _largest(numbers: tuple[int, ...]) -> jax.Array:
-    mesh = _everyone()
-    here = np.tile(np.asarray(numbers, np.int32), (jax.local_device_count(), 1))
-    place = jax.NamedSharding(mesh, jax.P("all"))
-    return _largest_row(jax.make_array_from_process_local_data(place, here), mesh)
+def _max_over_processes(numbers: tuple[int, ...]) -> jax.Array:
+    mesh = _all_devices()
+    rows = np.tile(np.asarray(numbers, np.int32), (jax.local_device_count(), 1))
+    sharding = jax.NamedSharding(mesh, jax.P("all"))
+    return _max_row(jax.make_array_from_process_local_data(sharding, rows), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh",))
-def _largest_row(told: jax.Array, mesh: jax.sharding.Mesh) -> jax.Array:
-    return jax.lax.with_sharding_constraint(jnp.max(told, axis=0), jax.NamedSharding(mesh, jax.P()))
+def _max_row(rows: jax.Array, mesh: jax.sharding.Mesh) -> jax.Array:
+    return jax.lax.with_sharding_constraint(jnp.max(rows, axis=0), jax.NamedSharding(mesh, jax.P()))
 
 
 @functools.cache
-def _everyone() -> jax.sharding.Mesh:
+def _all_devices() -> jax.sharding.Mesh:
     auto = (jax.sharding.AxisType.Auto,)
     return jax.make_mesh((jax.device_count(),), ("all",), axis_types=auto)

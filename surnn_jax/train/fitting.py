@@ -1,4 +1,4 @@
-"""`fit`, the one entrance of the trainer."""
+"""`fit`, which trains one run."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from surnn_jax.train.alone import lock_directory
+from surnn_jax.train.files import lock_directory
 from surnn_jax.train.settings import Settings, identity
 from surnn_jax.train.signals import Signals
 from surnn_jax.train.task import Task
@@ -19,7 +19,7 @@ from surnn_jax.typing import Params
 
 
 class FitResult(NamedTuple):
-    """What a finished run comes to.
+    """The result of a finished run.
 
     Attributes:
         params: the parameters of the best epoch.
@@ -42,7 +42,7 @@ class FitResult(NamedTuple):
 
 def fit(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     *,
     batches: Callable[..., Any],
     steps_per_epoch: int,
@@ -52,31 +52,32 @@ def fit(
     config: dict[str, Any],
     mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
-    """Trains, or goes on training in the same `workdir`; a finished run returns at once.
+    """Trains, or resumes the run in the same `workdir`; a finished run returns at once.
 
-    A run that was killed at any moment and called again ends with the same bits, on the same
-    kind and number of devices. In `workdir`, ``metrics.jsonl`` gets one line an epoch, the same in
-    every run of one configuration, and ``speed.jsonl`` what the clock says.
+    A run that is killed at any moment and called again ends with the same bits, on the same kind
+    and number of devices. In `workdir`, ``metrics.jsonl`` gets one line an epoch, the same in every
+    run of one configuration; ``speed.jsonl`` gets times and memory.
 
     Args:
-        task: what is trained.
-        optimiser: how.
-        batches: step, counted from 0 -> batch: a pure function. Where several processes share the
+        task: the model and its loss.
+        optimizer: the update rule.
+        batches: step, counted from 0 -> batch: a pure function. If several processes share the
             work, each asks for its own rows: (step, slice of the rows) -> that part of the batch.
         steps_per_epoch: steps between two validations.
-        evaluation: gives the batches of the validation set, the same every time; of several
-            processes, to each those rows of them that the slice it is called with says.
-        settings: how long, and how to be safe.
-        workdir: the run's folder; made where it is missing.
-        config: JSON-like: all else that decides the numbers. It is kept in the checkpoints, and
-            a call with another one is refused.
-        mesh: devices that share the work, see :func:`.sharding.make_mesh`; a run may go on with
-            other devices, to rounding. None for the first device alone.
+        evaluation: gives the batches of the validation set, the same every time. If several
+            processes share the work, it is called with the slice of the rows to give.
+        settings: how long to train, and how to recover.
+        workdir: the run's folder; created if missing.
+        config: JSON-like, everything else that determines the numbers. It is kept in the
+            checkpoints, and a call with another one is refused.
+        mesh: devices that share the work, see :func:`.sharding.make_mesh`; None for the first
+            device alone. A run may resume on other devices, equal to rounding.
 
     Raises:
         ValueError: bad arguments, a batch that does not divide over the devices, or `workdir`
             holds a run of another configuration.
-        checkpoint.DamagedError: a checkpoint that is not what was saved.
+        checkpoint.CorruptCheckpointError: a checkpoint, or a log that goes with it, is not what was
+            saved.
         FloatingPointError: a loss, gradient, metric or parameter that is not finite; nothing
             non-finite was saved.
         ModuleNotFoundError: events are asked for, and tensorboardX is missing.
@@ -87,14 +88,24 @@ def fit(
         raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    ours = identity(settings, steps_per_epoch, config)
+    values = identity(settings, steps_per_epoch, config)
     with lock_directory(workdir), Signals() as signals:
         run = Trainer(
-            task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
+            task,
+            optimizer,
+            batches,
+            evaluation,
+            mesh,
+            settings=settings,
+            steps_per_epoch=steps_per_epoch,
+            workdir=workdir,
+            identity=values,
         )
-        with run.layout.context(), contextlib.closing(run.open(ours)):
-            run_epochs(run, signals)
-        best, last = (run.layout.gathered(tree) for tree in (run.best, run.state.params))
+        with run.plan.context():
+            run.open()
+            with contextlib.closing(run):
+                run_epochs(run, signals)
+        best, last = (run.plan.gather(tree) for tree in (run.best, run.state.params))
     return FitResult(
         params=best,
         last_params=last,
@@ -102,5 +113,5 @@ def fit(
         best_epoch=run.progress.best_epoch,
         steps=run.step,
         seconds=run.progress.seconds,
-        history=run.progress.history,
+        history=run.history,
     )

@@ -1,29 +1,30 @@
-"""How long to train, how to be safe, and what makes a run the same run."""
+"""How long to train, how to recover, and which values identify a run."""
 
 import dataclasses
 import json
 import os
 from typing import Any
 
-from surnn_jax.train import checkpoint
+RESTORE = ("latest", "latest_good")
+"""What to do with a damaged latest checkpoint: refuse it, or skip it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How long to train, and how to be safe.
+    """How long to train, and how to recover.
 
     Attributes:
         max_epochs: the most epochs.
         monitor: the metric of `Task.evaluate` that chooses the best epoch; lower is better.
-        patience: epochs without a new best after which training stops; None for never.
-        seed: of the initial parameters and of every random key.
+        patience: epochs without a new best after which training stops; None for no early stopping.
+        seed: seed of the initial parameters and of every random key.
         save_seconds: least pause between two checkpoints, in seconds.
-        restore: what a damaged latest checkpoint means: ``latest``, an error; ``latest_good``,
-            the run goes on from the newest good one.
-        skip_nonfinite: how many steps of a run whose loss or gradient is not finite are left out
-            and written down, as if their batch had not been; the next one stops the run.
-        profile: whether to trace ten steps, into the folder ``profile`` of the run.
-        tensorboard: whether to write events, into the folder ``tensorboard`` of the run; needs the
+        restore: what to do if a file of the latest checkpoint is damaged. ``latest`` raises an
+            error; ``latest_good`` resumes from the newest good checkpoint.
+        skip_nonfinite: how many steps with a non-finite loss or gradient a run may skip and log,
+            as if their batches had not been there; the next one stops the run.
+        profile: whether to trace ten steps into the run's folder ``profile``.
+        tensorboard: whether to write events into the run's folder ``tensorboard``; needs the
             package tensorboardX.
 
     Raises:
@@ -49,44 +50,43 @@ class Settings:
             raise ValueError(f"save_seconds must not be negative, got {self.save_seconds}")
         if self.skip_nonfinite < 0:
             raise ValueError(f"skip_nonfinite must not be negative, got {self.skip_nonfinite}")
-        if self.restore not in checkpoint.RESTORE:
-            there = ", ".join(checkpoint.RESTORE)
-            raise ValueError(f"restore: no {self.restore!r}; there are {there}")
+        if self.restore not in RESTORE:
+            raise ValueError(f"restore: no {self.restore!r}; there are {', '.join(RESTORE)}")
 
 
 def identity(settings: Settings, steps_per_epoch: int, config: dict[str, Any]) -> dict[str, Any]:
-    """All that decides a run's numbers, as JSON gives it back."""
+    """All values that determine a run's numbers, as they come back from JSON."""
     names = ("max_epochs", "monitor", "patience", "seed", "skip_nonfinite")
-    decides = {name: getattr(settings, name) for name in names}
-    whole = {"config": config, "settings": {**decides, "steps_per_epoch": steps_per_epoch}}
+    values = {name: getattr(settings, name) for name in names}
+    whole = {"config": config, "settings": {**values, "steps_per_epoch": steps_per_epoch}}
     return json.loads(json.dumps(whole, allow_nan=False))
 
 
-def check_same(stored: dict[str, Any], given: dict[str, Any], workdir: str | os.PathLike) -> None:
-    """Compares two identities.
+def check_same(stored: dict[str, Any], current: dict[str, Any], workdir: str | os.PathLike) -> None:
+    """Compares the identity in a checkpoint with the current one.
 
     Raises:
         ValueError: naming the fields that differ and both their values.
     """
     for part in ("config", "settings"):
-        if found := differences(stored[part], given[part]):
+        if fields := differences(stored[part], current[part]):
             raise ValueError(
-                f"{workdir} holds a run with {'; '.join(found)}: "
+                f"{workdir} holds a run with {'; '.join(fields)}: "
                 "give another workdir, or the old values"
             )
 
 
-def differences(stored: Any, given: Any, name: str = "") -> list[str]:
+def differences(stored: Any, current: Any, name: str = "") -> list[str]:
     """The fields in which two nested dicts differ, in words, with both their values."""
-    if not (isinstance(stored, dict) and isinstance(given, dict)):
-        return [] if stored == given else [f"{name}={stored!r}, not {given!r}"]
-    found = []
-    for key in sorted(stored.keys() | given.keys()):
+    if not (isinstance(stored, dict) and isinstance(current, dict)):
+        return [] if stored == current else [f"{name}={stored!r}, not {current!r}"]
+    words = []
+    for key in sorted(stored.keys() | current.keys()):
         field = f"{name}.{key}" if name else key
-        if key not in given:
-            found.append(f"{field}={stored[key]!r}, which is not given now")
+        if key not in current:
+            words.append(f"{field}={stored[key]!r}, which is not given now")
         elif key not in stored:
-            found.append(f"no {field}, which is {given[key]!r} now")
+            words.append(f"no {field}, which is {current[key]!r} now")
         else:
-            found += differences(stored[key], given[key], field)
-    return found
+            words += differences(stored[key], current[key], field)
+    return words

@@ -1,9 +1,9 @@
-"""Where the arrays of a run live: on one device, or cut over a mesh of many.
+"""Where the arrays of a run live: on one device, or sharded over a mesh.
 
-The batch is cut over the axis ``data``. Parameters are whole on every device, but for the last
-axis of large ones, which is cut over ``model``. XLA does the rest: a program means the same on one
-device and on many, and a sum over the batch is a sum over all of it. Recurrent layers run each
-device's rows on that device (:mod:`surnn_jax.scan.sharding`).
+The batch is sharded over the axis ``data``. Parameters are replicated, except that the last axis of
+large ones is sharded over ``model``. XLA does the rest: a program means the same on one device and
+on many, and a sum over the batch is a sum over all of it. Recurrent layers run each device's rows
+on that device (:mod:`surnn_jax.scan.sharding`).
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from surnn_jax.train.state import TrainState
 from surnn_jax.typing import Params
 
 MODEL = "model"
-"""The axis of a mesh over which large parameters are cut."""
+"""The axis of a mesh over which large parameters are sharded."""
 
-# Fewest numbers of a parameter that is worth cutting.
+# Fewest elements of a parameter that is worth sharding.
 _LARGE = 2**16
 
 
@@ -47,10 +47,10 @@ def make_mesh(text: str) -> jax.sharding.Mesh:
 
 
 def check_rows(mesh: jax.sharding.Mesh, rows: int) -> None:
-    """Refuses batches of so many rows that would not divide over the devices.
+    """Checks that batches of so many rows divide over the devices.
 
     Raises:
-        ValueError: with both numbers.
+        ValueError: they do not; with both numbers.
     """
     if rows % mesh.shape[DATA]:
         raise ValueError(
@@ -59,106 +59,110 @@ def check_rows(mesh: jax.sharding.Mesh, rows: int) -> None:
 
 
 class CompiledSteps(NamedTuple):
-    """The compiled functions of :mod:`.step` that a run needs, with their arguments."""
+    """The compiled functions of :mod:`.step` that a run needs, with the same arguments."""
 
     init_state: Callable
     train_step: Callable
-    begin: Callable
+    init_memory: Callable
     evaluate: Callable
 
 
-_ALONE = CompiledSteps(step.init_state, step.train_step, step.begin, step.evaluate)
+_ONE_DEVICE = CompiledSteps(step.init_state, step.train_step, step.init_memory, step.evaluate)
 
 
 class ShardingPlan:
     """Where the arrays of one run live.
 
     Attributes:
-        mesh: the devices; None for the first alone.
-        programs: what is compiled for it.
-        part: the slice of a batch's rows that the devices of this process hold, as the arguments
-            that ask for it: none where this process holds them all.
+        mesh: the devices; None for the first device alone.
+        compiled: the step functions for these devices.
+        local_rows: ``(slice,)`` of the rows of a batch that this process holds, passed to
+            ``batches``; ``()`` if it holds them all.
     """
 
     def __init__(self, mesh: jax.sharding.Mesh | None, batch: Any):
-        """Looks at a batch of the run.
+        """Reads the number of rows off a batch of the run.
 
         Raises:
             ValueError: a batch that does not divide over the devices.
         """
-        self.mesh, self.programs, self.part = mesh, _ALONE, ()
+        self.mesh, self.compiled, self.local_rows = mesh, _ONE_DEVICE, ()
         if mesh is None:
             return
         rows = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
         if len(rows) != 1:
-            raise ValueError(f"mesh: arrays of a batch must have rows alike, got {sorted(rows)}")
+            raise ValueError(
+                f"mesh: all arrays of a batch must have the same number of rows, got {sorted(rows)}"
+            )
         self._rows = rows.pop()
         check_rows(mesh, self._rows)
-        self.programs = _programs(mesh, self._rows)
-        self._place = jax.NamedSharding(mesh, jax.P(DATA))
+        self.compiled = _compiled_steps(mesh, self._rows)
+        self._batch_sharding = jax.NamedSharding(mesh, jax.P(DATA))
         if jax.process_count() > 1:
-            self.part = (_rows_here(self._place, self._rows),)
+            self.local_rows = (_local_rows(self._batch_sharding, self._rows),)
 
     def context(self) -> Any:
-        """To be entered around all that is compiled."""
+        """A context manager to compile and run in."""
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
-    def whole(self, make: Callable[[], Any]) -> Any:
-        """What a function without arguments makes, whole on every device."""
+    def replicate(self, make: Callable[[], Any]) -> Any:
+        """The result of a function without arguments, whole on every device."""
         if self.mesh is None:
             return make()
         return jax.jit(make, out_shardings=jax.NamedSharding(self.mesh, jax.P()))()
 
-    def own(self, batch: Any) -> Any:
-        """The rows of a whole batch that :attr:`part` asks for."""
-        return jax.tree.map(lambda leaf: leaf[self.part[0]], batch) if self.part else batch
+    def take_local(self, batch: Any) -> Any:
+        """The rows :attr:`local_rows` of a whole batch."""
+        return (
+            jax.tree.map(lambda leaf: leaf[self.local_rows[0]], batch) if self.local_rows else batch
+        )
 
-    def batch(self, batch: Any) -> Any:
-        """A batch on its devices, from the rows of it that :attr:`part` asks for."""
+    def shard_batch(self, batch: Any) -> Any:
+        """A batch on its devices, from its rows :attr:`local_rows`."""
         if self.mesh is None:
             return batch
-        first = self.part[0].start if self.part else 0
+        first = self.local_rows[0].start if self.local_rows else 0
 
-        def put(leaf):
+        def shard(leaf):
             array = np.asarray(leaf)
-            shape = (self._rows if self.part else len(array), *array.shape[1:])
+            shape = (self._rows if self.local_rows else len(array), *array.shape[1:])
 
-            def cut(index):
+            def rows_of(index):
                 start, stop, _ = index[0].indices(shape[0])
                 return array[start - first : stop - first]
 
-            return jax.make_array_from_callback(shape, self._place, cut)
+            return jax.make_array_from_callback(shape, self._batch_sharding, rows_of)
 
-        return jax.tree.map(put, batch)
+        return jax.tree.map(shard, batch)
 
-    def placed(self, shapes: TrainState) -> TrainState:
-        """Shapes of a state with their places, for `checkpoint.read`."""
+    def with_shardings(self, shapes: TrainState) -> TrainState:
+        """Shapes of a state with their shardings, for `checkpoint.read`."""
         if self.mesh is None:
             return shapes
-        places = _places(self.mesh, self._rows, shapes)
+        shardings = _state_shardings(self.mesh, self._rows, shapes)
         return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
-            places,
+            shardings,
         )
 
-    def gathered(self, params: Params) -> Params:
+    def gather(self, params: Params) -> Params:
         """Parameters whole on the first device of this process."""
         if self.mesh is None:
             return params
-        whole = jax.NamedSharding(self.mesh, jax.P())
-        params = jax.jit(lambda tree: tree, out_shardings=whole)(params)
+        replicated = jax.NamedSharding(self.mesh, jax.P())
+        params = jax.jit(lambda tree: tree, out_shardings=replicated)(params)
         return jax.device_put(jax.device_get(params), jax.local_devices()[0])
 
 
-def _rows_here(place: jax.NamedSharding, rows: int) -> slice:
-    """The rows of a batch, from the first to the last, that devices of this process hold."""
-    held = place.addressable_devices_indices_map((rows,)).values()
-    ends = [index[0].indices(rows)[:2] for index in held]
+def _local_rows(sharding: jax.NamedSharding, rows: int) -> slice:
+    """From the first to the last row of a batch that devices of this process hold."""
+    indices = sharding.addressable_devices_indices_map((rows,)).values()
+    ends = [index[0].indices(rows)[:2] for index in indices]
     return slice(min(start for start, _ in ends), max(stop for _, stop in ends))
 
 
-def _places(mesh: jax.sharding.Mesh, rows: int, state: TrainState) -> TrainState:
+def _state_shardings(mesh: jax.sharding.Mesh, rows: int, state: TrainState) -> TrainState:
     """The sharding of every array of a state."""
 
     def parameter(leaf):
@@ -169,53 +173,53 @@ def _places(mesh: jax.sharding.Mesh, rows: int, state: TrainState) -> TrainState
     return TrainState(
         jax.NamedSharding(mesh, jax.P()),
         jax.tree.map(parameter, state.params),
-        # What an optimiser remembers of a parameter has its shape, and lies where it lies.
+        # The optimizer's statistics of a parameter have its shape, and so its sharding.
         jax.tree.map(parameter, state.opt_state),
-        _memory_places(mesh, rows, state.memory),
+        _memory_shardings(mesh, rows, state.memory),
     )
 
 
-def _memory_places(mesh: jax.sharding.Mesh, rows: int, memory: Any) -> Any:
-    """The sharding of what goes from batch to batch: cut where it has the rows of a batch."""
+def _memory_shardings(mesh: jax.sharding.Mesh, rows: int, memory: Any) -> Any:
+    """The shardings of a task's memory: arrays with the rows of a batch are sharded like it."""
 
-    def place(leaf):
-        cut = leaf.ndim and leaf.shape[0] == rows
-        return jax.NamedSharding(mesh, jax.P(DATA) if cut else jax.P())
+    def sharding(leaf):
+        has_rows = leaf.ndim and leaf.shape[0] == rows
+        return jax.NamedSharding(mesh, jax.P(DATA) if has_rows else jax.P())
 
-    return jax.tree.map(place, memory)
+    return jax.tree.map(sharding, memory)
 
 
 @functools.cache
-def _programs(mesh: jax.sharding.Mesh, rows: int) -> CompiledSteps:
-    """Those of :mod:`.step`, whose results keep to their places: else XLA would choose some."""
+def _compiled_steps(mesh: jax.sharding.Mesh, rows: int) -> CompiledSteps:
+    """The functions of :mod:`.step` with the shardings of their results, which XLA would choose."""
 
     def keep(state: TrainState) -> TrainState:
-        return jax.lax.with_sharding_constraint(state, _places(mesh, rows, state))
+        return jax.lax.with_sharding_constraint(state, _state_shardings(mesh, rows, state))
 
-    def whole(tree: Any) -> Any:
+    def replicated(tree: Any) -> Any:
         return jax.lax.with_sharding_constraint(tree, jax.NamedSharding(mesh, jax.P()))
 
-    def memory(tree: Any) -> Any:
-        return jax.lax.with_sharding_constraint(tree, _memory_places(mesh, rows, tree))
+    def keep_memory(tree: Any) -> Any:
+        return jax.lax.with_sharding_constraint(tree, _memory_shardings(mesh, rows, tree))
 
-    @functools.partial(jax.jit, static_argnames=("task", "optimiser"))
-    def init_state(task, optimiser, key, batch):
-        return keep(step.init_state(task, optimiser, key, batch))
+    @functools.partial(jax.jit, static_argnames=("task", "optimizer"))
+    def init_state(task, optimizer, key, batch):
+        return keep(step.init_state(task, optimizer, key, batch))
 
     @functools.partial(
-        jax.jit, static_argnames=("task", "optimiser", "tolerant"), donate_argnames=("state",)
+        jax.jit, static_argnames=("task", "optimizer", "may_skip"), donate_argnames=("state",)
     )
-    def train_step(task, optimiser, key, state, batch, tolerant=False):
-        state, metrics = step.train_step(task, optimiser, key, state, batch, tolerant)
-        return keep(state), whole(metrics)
+    def train_step(task, optimizer, key, state, batch, may_skip=False):
+        state, metrics = step.train_step(task, optimizer, key, state, batch, may_skip)
+        return keep(state), replicated(metrics)
 
     @functools.partial(jax.jit, static_argnames=("task",))
-    def begin(task, params, batch):
-        return memory(step.begin(task, params, batch))
+    def init_memory(task, params, batch):
+        return keep_memory(step.init_memory(task, params, batch))
 
     @functools.partial(jax.jit, static_argnames=("task",))
-    def evaluate(task, params, batch, carried):
-        metrics, carried = step.evaluate(task, params, batch, carried)
-        return whole(metrics), memory(carried)
+    def evaluate(task, params, batch, memory):
+        metrics, memory = step.evaluate(task, params, batch, memory)
+        return replicated(metrics), keep_memory(memory)
 
-    return CompiledSteps(init_state, train_step, begin, evaluate)
+    return CompiledSteps(init_state, train_step, init_memory, evaluate)

@@ -1,38 +1,38 @@
-"""SIGTERM and SIGINT as a flag that loops look at, so that they can save before they leave."""
+"""SIGTERM and SIGINT as a flag, so that a training loop can save before it exits."""
 
 import signal
 import threading
 
 
 class Interrupted(SystemExit):
-    """The run was told to stop, has saved, and leaves with 128 + the signal's number."""
+    """The run received a signal and has saved; the exit code is 128 + the signal's number."""
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
 
 
 class Signals:
-    """While entered, the first SIGTERM or SIGINT only sets `caught`; a second one acts as ever.
+    """While entered, the first SIGTERM or SIGINT only sets `caught`; a second one acts as usual.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
 
     Attributes:
-        caught: number of the signal, None while there was none.
+        caught: the signal's number, None before the first.
     """
 
     def __init__(self):
         self.caught: int | None = None
-        self._before = {}
+        self._handlers = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
-                self._before[signum] = signal.signal(signum, self._catch)
+                self._handlers[signum] = signal.signal(signum, self._catch)
         return self
 
     def __exit__(self, *_):
-        while self._before:
-            signum, handler = self._before.popitem()
+        while self._handlers:
+            signum, handler = self._handlers.popitem()
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     def _catch(self, signum, _frame):

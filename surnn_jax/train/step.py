@@ -1,6 +1,6 @@
-"""The pure functions that are compiled: the first state, a step, and two helpers.
+"""The pure functions that are compiled: the first state, a step, an evaluation, and helpers.
 
-The task and the optimiser are static, so runs of one process share what is compiled for them.
+The task and the optimizer are static arguments, so runs of one process share compiled programs.
 """
 
 import functools
@@ -15,19 +15,19 @@ from surnn_jax.train.task import Metrics, Task
 from surnn_jax.typing import Array, Params
 
 
-@functools.partial(jax.jit, static_argnames=("task", "optimiser"))
+@functools.partial(jax.jit, static_argnames=("task", "optimizer"))
 def init_state(
-    task: Task, optimiser: optax.GradientTransformation, key: Array, batch: Any
+    task: Task, optimizer: optax.GradientTransformation, key: Array, batch: Any
 ) -> TrainState:
     """The state before the first step."""
     params = task.init(key, batch)
     memory = () if task.memory is None else task.memory(params, batch)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), memory)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), memory)
 
 
 def update(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     key: Array,
     state: TrainState,
     batch: Any,
@@ -35,16 +35,19 @@ def update(
     """One update.
 
     Args:
-        task: what is trained.
-        optimiser: how.
-        key: the run's key; the loss gets it folded with the step, so that nothing random has to
+        task: the model and its loss.
+        optimizer: the update rule.
+        key: the run's key; the loss gets it folded with the step, so that no random state has to
             be carried or saved.
-        state: as :func:`init_state` or the step before gives it.
-        batch: whatever `Task.loss` reads.
+        state: from :func:`init_state` or the previous step.
+        batch: the input of `Task.loss`.
 
     Returns:
         The next state and the metrics of this step: the task's own, and ``loss`` and
         ``grad_norm`` (before any clipping), each with weight 1.
+
+    Raises:
+        ValueError: the task uses one of these two names.
     """
     key = jax.random.fold_in(key, state.step)
 
@@ -55,12 +58,12 @@ def update(
         return task.loss(params, batch, key, state.memory)
 
     (loss, (metrics, memory)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-    if taken := metrics.keys() & {"loss", "grad_norm"}:
-        raise ValueError(f"Task.loss: the metric names {sorted(taken)} are the trainer's own")
+    if reserved := metrics.keys() & {"loss", "grad_norm"}:
+        raise ValueError(f"Task.loss: the metric names {sorted(reserved)} are the trainer's own")
     # Optax mixes its int32 step count with floats, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
         norm = optax.tree.norm(grads)
-        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
     one = jnp.ones((), jnp.float32)
     metrics = {
@@ -73,51 +76,56 @@ def update(
 
 def update_if_finite(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     key: Array,
     state: TrainState,
     batch: Any,
 ) -> tuple[TrainState, Metrics, Array]:
-    """:func:`update`, but a step that goes wrong leaves all but the count of steps as it was.
+    """:func:`update`, but a step with a non-finite number changes nothing but the step count.
 
     Returns:
         The next state, the metrics, and whether loss, gradient and next state are finite.
     """
-    following, metrics = update(task, optimiser, key, state, batch)
-    good = is_finite((metrics["loss"][0], metrics["grad_norm"][0], following))
-    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), following, state)
-    return kept._replace(step=state.step + 1), metrics, good
+    updated, metrics = update(task, optimizer, key, state, batch)
+    finite = is_finite((metrics["loss"][0], metrics["grad_norm"][0], updated))
+    following = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    return following._replace(step=state.step + 1), metrics, finite
 
 
 @functools.partial(
-    jax.jit, static_argnames=("task", "optimiser", "tolerant"), donate_argnames=("state",)
+    jax.jit, static_argnames=("task", "optimizer", "may_skip"), donate_argnames=("state",)
 )
 def train_step(
     task: Task,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     key: Array,
     state: TrainState,
     batch: Any,
-    tolerant: bool = False,
+    may_skip: bool = False,
 ) -> tuple[TrainState, Metrics]:
-    """:func:`update`, compiled; the state is used up: the next one takes its memory.
+    """:func:`update`, compiled; donates the state, whose memory the next one takes.
 
     Args:
-        tolerant: a step whose loss, gradient or next state is not finite leaves all but the
-            count of steps as it was; of its metrics ``loss`` and ``grad_norm`` tell it, with
-            weight 0, and the others are 0.
+        task: see :func:`update`, as for the next four.
+        optimizer: static.
+        key: the run's key.
+        state: donated.
+        batch: the input of `Task.loss`.
+        may_skip: whether a step with a non-finite loss, gradient or next state changes nothing but
+            the step count. Its metrics are 0, weights included, except for the values of ``loss``
+            and ``grad_norm``, which show that it was skipped.
     """
-    if not tolerant:
-        return update(task, optimiser, key, state, batch)
-    following, told, good = update_if_finite(task, optimiser, key, state, batch)
-    metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), told)
-    metrics |= {name: (told[name][0], metrics[name][1]) for name in ("loss", "grad_norm")}
+    if not may_skip:
+        return update(task, optimizer, key, state, batch)
+    following, measured, finite = update_if_finite(task, optimizer, key, state, batch)
+    metrics = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), measured)
+    metrics |= {name: (measured[name][0], metrics[name][1]) for name in ("loss", "grad_norm")}
     return following, metrics
 
 
 @functools.partial(jax.jit, static_argnames=("task",))
-def begin(task: Task, params: Params, batch: Any) -> Any:
-    """What an evaluation begins with, see `Task.memory`; empty where the task has none."""
+def init_memory(task: Task, params: Params, batch: Any) -> Any:
+    """The memory before an evaluation's first batch, see `Task.memory`; empty without one."""
     return () if task.memory is None else task.memory(params, batch)
 
 
@@ -131,14 +139,14 @@ def evaluate(task: Task, params: Params, batch: Any, memory: Any) -> tuple[Metri
 
 @jax.jit
 def copy(tree: Any) -> Any:
-    """The same arrays in memory of their own, for what outlives a donated state."""
+    """A copy of all arrays, which outlives a donated state."""
     return jax.tree.map(jnp.copy, tree)
 
 
 @jax.jit
 def is_finite(tree: Any) -> Array:
     """Whether every number of a tree is finite."""
-    # Random keys, which an optimiser may keep, are always.
+    # Skips random keys, which an optimizer may keep.
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.number)]
     leaves = [jnp.isfinite(leaf).all() for leaf in leaves]
     return functools.reduce(jnp.logical_and, leaves, jnp.array(True))

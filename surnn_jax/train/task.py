@@ -1,4 +1,4 @@
-"""What the trainer is told about the thing it trains: pure functions."""
+"""The contract between the trainer and a model: pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from surnn_jax.typing import Array, Params
 
 Metrics = dict[str, tuple[Array, Array]]
-"""Name -> (total, weight), two float32 scalars. What is reported is the sum of the totals over
-the sum of the weights, so batches of unequal size are weighted rightly."""
+"""Name -> (total, weight), two float32 scalars. The trainer reports the sum of the totals over the
+sum of the weights, so batches of unequal size are weighted correctly."""
 
 
 class Task(NamedTuple):
@@ -15,15 +15,15 @@ class Task(NamedTuple):
 
     Attributes:
         init: ``(key, batch) -> params``.
-        loss: ``(params, batch, key) -> (scalar, metrics)``: what is minimised, penalties
-            included, and what is logged under ``train/``. The names ``loss`` and ``grad_norm``
-            are the trainer's own. The key is a function of the seed and the step.
+        loss: ``(params, batch, key) -> (scalar, metrics)``: the scalar to minimise, penalties
+            included, and the metrics logged under ``train/``. The names ``loss`` and ``grad_norm``
+            are reserved for the trainer. The key is a function of the seed and the step.
         evaluate: ``(params, batch) -> metrics``: logged under ``valid/``, without randomness.
-        memory: None; or ``(params, batch) -> memory``, what the first batch of a run, and the
-            first of every evaluation, begins with, for models that carry a state from batch to
-            batch. Then ``loss`` takes the memory as its last argument and returns
-            ``(scalar, (metrics, memory))``, and ``evaluate`` takes it too and returns
-            ``(metrics, memory)``. No gradient flows through it. It is part of a checkpoint.
+        memory: None, or ``(params, batch) -> memory`` for models that carry a state from batch to
+            batch: the memory before the first batch of a run and of every evaluation. Then ``loss``
+            takes the memory as its last argument and returns ``(scalar, (metrics, memory))``, and
+            ``evaluate`` takes it too and returns ``(metrics, memory)``. No gradient flows through
+            it. It is part of a checkpoint.
     """
 
     init: Callable[[Array, Any], Params]

@@ -1,126 +1,164 @@
-"""One run: its steps, validation, early stopping, checkpoints, resumption."""
+"""One run: its steps, validation, early stopping, logs and resumption."""
 
 import hashlib
+import logging
 import math
 import resource
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 
-from surnn_jax.train import checkpoint, files
-from surnn_jax.train.board import TensorBoardWriter, check_installed
-from surnn_jax.train.distributed import HostAllReduce, barrier, is_first
-from surnn_jax.train.evaluation import totals_of
-from surnn_jax.train.settings import check_same
+from surnn_jax.train import checkpoint
+from surnn_jax.train.distributed import is_first
+from surnn_jax.train.evaluation import add, evaluate_batches, means
+from surnn_jax.train.files import JsonLog
+from surnn_jax.train.monitoring import Profile, TensorBoardWriter, check_installed
+from surnn_jax.train.settings import Settings
 from surnn_jax.train.sharding import ShardingPlan
 from surnn_jax.train.signals import Signals
-from surnn_jax.train.state import Progress, TrainState, keys
+from surnn_jax.train.state import Progress, TrainState, make_keys
 from surnn_jax.train.step import copy, is_finite
-from surnn_jax.train.watch import Profile
+from surnn_jax.train.task import Task
+from surnn_jax.train.train_loop import Trainable
 
 METRICS = "metrics.jsonl"
-"""One line an epoch, decided by the command, the versions and the devices alone."""
+"""One line an epoch; the configuration, the versions and the devices determine its values."""
 SPEED = "speed.jsonl"
-"""One line an epoch: what the clock and the system say."""
+"""One line an epoch with times and memory."""
 SKIPPED = "nonfinite.jsonl"
-"""One line a step whose loss or gradient was not finite."""
+"""One line for each step whose loss or gradient was not finite."""
 
 
-class Trainer:
-    """A run in progress: its state, what is pending on the device, what is on the disk."""
+class Trainer(Trainable):
+    """A run in progress: its state, the metrics still on the device, and its logs.
+
+    Args:
+        task: see `fitting.fit`, as for all arguments but `identity`.
+        optimizer: the update rule.
+        batches: step -> batch.
+        evaluation: gives the batches of the validation set.
+        mesh: the devices, or None.
+        settings: see `Trainable`, as for the next three.
+        steps_per_epoch: steps between two validations.
+        workdir: the run's folder.
+        identity: the values that determine the numbers.
+    """
+
+    state: TrainState
 
     def __init__(
-        self, task, optimiser, batches, steps_per_epoch, evaluation, settings, workdir, mesh
+        self,
+        task: Task,
+        optimizer: optax.GradientTransformation,
+        batches: Callable[..., Any],
+        evaluation: Callable[..., Iterable[Any]],
+        mesh: jax.sharding.Mesh | None,
+        *,
+        settings: Settings,
+        steps_per_epoch: int,
+        workdir: Path,
+        identity: dict[str, Any],
     ):
         if settings.tensorboard:
             check_installed()
-        self.what = (task, optimiser)
-        first = batches(0)
-        self.layout = ShardingPlan(mesh, first)
-        self.programs, self.part = self.layout.programs, self.layout.part
-        self.first = self.layout.batch(self.layout.own(first))
+        super().__init__(settings, steps_per_epoch, workdir, identity)
+        self.task, self.optimizer = task, optimizer
         self.batches, self.evaluation = batches, evaluation
-        self.steps_per_epoch, self.settings, self.workdir = steps_per_epoch, settings, workdir
-        self.started = time.perf_counter()
-        self.init_key, self.key = self.layout.whole(lambda: keys(settings.seed))
-        self.agreement = HostAllReduce()
-        self.profile = Profile(workdir, settings.profile)
-        self.pending = None
-        self.waited, self.worked = 0.0, 0.0
+        first = batches(0)
+        self.plan = ShardingPlan(mesh, first)
+        self._first_batch = self.plan.shard_batch(self.plan.take_local(first))
+        self._init_key, self._key = self.plan.replicate(lambda: make_keys(settings.seed))
+        names = (METRICS, SPEED, SKIPPED)
+        self.logs = {name: JsonLog(workdir / name, writes=is_first()) for name in names}
+        self._profile = Profile(workdir, settings.profile)
+        self._pending = None
+        self._waited, self._worked = 0.0, 0.0
 
-    def open(self, ours: dict[str, Any]):
-        """Restores what the workdir holds, or begins."""
-        self.identity = ours
-        folder = checkpoint.find(self.workdir, self.settings.restore)
-        barrier("found")  # From here on the first process may change what is there.
-        if folder is None:
-            self._begin()
-        else:
-            self._restore(folder)
-        self.started -= self.progress.seconds
-        self.writer = checkpoint.Writer(self.workdir, None if folder is None else self.step)
-        del self.first  # And its room on the devices.
-        self.save()
-        self.writer.wait()
-        self.board = TensorBoardWriter(
-            self.workdir, self.settings.tensorboard and is_first(), self.step
-        )
-        # Lines of work that is lost and will be done again go; so does one cut short by a kill.
-        if is_first():
-            files.write_lines(self.workdir / METRICS, self.progress.history)
-            files.write_lines(self.workdir / SPEED, self.progress.speed)
-            if self.progress.skipped or (self.workdir / SKIPPED).exists():
-                files.write_lines(self.workdir / SKIPPED, self.progress.skipped)
-        return self
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record for every finished epoch."""
+        return self.logs[METRICS].records
 
-    def _begin(self):
+    def open(self) -> None:
+        super().open()
+        del self._first_batch  # Frees its memory on the devices.
+        wanted = self.settings.tensorboard and is_first()
+        self._tensorboard = TensorBoardWriter(self.workdir, wanted, self.step)
+        for name, log in self.logs.items():
+            log.cut(create=name != SKIPPED)
+
+    def begin(self) -> None:
         if (self.workdir / METRICS).exists():
             raise ValueError(
                 f"{self.workdir} has {METRICS} but no checkpoint: give another workdir"
             )
-        self.state: TrainState = self.programs.init_state(*self.what, self.init_key, self.first)
-        first = next(iter(self.evaluation(*self.part)), None)
-        if first is None:
+        compiled, task = self.plan.compiled, self.task
+        self.state = compiled.init_state(task, self.optimizer, self._init_key, self._first_batch)
+        batch = next(iter(self.evaluation(*self.plan.local_rows)), None)
+        if batch is None:
             raise ValueError("evaluation() gives no batch")
-        first = self.layout.batch(first)
-        task, params = self.what[0], self.state.params
-        memory = self.programs.begin.eval_shape(task, params, first)
-        names, after = self.programs.evaluate.eval_shape(task, params, first, memory)
-        _check_growth("evaluate", memory, after)
+        batch, params = self.plan.shard_batch(batch), self.state.params
+        memory = compiled.init_memory.eval_shape(task, params, batch)
+        metrics, after = compiled.evaluate.eval_shape(task, params, batch, memory)
+        _check_memory("evaluate", memory, after)
         if task.memory is not None:
-            step = self.programs.train_step
-            trained, _ = step.eval_shape(*self.what, self.key, self.state, self.first)
-            _check_growth("loss", self.state.memory, trained.memory)
-        if self.settings.monitor not in names:
-            there = ", ".join(names)
-            raise ValueError(f"monitor: no metric {self.settings.monitor!r}; there are {there}")
+            trained, _ = compiled.train_step.eval_shape(
+                task, self.optimizer, self._key, self.state, self._first_batch
+            )
+            _check_memory("loss", self.state.memory, trained.memory)
+        if self.settings.monitor not in metrics:
+            names = ", ".join(metrics)
+            raise ValueError(f"monitor: no metric {self.settings.monitor!r}; there are {names}")
         self.best = copy(self.state.params)
-        self.progress = Progress(totals={}, history=[])
-        self.step, self.saved = 0, None
+        self.progress = Progress(totals={})
 
-    def _restore(self, folder: Path):
-        record = checkpoint.read_record(folder)
-        check_same(record, self.identity, self.workdir)
-        shapes = self.programs.init_state.eval_shape(*self.what, self.init_key, self.first)
-        shapes = self.layout.placed(shapes)
+    def restore(self, folder: Path, record: dict[str, Any]) -> float:
+        shapes = self.plan.compiled.init_state.eval_shape(
+            self.task, self.optimizer, self._init_key, self._first_batch
+        )
+        shapes = self.plan.with_shardings(shapes)
         self.state = checkpoint.read(folder, "state", shapes)
         self.best = checkpoint.read(folder, "best", shapes.params)
-        self.progress = Progress(**record["progress"])
-        self.step = int(self.state.step)
-        self.saved = (self.step, len(self.progress.history))
+        if "logs" in record:
+            self.progress = Progress(**record["progress"])
+            self._read_logs(record["logs"])
+        else:
+            self._restore_format_1(record["progress"])
+        self.step, self.epochs = int(self.state.step), self.progress.epochs
+        return self.progress.seconds
 
-    def close(self):
-        self.profile.close()
-        self.writer.close()
-        self.board.close()
+    def _read_logs(self, marks: dict[str, Any]) -> None:
+        for name, log in self.logs.items():
+            try:
+                log.read(marks[name])
+            except ValueError as error:
+                if self.settings.restore == "latest":
+                    raise checkpoint.CorruptCheckpointError(
+                        f"{error} (restore=latest_good begins a new file)"
+                    ) from None
+                logging.getLogger(__name__).warning("begins a new file: %s", error)
 
-    @property
-    def epochs(self) -> int:
-        """Epochs that are over, validation included."""
-        return len(self.progress.history)
+    def _restore_format_1(self, progress: dict[str, Any]) -> None:
+        """Takes the records of all epochs from a checkpoint that holds them."""
+        history, speed, skipped = (progress.pop(key) for key in ("history", "speed", "skipped"))
+        self.progress = Progress(
+            **progress,
+            epochs=len(history),
+            epoch_seconds=speed[-1]["seconds"] if speed else 0.0,
+            num_skipped=len(skipped),
+        )
+        for name, records in ((METRICS, history), (SPEED, speed), (SKIPPED, skipped)):
+            self.logs[name].restore(records)
+
+    def close(self) -> None:
+        self._profile.close()
+        super().close()
+        self._tensorboard.close()
 
     @property
     def finished(self) -> bool:
@@ -128,162 +166,147 @@ class Trainer:
         stale = patience is not None and self.progress.stale >= patience
         return stale or self.epochs == self.settings.max_epochs
 
-    def advance(self):
-        """One step, which a trace calls by its number."""
+    def advance(self) -> None:
+        """Does one step, which a profiler trace shows by its number."""
         with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
             self._advance()
-        self.profile.step(self.state)
+        self._profile.step(self.state)
 
-    def _advance(self):
-        """Dispatches a step, then looks at the one before: the device never waits for us."""
+    def _advance(self) -> None:
+        """Dispatches a step, then reads the one before, so that the device never waits."""
         started = time.perf_counter()
-        batch = self.batches(self.step, *self.part)
-        self.waited += time.perf_counter() - started
-        tolerant = self.settings.skip_nonfinite > 0
-        self.state, measured = self.programs.train_step(
-            *self.what, self.key, self.state, self.layout.batch(batch), tolerant
+        batch = self.batches(self.step, *self.plan.local_rows)
+        self._waited += time.perf_counter() - started
+        may_skip = self.settings.skip_nonfinite > 0
+        batch = self.plan.shard_batch(batch)
+        self.state, metrics = self.plan.compiled.train_step(
+            self.task, self.optimizer, self._key, self.state, batch, may_skip
         )
-        self.settle()
-        self.pending = measured
+        self._settle()
+        self._pending = metrics
         self.step += 1
-        self.worked += time.perf_counter() - started
+        self._worked += time.perf_counter() - started
 
-    def settle(self):
+    def _settle(self) -> None:
         """Takes in the metrics that are still on the device, those of step ``self.step - 1``."""
-        if self.pending is None:
+        if self._pending is None:
             return
-        measured, self.pending = jax.device_get(self.pending), None
-        loss, norm = (float(measured[name][0]) for name in ("loss", "grad_norm"))
+        metrics, self._pending = jax.device_get(self._pending), None
+        loss, norm = (float(metrics[name][0]) for name in ("loss", "grad_norm"))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._not_finite(loss, norm)
+            self._skip(loss, norm)
             return
-        self.progress = self.progress._replace(totals=files.add(self.progress.totals, measured))
-        self.board.write({"step/loss": loss, "step/grad_norm": norm}, self.step)
+        self.progress = self.progress._replace(totals=add(self.progress.totals, metrics))
+        self._tensorboard.write({"step/loss": loss, "step/grad_norm": norm}, self.step)
 
-    def _not_finite(self, loss: float, norm: float):
-        """Writes down the step and its batch, and stops the run when that was once too often."""
-        step, before = self.step - 1, self.progress.skipped
+    def _skip(self, loss: float, norm: float) -> None:
+        """Logs a step that is not finite and its batch; raises if no more may be skipped."""
+        step, before = self.step - 1, self.progress.num_skipped
         line = {"step": step, "epoch": self.epochs + 1, "loss": repr(loss), "grad_norm": repr(norm)}
-        line |= _identity(self.batches(step))  # All of its rows, whoever held them.
-        if is_first():
-            files.append_line(self.workdir / SKIPPED, line)
-        if len(before) >= self.settings.skip_nonfinite:
-            already = f"; {len(before)} such steps were skipped before" if before else ""
+        line |= _identify(self.batches(step))  # All rows of the batch, on every process.
+        self.logs[SKIPPED].append(line)
+        if before >= self.settings.skip_nonfinite:
+            already = f"; {before} such steps were skipped before" if before else ""
             raise FloatingPointError(
                 f"step {step} (epoch {self.epochs + 1}): loss {loss}, gradient norm {norm}, "
                 f"batch of SHA-256 {line['sha256'][:12]}… (see {SKIPPED}){already}; the last "
                 f"checkpoint, of step {self.saved[0]}, is kept in {self.workdir}"
             )
-        self.progress = self.progress._replace(skipped=[*before, line])
+        self.progress = self.progress._replace(num_skipped=before + 1)
 
-    def validate(self, signals: Signals):
-        """Ends an epoch, unless a signal comes first: then the epoch stays open."""
-        self.settle()
-        task, params = self.what[0], self.state.params
-        totals = totals_of(
-            task,
-            params,
-            self.evaluation(*self.part),
-            self.layout,
-            lambda: self.agreement.ask(signals.caught or 0, 0)[0] > 0,
+    def validate(self, signals: Signals) -> None:
+        self._settle()
+        totals = evaluate_batches(
+            self.task,
+            self.state.params,
+            self.evaluation(*self.plan.local_rows),
+            self.plan,
+            lambda: self.all_reduce.max(signals.caught or 0, 0)[0] > 0,
         )
-        if totals is None:
-            return
+        if totals is not None:
+            self._end_epoch(totals)
+
+    def _end_epoch(self, totals: dict[str, tuple[float, float]]) -> None:
         before, epoch = self.progress, self.epochs + 1
         try:
-            values = {
-                **files.means(before.totals, "train/"),
-                **files.means(totals, "valid/"),
-            }
+            values = {**means(before.totals, "train/"), **means(totals, "valid/")}
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} (step {self.step}): {error}") from None
         value, seconds = values[f"valid/{self.settings.monitor}"], self.seconds
-        lasted = seconds - (before.speed[-1]["seconds"] if before.speed else 0.0)
         line = {"epoch": epoch, "step": self.step, **values}
-        if before.skipped:
-            line["skipped"] = len(before.skipped)
+        if before.num_skipped:
+            line["skipped"] = before.num_skipped
         speed = {
             "epoch": epoch,
             "step": self.step,
             "seconds": seconds,
-            "steps_per_second": self.steps_per_epoch / lasted,
-            # Of the training time since the last validation in this process: reading batches.
-            "input_share": self.waited / self.worked if self.worked else 0.0,
+            "steps_per_second": self.steps_per_epoch / (seconds - before.epoch_seconds),
+            # The fraction of training time, since this process's last validation, in `batches`.
+            "input_share": self._waited / self._worked if self._worked else 0.0,
             "peak_bytes": _peak_bytes(),
         }
-        self.waited, self.worked = 0.0, 0.0
+        self._waited, self._worked = 0.0, 0.0
         better = before.best_value is None or value < before.best_value
         if better:
             self.best = copy(self.state.params)
         self.progress = before._replace(
             totals={},
-            history=[*before.history, line],
-            speed=[*before.speed, speed],
+            epochs=epoch,
             best_value=value if better else before.best_value,
             best_epoch=epoch if better else before.best_epoch,
             stale=0 if better else before.stale + 1,
             seconds=seconds,
+            epoch_seconds=seconds,
         )
-        if is_first():
-            files.append_line(self.workdir / METRICS, line)
-            files.append_line(self.workdir / SPEED, speed)
-        self.board.write(values, self.step)
-        clock = {f"speed/{name}": speed[name] for name in speed if name not in line}
-        self.board.write(clock, self.step)
+        self.epochs = epoch
+        self.logs[METRICS].append(line)
+        self.logs[SPEED].append(speed)
+        times = {f"speed/{name}": speed[name] for name in speed if name not in line}
+        self._tensorboard.write({**values, **times}, self.step)
 
-    def save(self):
-        """Saves all that is new; nothing that is not finite."""
-        self.settle()
-        now = (self.step, self.epochs)
-        # A step that is saved already is only saved anew if its validation has ended the run.
-        if self.saved == now or (self.saved and self.saved[0] == now[0] and not self.finished):
-            return
+    def record(self) -> dict[str, Any]:
+        self._settle()
         if not is_finite((self.state.params, self.best)):
             raise FloatingPointError(f"step {self.step}: a parameter is not finite; not saved")
         self.progress = self.progress._replace(seconds=self.seconds)
-        record = {**self.identity, "progress": self.progress._asdict()}
-        self.writer.save(self.step, self.state, self.best, record)
-        self.saved = now
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
+        marks = {name: log.mark() for name, log in self.logs.items()}
+        return {"progress": self.progress._asdict(), "logs": marks}
 
     def shown(self) -> dict[str, float]:
-        """What the progress bar says."""
-        values = dict(self.progress.history[-1]) if self.progress.history else {}
-        sums = self.progress.totals.items()
-        values |= {f"train/{name}": total / weight for name, (total, weight) in sums if weight}
+        values = dict(self.history[-1]) if self.history else {}
+        totals = self.progress.totals.items()
+        values |= {f"train/{name}": total / weight for name, (total, weight) in totals if weight}
         values["epoch"] = self.epochs
         names = ("epoch", "train/loss", f"valid/{self.settings.monitor}", "train/update_rate")
         return {name.removeprefix("train/"): values[name] for name in names if name in values}
 
 
-def _check_growth(what: str, before: Any, after: Any) -> None:
-    """A memory that changes is compiled for anew, and could not be read back."""
-    was, became = checkpoint.shapes(before), checkpoint.shapes(after)
-    for name in sorted(was.keys() | became.keys()):
-        if was.get(name) != became.get(name):
+def _check_memory(function: str, before: Any, after: Any) -> None:
+    """Checks that a memory keeps its shapes: others compile anew and cannot be read back."""
+    shapes_before, shapes_after = checkpoint.shapes(before), checkpoint.shapes(after)
+    for name in sorted(shapes_before.keys() | shapes_after.keys()):
+        if shapes_before.get(name) != shapes_after.get(name):
             raise ValueError(
-                f"Task.{what}: the memory must keep its shapes and dtypes; {name or 'it'} was "
-                f"{was.get(name, 'nothing')} and became {became.get(name, 'nothing')}"
+                f"Task.{function}: the memory must keep its shapes and dtypes; {name or 'it'} was "
+                f"{shapes_before.get(name, 'nothing')} and became "
+                f"{shapes_after.get(name, 'nothing')}"
             )
 
 
-def _identity(batch: Any) -> dict[str, Any]:
-    """What tells a batch from others: a sum over all of it, and which rows they are, if it says."""
-    whole = hashlib.sha256()
+def _identify(batch: Any) -> dict[str, Any]:
+    """A hash of a whole batch, and its rows' indices if it has them."""
+    digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         array = np.asarray(leaf)
-        whole.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        whole.update(array.tobytes())
-    named = isinstance(batch, dict) and "index" in batch
-    index = {"index": np.asarray(batch["index"]).tolist()} if named else {}
-    return {"sha256": whole.hexdigest(), **index}
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    has_index = isinstance(batch, dict) and "index" in batch
+    index = {"index": np.asarray(batch["index"]).tolist()} if has_index else {}
+    return {"sha256": digest.hexdigest(), **index}
 
 
 def _peak_bytes() -> int:
-    """The most memory so far: of the first device, where it says so, else of the process."""
+    """Peak memory so far: of the first device if it reports it, otherwise of the process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     # Linux counts in KiB.
     process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

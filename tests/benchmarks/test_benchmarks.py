@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from benchmark_case import TINY
 from jax.experimental import rnn
+from tiers import full
 
 from benchmarks import (
     accelerator,
@@ -189,6 +190,7 @@ def test_parameters_as_cudnn_wants_them():
     np.testing.assert_allclose(jnp.swapaxes(found, 0, 1), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.full
 def test_kernels_are_raced_on_what_is_there():
     case = Case(8, 4, 24, 3, "group", 0.2, "gru")
     with ExitStack() as stack:
@@ -219,7 +221,7 @@ def test_bytes_are_counted_once_and_arguments_are_free():
     assert saved_memory.counted(leaves, [np.arange(6.0)]) == 32 + 16 + 16
 
 
-@pytest.mark.parametrize("backend", ["masked", "pallas"])
+@pytest.mark.parametrize("backend", ["masked", full("pallas")])
 def test_a_dense_scan_keeps_more_for_its_backward_pass(backend):
     case = Case(8, 8, 24, 3, "neuron", 0.2)
     posed = problem.pose(case)

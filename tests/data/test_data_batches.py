@@ -62,7 +62,7 @@ def assert_once_and_whole(found, lengths, batch_size):
 @FEWER
 @CASES
 def test_every_epoch_holds_each_sequence_once(lengths, batch_size, seed, growth):
-    batches = Batches(columns(lengths), batch_size, seed, growth=growth)
+    batches = Batches(columns(lengths), batch_size, seed, bucket_growth=growth)
     assert batches.steps_per_epoch == -(-len(lengths) // batch_size)
     for number in (0, 1, 7):
         assert_once_and_whole(epoch(batches, number), lengths, batch_size)
@@ -71,12 +71,12 @@ def test_every_epoch_holds_each_sequence_once(lengths, batch_size, seed, growth)
 @FEWER
 @CASES
 def test_evaluation_holds_each_sequence_once(lengths, batch_size, seed, growth):
-    batches = Batches(columns(lengths), batch_size, seed, growth=growth)
+    batches = Batches(columns(lengths), batch_size, seed, bucket_growth=growth)
     found = list(batches.evaluation())
     assert len(found) == batches.steps_per_epoch
     assert_once_and_whole(found, lengths, batch_size)
     # Whatever the seed, and however much was trained before.
-    other = Batches(columns(lengths), batch_size, seed + 1, growth=growth)
+    other = Batches(columns(lengths), batch_size, seed + 1, bucket_growth=growth)
     other.batch(3)
     np.testing.assert_equal(list(other.evaluation()), found)
 
@@ -84,7 +84,7 @@ def test_evaluation_holds_each_sequence_once(lengths, batch_size, seed, growth):
 @FEWER
 @CASES
 def test_no_shape_beyond_the_ladder(lengths, batch_size, seed, growth):
-    batches = Batches(columns(lengths), batch_size, seed, growth=growth)
+    batches = Batches(columns(lengths), batch_size, seed, bucket_growth=growth)
     assert list(batches.ladder) == sorted(set(batches.ladder))
     assert batches.ladder[-1] == max(lengths)
     for lower, upper in zip(batches.ladder, batches.ladder[1:], strict=False):
@@ -98,9 +98,9 @@ def test_no_shape_beyond_the_ladder(lengths, batch_size, seed, growth):
 @FEWER
 @CASES
 def test_batch_is_a_function_of_seed_and_step(lengths, batch_size, seed, growth):
-    first = Batches(columns(lengths), batch_size, seed, growth=growth)
+    first = Batches(columns(lengths), batch_size, seed, bucket_growth=growth)
     in_order = [first.batch(step) for step in range(12)]
-    second = Batches(columns(lengths), batch_size, seed, growth=growth)
+    second = Batches(columns(lengths), batch_size, seed, bucket_growth=growth)
     for step in np.random.default_rng(0).permutation(12):
         np.testing.assert_equal(second.batch(int(step)), in_order[step])
 
@@ -130,7 +130,7 @@ def test_company_and_order_of_sequences_change():
 def test_other_process_gives_the_same_batch():
     code = """
 import hashlib, sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/data"]
 from test_data_batches import digest
 print(digest())
 """
@@ -184,12 +184,12 @@ def many(lengths, seconds):
     lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=20),
     batch_size=st.integers(1, 6),
     seed=st.integers(0, 2**40),
-    longest=st.none() | st.integers(1, 35),
+    max_length=st.none() | st.integers(1, 35),
 )
-def test_columns_of_all_kinds_stay_together(lengths, batch_size, seed, longest):
+def test_columns_of_all_kinds_stay_together(lengths, batch_size, seed, max_length):
     firsts, seconds = zip(*lengths, strict=True)
-    batches = Batches(many(firsts, seconds), batch_size, seed, longest=longest)
-    limit = longest or 30
+    batches = Batches(many(firsts, seconds), batch_size, seed, max_length=max_length)
+    limit = max_length or 30
     tops = np.minimum(np.max(lengths, axis=1), limit)
     assert batches.ladder[-1] == tops.max()
     for found in (epoch(batches, 3), list(batches.evaluation())):
@@ -200,9 +200,9 @@ def test_columns_of_all_kinds_stay_together(lengths, batch_size, seed, longest):
             assert dtypes == [np.int16, np.int32, np.uint8, np.int64, np.int32]
             steps = batch["x"].shape[1]
             assert batch["x"].shape == batch["x2"].shape == (batch_size, steps)
-            there = batch["index"] >= 0
+            valid = batch["index"] >= 0
             # Padded to the rung of the longest sequence in it, whichever column that is in.
-            longest_row = tops[batch["index"][there]].max()
+            longest_row = tops[batch["index"][valid]].max()
             assert steps == min(rung for rung in batches.ladder if rung >= longest_row)
             for row, index in enumerate(batch["index"]):
                 number = index + 1  # zero for an empty row
@@ -211,7 +211,7 @@ def test_columns_of_all_kinds_stay_together(lengths, batch_size, seed, longest):
                 assert batch["y"][row] == number
                 assert (batch["image"][row] == number).all()
                 for name, of in (("x", firsts), ("x2", seconds)):
-                    kept = min(of[index], limit) if there[row] else 0
+                    kept = min(of[index], limit) if valid[row] else 0
                     assert batch["lengths" if name == "x" else "lengths_x2"][row] == kept
                     wanted = np.where(np.arange(steps) < kept, number, 0)
                     np.testing.assert_array_equal(batch[name][row], wanted)
@@ -229,8 +229,8 @@ def test_columns_of_equal_shapes_alone():
     assert orders[0] != orders[1]
 
 
-def test_longest_cuts_the_end_off():
-    batches = Batches(columns([7, 3]), 2, longest=5)
+def test_max_length_cuts_the_end_off():
+    batches = Batches(columns([7, 3]), 2, max_length=5)
     assert batches.ladder[-1] == 5
     (batch,) = batches.evaluation()
     assert batch["lengths"].tolist() == [3, 5]
@@ -264,15 +264,15 @@ def test_bad_arguments(arguments, message):
         Batches(*arguments)
 
 
-def test_bad_longest():
-    with pytest.raises(ValueError, match="longest must be at least 1, not 0"):
-        Batches(columns([3]), 2, longest=0)
+def test_bad_max_length():
+    with pytest.raises(ValueError, match="max_length must be at least 1, not 0"):
+        Batches(columns([3]), 2, max_length=0)
 
 
 @pytest.mark.parametrize("growth", [1.0, 0.5, float("nan")])
-def test_bad_growth(growth):
-    with pytest.raises(ValueError, match="growth must be greater than 1"):
-        Batches(columns([3]), 2, growth=growth)
+def test_bad_bucket_growth(growth):
+    with pytest.raises(ValueError, match="bucket_growth must be greater than 1"):
+        Batches(columns([3]), 2, bucket_growth=growth)
 
 
 def test_negative_step():

@@ -11,15 +11,16 @@ import pytest
 from data_case import rolls, run, tiny_source, write_mat
 
 import data
-from data import cache as prepared
-from data import paths as locate
+from data import paths
+from data.cache import DamagedData
+from data.cache import folder as folder_of
 from data.source import SPLITS
 
 # A real preparation of the rolls of data_case, which takes as long as its arguments say: it writes
 # some sequences, waits, and writes the rest.
 SLOW = """
 import sys, time
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/data"]
 from dataclasses import replace
 from data_case import rolls, tiny_source
 import data
@@ -110,7 +111,7 @@ def _empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [_flip, _truncate, _empty, type(locate.ROOT).unlink])
+@pytest.mark.parametrize("damage", [_flip, _truncate, _empty, type(paths.ROOT).unlink])
 def test_damaged_file_is_named_and_mended(originals, damage):
     source = tiny_source(rolls())
     folder, _ = data.prepare_from(source, originals)
@@ -121,7 +122,7 @@ def test_damaged_file_is_named_and_mended(originals, damage):
     for path in files:
         damage(path)
         command = f"python -m data.prepare tiny --data_dir={originals}"
-        with pytest.raises(prepared.DamagedData) as caught:
+        with pytest.raises(DamagedData) as caught:
             data.load_from(source, "train", originals)
         assert str(caught.value).startswith(str(path))
         assert str(caught.value).endswith(command)
@@ -131,7 +132,7 @@ def test_damaged_file_is_named_and_mended(originals, damage):
 
 def test_killed_preparation_is_not_taken_for_a_whole_one(originals, cache):
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW, originals, "60"], cwd=locate.ROOT, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SLOW, originals, "60"], cwd=paths.ROOT, stderr=subprocess.DEVNULL
     ) as child:
         incomplete = cache / "tiny" / "incomplete"
         deadline = time.monotonic() + 60
@@ -142,7 +143,7 @@ def test_killed_preparation_is_not_taken_for_a_whole_one(originals, cache):
         child.send_signal(signal.SIGKILL)
     assert incomplete.exists()
     source = tiny_source(rolls())
-    folder = prepared.folder("tiny", source.digest(originals))
+    folder = folder_of("tiny", source.digest(originals))
     assert not folder.exists()
     assert_loads(originals, rolls())
     assert folder.exists()
@@ -152,7 +153,7 @@ def test_killed_preparation_is_not_taken_for_a_whole_one(originals, cache):
 def test_two_at_once_prepare_once(originals):
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", SLOW, originals, "0.5"], cwd=locate.ROOT, stdout=subprocess.PIPE
+            [sys.executable, "-c", SLOW, originals, "0.5"], cwd=paths.ROOT, stdout=subprocess.PIPE
         )
         for _ in range(2)
     ]
@@ -184,9 +185,9 @@ def test_tensorflow_is_never_imported(originals, tmp_path):
     trap.mkdir(parents=True)
     (trap / "__init__.py").write_text("import os\nos._exit(77)\n")
     check = SLOW + "data.load_from(source, 'train', sys.argv[1])\n"
-    paths = f"{trap.parent}:{locate.ROOT}"
-    assert run("-c", "import tensorflow", PYTHONPATH=paths).returncode == 77
-    done = run("-c", check, originals, "0", PYTHONPATH=paths)
+    search_path = f"{trap.parent}:{paths.ROOT}"
+    assert run("-c", "import tensorflow", PYTHONPATH=search_path).returncode == 77
+    done = run("-c", check, originals, "0", PYTHONPATH=search_path)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 

@@ -125,7 +125,7 @@ def test_every_data_set_says_what_it_is(name):
 # `all` over four data sets: one that is there, one that is not, a wrong one and a large one.
 ALL = """
 import runpy, sys, types
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/data"]
 from data_case import rolls, tiny_source
 import data
 sys.modules["data.sets.tiny"] = module = types.ModuleType("data.sets.tiny")
@@ -148,7 +148,7 @@ def test_all_prepares_what_it_can_and_names_the_rest(places, tmp_path):
     assert lines[2].startswith(f"tiny: prepared: {places['SURNN_CACHE']}/tiny/")
     assert lines[3].startswith("pathfinder128: left out: it takes hours; python -m data.prepare")
     assert done.returncode == 2
-    assert done.stderr == "error: could not be prepared: nottingham; what is wrong stands above\n"
+    assert done.stderr == "error: could not be prepared: nottingham; see the messages above\n"
 
     wrong.unlink()
     done = run("-c", ALL, "all", f"--data_dir={folder}", **places)
@@ -185,7 +185,7 @@ def test_prepare_and_describe_jsb(places):
     prepared.write_bytes(prepared.read_bytes()[:-1])
     assert_refused(
         run("-m", "data.describe", "jsb", flag, **places),
-        f"{prepared}: changed since it was prepared; prepare it anew: ",
+        f"{prepared}: changed since it was prepared; prepare it again: ",
         f"python -m data.prepare jsb {flag}",
     )
     done = run("-m", "data.prepare", "jsb", flag, **places)

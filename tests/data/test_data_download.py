@@ -129,7 +129,7 @@ def test_second_call_asks_nobody(publisher, tmp_path):
 def test_goes_on_where_it_stopped(publisher, tmp_path, known):
     publisher.stops_after = 1_234_567
     facts = {} if known else {"size": None, "sha256": None}
-    with pytest.raises(OSError, match=r"broke off after 1234567 of 3000000 bytes.* goes on"):
+    with pytest.raises(OSError, match=r"broke off after 1234567 of 3000000 bytes.* to resume"):
         fetch(tmp_path, publisher.url, **facts)
     (part,) = (tmp_path / "sub").iterdir()
     assert part.name == "a.bin.part"
@@ -149,7 +149,7 @@ def test_server_without_ranges_sends_it_all_again(publisher, tmp_path):
 def test_server_that_promises_no_length(publisher, tmp_path):
     publisher.promises = False
     publisher.stops_after = 2_000_000
-    with pytest.raises(OSError, match=r"2000000 of 3000000 bytes; the same command goes on"):
+    with pytest.raises(OSError, match=r"2000000 of 3000000 bytes; run the same command to resume"):
         fetch(tmp_path, publisher.url)
     publisher.stops_after = None
     assert_whole(tmp_path, fetch(tmp_path, publisher.url))
@@ -189,7 +189,7 @@ def test_longer_than_known(publisher, tmp_path):
 
 
 def test_shorter_than_known(publisher, tmp_path):
-    with pytest.raises(OSError, match=r"3000000 of 3000001 bytes; the same command goes on"):
+    with pytest.raises(OSError, match=r"3000000 of 3000001 bytes; run the same command to resume"):
         fetch(tmp_path, publisher.url, len(CONTENT) + 1)
     assert_nothing_whole_looking(tmp_path)
 
@@ -222,7 +222,7 @@ def test_nobody_there(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/a.bin"
-        with pytest.raises(OSError, match=r"/a\.bin: .*refused.*the same command goes on"):
+        with pytest.raises(OSError, match=r"/a\.bin: .*refused.*run the same command to resume"):
             fetch(tmp_path, url)
     assert_nothing_whole_looking(tmp_path)
 
@@ -231,7 +231,7 @@ def test_silent_publisher_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/a.bin"
-        with pytest.raises(OSError, match=r"/a\.bin: .*; the same command goes on"):
+        with pytest.raises(OSError, match=r"/a\.bin: .*; run the same command to resume"):
             fetch(tmp_path, url)
     assert_nothing_whole_looking(tmp_path)
 
@@ -254,7 +254,7 @@ def test_nothing_to_fetch(tmp_path):
 PREPARE = """
 import runpy, sys, types
 from dataclasses import replace
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/data"]
 from data_case import rolls, tiny_source
 import data
 from data.source import Download

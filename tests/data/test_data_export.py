@@ -9,16 +9,15 @@ import pytest
 from data_case import rolls, run, tiny_source, write_mat
 
 import data
-from data import cache as prepared
-from data import paths as locate
-from data import tfds as builders
+from data import paths, tfds
+from data.cache import DamagedData
 from data.source import SPLITS, Column, Reading, Source
 from data.storage import Ragged
 
 # `python -m data.MODULE` (sys.argv[1]) with one more data set, `tiny`; its rolls' figures.
 COMMAND = """
 import runpy, sys, types
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/data"]
 from data_case import rolls, tiny_source
 import data
 sys.modules["data.sets.tiny"] = module = types.ModuleType("data.sets.tiny")
@@ -30,7 +29,7 @@ runpy.run_module(f"data.{sys.argv.pop(1)}", run_name="__main__")
 # A process that has no TFDS; prints what it loads.
 BARE = """
 import sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/data"]
 sys.modules["tensorflow_datasets"] = sys.modules["tensorflow"] = None
 from data_case import rolls, tiny_source
 import data
@@ -103,11 +102,11 @@ def test_damaged_export_is_named_with_the_command_that_mends_it(exported, origin
     shutil.copytree(exported, output)
     damaged = output / "prepared" / "tiny" / "valid" / "x.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\7")
-    with pytest.raises(prepared.DamagedData) as caught:
+    with pytest.raises(DamagedData) as caught:
         data.load_from(tiny_source(rolls()), "train", output)
     command = f"python -m data.export tiny '--output={output}'"
     assert str(caught.value) == (
-        f"{damaged}: changed since it was prepared; prepare it anew: {command}"
+        f"{damaged}: changed since it was prepared; prepare it again: {command}"
     )
     # Where the original is, that command, with the folder of the original, does it.
     done = export(f"--output={output}", f"--data_dir={originals}")
@@ -127,7 +126,7 @@ def test_whole_export_and_what_is_not_ours_are_left_alone(exported, originals, t
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
     done = export(f"--output={output}", f"--data_dir={originals}")
     assert done.returncode == 2
-    words = f"error: {target} is there already; delete it or name another --output\n"
+    words = f"error: {target} exists already; delete it or name another --output\n"
     assert done.stderr == words
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
 
@@ -174,7 +173,7 @@ def every_kind():
         licence="none",
         origin="a test",
         columns=KINDS,
-        digest=lambda data_dir: locate.stamp(locate.original("kinds", ["kinds.bin"], data_dir)),
+        digest=lambda data_dir: paths.stamp(paths.original("kinds", ["kinds.bin"], data_dir)),
         read=lambda data_dir, unfinished: Reading("kinds.bin", splits, FACTS, None),
         show=lambda example, facts: [],
     )
@@ -208,14 +207,14 @@ def test_tfds_export_loads_back_equal(kinds, cache, tmp_path):
     wanted = {split: data.load("kinds", split, kinds) for split in SPLITS}
     assert wanted["train"].facts == FACTS
     output = tmp_path / "tfds"
-    builders.write(data.source_of("kinds"), wanted, output)
+    tfds.write(data.source_of("kinds"), wanted, output)
     (kinds / "kinds.bin").unlink()
     for split in SPLITS:
         assert_equal(data.load("kinds", split, output), wanted[split])
     # Once more out of TFDS itself, as other pipelines read it.
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets
 
-    builder = tfds.builder_from_directory(output / "surnn_kinds" / "1.0.0")
+    builder = tensorflow_datasets.builder_from_directory(output / "surnn_kinds" / "1.0.0")
     assert set(builder.info.splits) == set(SPLITS)
     for split in SPLITS:
         for number, record in enumerate(builder.as_data_source(split)):
@@ -228,7 +227,7 @@ def write_tfds(splits, originals, output):
     """A TFDS copy of a tiny data set."""
     source = tiny_source(splits)
     loaded = {split: data.load_from(source, split, originals) for split in SPLITS}
-    return builders.write(source, loaded, output)
+    return tfds.write(source, loaded, output)
 
 
 def test_original_is_preferred_to_its_tfds_copy(originals):
@@ -258,8 +257,8 @@ def test_tfds_copy_that_does_not_read_back_is_not_kept(originals, tmp_path, monk
         splits = {split: list(examples) for split, examples in reading.splits.items()}
         return reading._replace(splits=splits | {"train": splits["train"][:-1]})
 
-    read = builders.read
-    monkeypatch.setattr(builders, "read", loses_the_last)
+    read = tfds.read
+    monkeypatch.setattr(tfds, "read", loses_the_last)
     with pytest.raises(OSError, match="tiny: train does not read back as it was written"):
         write_tfds(rolls(), originals, tmp_path / "output")
     assert list((tmp_path / "output").rglob("*record*")) == []
@@ -276,15 +275,15 @@ def test_tensorflow_is_never_imported(originals, tmp_path):
     trap = tmp_path / "trap" / "tensorflow"
     trap.mkdir(parents=True)
     (trap / "__init__.py").write_text("import os\nos._exit(77)\n")
-    paths = {"PYTHONPATH": f"{trap.parent}:{locate.ROOT}"}
-    assert run("-c", "import tensorflow", **paths).returncode == 77
+    environment = {"PYTHONPATH": f"{trap.parent}:{paths.ROOT}"}
+    assert run("-c", "import tensorflow", **environment).returncode == 77
     flags = f"--output={tmp_path / 'output'}", f"--data_dir={originals}"
-    done = run("-c", COMMAND, "export", "tiny", "--tfds", *flags, **paths)
+    done = run("-c", COMMAND, "export", "tiny", "--tfds", *flags, **environment)
     assert done.stdout == f"tiny: exported: {tmp_path / 'output' / 'surnn_tiny'}\n", done.stderr
-    done = run("-c", COMMAND, "export", "tiny", "--tfds", *flags, **paths)
+    done = run("-c", COMMAND, "export", "tiny", "--tfds", *flags, **environment)
     assert done.returncode == 2
-    assert "surnn_tiny is there already; delete it or name another --output" in done.stderr
+    assert "surnn_tiny exists already; delete it or name another --output" in done.stderr
     flag = f"--data_dir={tmp_path / 'output'}"
-    done = run("-c", COMMAND, "describe", "tiny", flag, **paths)
+    done = run("-c", COMMAND, "describe", "tiny", flag, **environment)
     assert done.returncode == 0, done.stderr
     assert "\ntrain         5 " in done.stdout

@@ -12,8 +12,7 @@ import pytest
 from data_case import rolls, tiny_source
 
 import data
-from data import generation
-from data import paths as locate
+from data import generation, paths
 from data.source import SPLITS, Reading
 
 # Notes down every call before and after its work, by number and process.
@@ -51,8 +50,8 @@ def talk(number, folder):
 PARENT = """
 import sys
 from pathlib import Path
-from data import blocks
-found = blocks.made("generator:make", {arguments}, {count}, Path(sys.argv[1]), "tiny", "block")
+from data.generation import generate
+found = generate("generator:make", {arguments}, {count}, Path(sys.argv[1]), "tiny", "block")
 for block in found:
     print(block["x"][0, 0], flush=True)
 """
@@ -62,7 +61,7 @@ for block in found:
 def log(tmp_path, monkeypatch):
     """The folder of the notes, which is one of modules, too."""
     (tmp_path / "generator.py").write_text(GENERATOR)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{locate.ROOT}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{paths.ROOT}")
     return tmp_path
 
 
@@ -122,7 +121,7 @@ def test_killed_and_run_again(log):
     """The finished blocks are taken as they are; the workers do not outlive the killed parent."""
     code = PARENT.format(arguments={"folder": str(log), "seconds": 0.2}, count=12)
     with subprocess.Popen(
-        [sys.executable, "-c", code, log / "blocks"], cwd=locate.ROOT, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, log / "blocks"], cwd=paths.ROOT, stdout=subprocess.PIPE
     ) as child:
         wait_for(lambda: len(noted(log, "made")) >= 4)
         child.send_signal(signal.SIGKILL)
@@ -159,14 +158,14 @@ def _flip(raw, place):
 
 def test_damaged_blocks_are_made_again_and_no_others(log):
     assert_blocks(made(log, 6), 6)
-    paths = sorted((log / "blocks").iterdir())
-    raws = [path.read_bytes() for path in paths]
+    files = sorted((log / "blocks").iterdir())
+    raws = [path.read_bytes() for path in files]
     damaged = [raws[1][: len(raws[1]) // 2], b"", b"no block", _flip(raws[4], 160)]
-    for path, raw in zip(paths[1:5], damaged, strict=True):
+    for path, raw in zip(files[1:5], damaged, strict=True):
         path.write_bytes(raw)
     assert_blocks(made(log, 6), 6)
     assert sorted(noted(log, "made")) == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
-    assert [path.read_bytes() for path in paths] == raws
+    assert [path.read_bytes() for path in files] == raws
 
 
 def test_no_flip_or_cut_of_a_block_goes_unseen(log):

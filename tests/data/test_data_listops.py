@@ -185,7 +185,7 @@ def test_made_set(tmp_path):
 
 def test_no_tree_twice(tmp_path, monkeypatch):
     blocks = [listops.block(number, seed=0, trees=20) for number in (0, 1, 1, 0, 2, 3)]
-    monkeypatch.setattr(listops.blocks, "made", lambda *_: iter(blocks))
+    monkeypatch.setattr(listops.generation, "generate", lambda *_: iter(blocks))
     reading = SMALL.read(tmp_path, tmp_path / "unfinished")
     found = [example["x"].tobytes() for split in SPLITS for _, example in reading.splits[split]]
     assert len(found) == len(set(found)) == 61

@@ -24,7 +24,7 @@ def test_roll_places_notes():
     assert keys.shape == (3, 88)
     assert keys.dtype == np.uint8
     assert [list(np.flatnonzero(step)) for step in keys] == [[0, 87], [], [39]]
-    assert music.in_words(keys) == ["A0 C8", "-", "C4"]
+    assert music.note_names(keys) == ["A0 C8", "-", "C4"]
 
 
 @pytest.mark.parametrize("note", [20, 109, -1, 0])

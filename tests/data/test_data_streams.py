@@ -94,7 +94,7 @@ def digest():
 
 
 def test_other_process_gives_the_same_batch():
-    code = "import sys; sys.path.insert(0, 'tests')\n"
+    code = "import sys; sys.path[:0] = ['tests/support', 'tests/data']\n"
     code += "from test_data_streams import digest\nprint(digest())"
     done = run("-c", code, PYTHONHASHSEED="123")
     assert done.stdout.strip() == digest(), done.stderr

@@ -127,7 +127,7 @@ def test_another_metric(tmp_path):
     [
         ({}, "no run to compare"),
         ({"gru": []}, "gru: an empty history has no curve"),
-        ({"gru": [{"epoch": 1, "train/nll": 1.0}]}, "gru: no valid/nll in the history; there are"),
+        ({"gru": [{"epoch": 1, "train/nll": 1.0}]}, "gru: no valid/nll in the history, which has"),
         ({"gru": [*history([1.0]), {"epoch": 2}]}, "gru: no train/nll in the history"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from experiments.analysis import gates, plots
 from experiments.analysis.gradients import Reach, gradient_reach
 from surnn_jax import scan, selective, switches
-from surnn_jax.scan.unit import before
+from surnn_jax.scan.unit import previous_inputs
 from surnn_jax.switches import SwitchInputs
 
 BATCH, STEPS, NEURONS = 3, 14, 5
@@ -239,7 +239,7 @@ def plain_reach(unit, params, x, loss, lengths, t):
     """|∂L/∂h[t]| of each example, by a Python loop that is cut after step t."""
     table, steps = None, x.shape[0]
     if unit.switch is not None:
-        seen = SwitchInputs(x, before(x, jnp.zeros_like(x[0])), jnp.arange(steps))
+        seen = SwitchInputs(x, previous_inputs(x, jnp.zeros_like(x[0])), jnp.arange(steps))
         table = unit.switch.logits(params["switch"], seen) > 0
     start = unit.cell.initial_carry(params["cell"], x.shape[1:2])
 

@@ -53,9 +53,9 @@ def arrays(workdir: Path) -> bytes:
     task = task_of(config, model_of(config), TrainingStats(0.0, 1.0))
     folder = checkpoint.find(workdir)
     batch = Batches({"x": [np.zeros((9, 88), np.uint8)]}, config.batch_size).batch(0)
-    optimiser = train.make_optimiser(train.OptimiserConfig(clip=1.0))
+    optimizer = train.make_optimizer(train.OptimizerConfig(clip=1.0))
     like = jax.eval_shape(
-        lambda key: step.init_state(task, optimiser, key, batch), jax.random.key(0)
+        lambda key: step.init_state(task, optimizer, key, batch), jax.random.key(0)
     )
     leaves = jax.tree.leaves(
         (checkpoint.read(folder, "best", like.params), checkpoint.read(folder, "state", like))
@@ -132,6 +132,7 @@ def test_evaluate_finds_a_changed_record(undisturbed, tmp_path):
     assert "DIFFERS" in done.stdout
 
 
+@pytest.mark.full
 def test_killed_and_run_again_ends_with_the_same_bits(undisturbed, tmp_path):
     workdir, _ = undisturbed
     again = tmp_path / "again"

@@ -17,7 +17,7 @@ from experiments.tasks import registry
 from experiments.tuning import journal, protocols
 from experiments.tuning.journal import Trial, TrialLog
 from experiments.tuning.protocols import Group, SearchSpace
-from surnn_jax.train.alone import lock_directory
+from surnn_jax.train.files import lock_directory
 
 CASE = Path(__file__).parents[1] / "support" / "search_case.py"
 SMALL = ["--datasets=jsb", "--units=tanh", "--seeds=2", "--num_trials=3", "--max_epochs=2"]
@@ -90,6 +90,7 @@ def test_evaluate_finds_the_same_figures(whole):
     assert done.stdout.count("identical") == 3
 
 
+@pytest.mark.full
 def test_killed_anywhere_and_run_again_gives_the_same_numbers(whole, tmp_path):
     folder, _ = whole
     for moment in ("training", "journal"):
@@ -283,7 +284,7 @@ def test_trials_come_back_and_a_line_cut_short_is_taken_off(tmp_path):
         (lambda text: text.replace('"units"', '"untis"', 1), "line 1: damaged, its crc"),
         (lambda text: text.replace("}", "", 1).replace("{", "", 1), "line 1: damaged"),
         (lambda text: text.split("\n", 1)[1], "is of a search with"),
-        (lambda text: text + text.splitlines()[-1] + "\n", "line 4: this trial was there"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "line 4: this trial is a repetition"),
         (lambda text: text.replace("\n", "\n\n", 1), "line 2: damaged"),
     ],
 )

@@ -1,13 +1,16 @@
 """lra, pixels, synthetic and wikitext: by their commands, and every model on every kind of task."""
 
 import dataclasses
+import itertools
 import json
+import re
 import time
 
 import jax
 import numpy as np
 import pytest
 from data_case import run, same_files
+from tiers import tiered
 
 from data import paths
 from data.batches import Batches
@@ -135,8 +138,10 @@ def test_presets_can_be_built_and_are_listed_quickly(name):
         for config in runs.values():
             experiments.check(name, config, shapes=False)
     single = {preset for preset, runs in program.PRESETS.items() if list(runs) == [""]}
+    # `listops-cpu` has `listops-sugru-cpu`.
+    sizes = re.compile("(-cpu|-short)?$")
     assert single == {
-        f"{task.removesuffix('-cpu')}-{model}{'-cpu' * task.endswith('-cpu')}"
+        sizes.sub("", task) + f"-{model}" + sizes.search(task)[0]
         for task, runs in program.TASKS.items()
         for model in runs
     }
@@ -237,20 +242,17 @@ def trained(config, workdir, name):
     return record
 
 
-QUICK = [("selective_copy", "sugru-event"), ("adding", "hybrid")]
-
-
-@pytest.mark.parametrize(("dataset", "model"), QUICK)
-def test_trains_checkpoints_resumes_and_scores(dataset, model, tmp_path):
-    record = trained(tiny(dataset, model), tmp_path, "synthetic")
+@pytest.mark.parametrize(
+    ("dataset", "model"),
+    tiered(
+        itertools.product(["adding", "selective_copy", "digits"], EVERYTHING),
+        [("selective_copy", "sugru-event")],
+    ),
+)
+def test_every_model_trains_checkpoints_resumes_and_scores(dataset, model, tmp_path):
+    name = "pixels" if dataset == "digits" else "synthetic"
+    record = trained(tiny(dataset, model), tmp_path, name)
     assert METRIC[kind_of(dataset)] in {n.removeprefix("test_") for n in record.metrics}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", EVERYTHING)
-@pytest.mark.parametrize("dataset", ["adding", "selective_copy", "digits"])
-def test_every_model_trains_on_every_kind_of_task(dataset, model, tmp_path):
-    trained(tiny(dataset, model), tmp_path, "pixels" if dataset == "digits" else "synthetic")
 
 
 LANGUAGE = Config(
@@ -282,7 +284,7 @@ def test_a_language_model_carries_its_state_from_window_to_window(tmp_path):
     assert abs(other["nll"] - one["nll"]) > 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("model", sorted(EVERYTHING.keys() - {"transformer-rotary"}))
 def test_every_model_learns_language(model, tmp_path):
     needs_wikitext()
@@ -294,7 +296,7 @@ def test_every_model_learns_language(model, tmp_path):
     trained(small, tmp_path, "wikitext")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("model", ["sugru", "gru", "transformer", "s4d"])
 def test_pairs_are_matched(model, tmp_path):
     needs_wikitext()

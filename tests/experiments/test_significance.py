@@ -1,14 +1,11 @@
 """Intervals and verdicts, against exact enumeration, SciPy and plain arithmetic."""
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from data import paths
 from experiments.report import significance
 from experiments.report.significance import estimate
 
@@ -128,13 +125,3 @@ def test_what_was_not_run_is_left_out_and_said():
     assert str(found["suGRU beats tanh"]) == "suGRU beats tanh: not run yet."
     gated = found["Gated (mean of GRU and LSTM) beats tanh"]
     assert gated.parts["jsb"].mean == pytest.approx(1.4 / 3)
-
-
-def test_it_needs_numpy_alone():
-    code = (
-        "import sys; from experiments import statistics; print({'jax', 'scipy'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "set()\n"

@@ -10,6 +10,7 @@ from core_oracle import sigmoid
 from neighbour_case import BATCH, FEATURES, INPUTS, plain, run, setting
 
 from surnn_jax import cells, selective, switches
+from surnn_jax.scan import ScanInputs, ScanSpec
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -147,8 +148,9 @@ def test_deciding_units_on_back_ends_that_skip(name, backend):
     cell = made.cell.expanded(params["cell"])
     rest = made.cell.initial_carry(cell, (BATCH,))
     a = jnp.where(jnp.arange(4)[:, None] % 2 == jnp.arange(FEATURES)[None] % 2, 1.0, -1.0)
-    args = (made.cell, made.switch.gate, jnp.dtype("float64"), cell, x, a, rest, rest, None, None)
-    found, wanted = (compiled(name)(*args) for name in (backend, "reference"))
+    spec = ScanSpec(made.cell, made.switch.gate, jnp.dtype("float64"))
+    inputs = ScanInputs(cell, x, a, rest, rest, None, None)
+    found, wanted = (compiled(name).scan(spec, inputs) for name in (backend, "reference"))
     assert_close(found, wanted)
 
 

@@ -1,5 +1,6 @@
 """Exports: loaded by a process that cannot import this library, at two sizes, with our numbers."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from data_case import run
 from jax import export as jax_export
 from layer_case import CLOSE, FEATURES, INPUTS, STEPS, drawn
+from tiers import tiered
 
 from experiments.runner import parameters, records
 from experiments.runner.experiment import record_of
@@ -86,36 +88,38 @@ def own(model, params, x, more):
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    """Name -> for every size: arguments, and what the exports said in a process without us."""
-    home = tmp_path_factory.mktemp("exports")
-    for name, model in MODELS.items():
+    """Of a name, for every size: arguments, and what the exports said in a process without us."""
+    loader = Path(__file__).parents[1] / "support" / "export_loader.py"
+
+    @functools.cache
+    def load(name):
+        home = tmp_path_factory.mktemp("exports")
         folder, params = home / name, variables(name)
         folder.mkdir()
         (x, _), *_ = sizes = list(arguments(name))
         for form in ("sequence", "step", "begin"):
-            written = getattr(export, form)(model, params, x, platforms=CPU)
+            written = getattr(export, form)(MODELS[name], params, x, platforms=CPU)
             (folder / f"{form}.jax").write_bytes(written)
         for i, given in enumerate(sizes):
             np.savez(folder / f"{i}.npz", *given)
-    loader = Path(__file__).parents[1] / "support" / "export_loader.py"
-    done = subprocess.run(
-        [sys.executable, "-I", loader, home], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "surnn_jax cannot be imported\n"
-    return {
-        name: [
-            (*given, dict(np.load(home / name / f"{i}.out.npz")))
-            for i, given in enumerate(arguments(name))
-        ]
-        for name in MODELS
-    }
+        done = subprocess.run(
+            [sys.executable, "-I", loader, home], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "surnn_jax cannot be imported\n"
+        return [(*given, dict(np.load(folder / f"{i}.out.npz"))) for i, given in enumerate(sizes)]
+
+    return load
 
 
-@pytest.mark.parametrize("name", MODELS)
+# A model of tokens, and one that answers once.
+each_model = pytest.mark.parametrize("name", tiered(MODELS, ("tagger", "loop")))
+
+
+@each_model
 def test_an_export_says_what_the_model_says_at_every_size(loaded, name):
     model, params = models("masked")[name], variables(name)
-    for x, more, found in loaded[name]:
+    for x, more, found in loaded(name):
         ours = jax.jit(own, static_argnums=0)(model, params, x, more)
         if name in ("loop", "text"):  # other programs: steps for a whole, two windows for one
             np.testing.assert_allclose(found["sequence_0"], ours, **CLOSE)
@@ -123,9 +127,9 @@ def test_an_export_says_what_the_model_says_at_every_size(loaded, name):
             assert np.array_equal(found["sequence_0"], ours)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@each_model
 def test_a_stream_says_what_the_sequence_says(loaded, name):
-    for x, more, found in loaded[name]:
+    for x, more, found in loaded(name):
         steps, whole = found["step_0"], found["sequence_0"]
         assert steps.shape[:2] == x.shape[:2]
         if name == "text":

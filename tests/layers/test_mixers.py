@@ -212,6 +212,17 @@ def test_a_single_step_may_be_padding():
     assert not y[1:].any()
 
 
+def test_s4d_keeps_the_digits_of_a_short_step():
+    """In float32 ``exp(dt a) - 1`` has one or two digits left; a step from rest is ``dt x``."""
+    mixer, width = made("s4d")
+    params = drawn(mixer, width)
+    params["params"]["log_dt"] = jnp.full_like(params["params"]["log_dt"], np.log(1e-6))
+    x = jnp.asarray(normal(BATCH, 1, width), jnp.float32)
+    carry, _ = compiled(mixer.apply)(params, x)
+    wanted = np.broadcast_to(1e-6 * np.asarray(x[:, 0, :, None]), carry.h.shape)
+    np.testing.assert_allclose(carry.h, wanted, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [S4D, LRU])
 def test_a_width_that_cannot_be_added_is_refused(kind):
     with pytest.raises(ValueError, match="inputs must be 8 wide, as outputs, got 5"):

@@ -23,11 +23,13 @@ from layer_case import (
     drawn,
     in_cell,
 )
+from tiers import tiered
 
 from surnn_jax import SelectiveCarry, cells
 from surnn_jax.layers import FramePredictor, Recurrent, UnitCell
 
 OUTPUTS = 7
+TURNS = itertools.cycle(["fourier", "event-pair"])
 
 
 def one_clock(carry):
@@ -39,11 +41,15 @@ def one_clock(carry):
 
 @pytest.mark.parametrize(
     ("cell", "kind"),
-    [
-        ("tanh", "always"),
-        ("lstm", "always"),
-        *itertools.product([cell.name for cell in CELLS], ["fourier", "event-pair"]),
-    ],
+    tiered(
+        [
+            ("tanh", "always"),
+            ("lstm", "always"),
+            *itertools.product([cell.name for cell in CELLS], ["fourier", "event-pair"]),
+        ],
+        # The switches take turns.
+        [("lstm", "always"), *zip((cell.name for cell in CELLS), TURNS, strict=False)],
+    ),
 )
 def test_the_stock_layer_runs_our_cells_as_our_layer_does(cell, kind):
     place = list(cells.CELLS).index(cell) + list(SWITCHES).index(kind)  # so that all four occur

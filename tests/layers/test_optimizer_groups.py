@@ -34,7 +34,7 @@ def params():
 
 
 def _updates(params, **config):
-    optimiser = train.make_optimiser(train.OptimiserConfig(learning_rate=0.1, **config))
+    optimiser = train.make_optimizer(train.OptimizerConfig(learning_rate=0.1, **config))
     grads = jax.tree.map(lambda leaf: 0.5 * jnp.ones_like(leaf), params)
     with jax.numpy_dtype_promotion("standard"):
         return optimiser.update(grads, optimiser.init(params), params)[0]
@@ -70,12 +70,12 @@ def test_state_spaces_have_a_rate_of_their_own(params):
         found |= {path[-1]} if own else set()
     assert found == STATE_SPACE
     with pytest.raises(ValueError, match="ssm_lr_multiplier must not be negative, got -1"):
-        train.OptimiserConfig(ssm_lr_multiplier=-1.0)
+        train.OptimizerConfig(ssm_lr_multiplier=-1.0)
 
 
 def test_a_time_step_without_a_gradient_stays(params):
     """dt went from 0.0012 to 0.086 by weight decay alone."""
-    optimiser = train.make_optimiser(train.OptimiserConfig(learning_rate=0.1, weight_decay=0.5))
+    optimiser = train.make_optimizer(train.OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
     state, moved = optimiser.init(params), params
     nothing = jax.tree.map(jnp.zeros_like, params)
     with jax.numpy_dtype_promotion("standard"):
@@ -89,6 +89,6 @@ def test_a_time_step_without_a_gradient_stays(params):
 
 def test_the_state_of_the_optimiser_is_that_of_stock_weight_decay(params):
     """So checkpoints from before there were groups still load."""
-    groups = train.make_optimiser(train.OptimiserConfig(weight_decay=0.5)).init(params)
+    groups = train.make_optimizer(train.OptimizerConfig(weight_decay=0.5)).init(params)
     chain = groups.inner_states["weights"].inner_state
     assert chain[2] == optax.add_decayed_weights(0.5).init(params)

@@ -1,6 +1,7 @@
 """The compiled kernel: the answer of the plain loop, whatever the shape, table and processor."""
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from tiers import tiered
 
 from surnn_jax import cells, switches
 from surnn_jax.scan import ScanInputs, ScanSpec, masked, native, reference
@@ -87,6 +89,8 @@ def assert_same(cell, problem, surrogate=WINDOW, *, oracle="masked", tolerance=1
 
     def close(path, w, f):
         size = float(jnp.max(jnp.abs(w))) if w.size else 0.0
+        if not w.ndim:  # the loss: thousands of terms of size 1, which cancel
+            size = max(size, 1.0)
         np.testing.assert_allclose(
             f, w, rtol=0, atol=tolerance * max(size, 1e-3), err_msg=jax.tree_util.keystr(path)
         )
@@ -103,6 +107,21 @@ def test_promise_1_equals_the_loop(cell, table):
     assert_same(cell, make(cell, 0, table, (3, 3, 2, 7)), gate, oracle="reference")
 
 
+@needs_kernel
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("shape", "table", "masks", "shift"),
+    [
+        ((0, 2, 8, 3), "example", True, 0.0),
+        ((7, 35, 8, 33), "shared", True, -0.6),
+        ((40, 5, 19, 1), "example", False, -0.6),
+        ((7, 1, 19, 16), "dense", False, 0.0),
+    ],
+)
+def test_some_shapes_and_rates(shape, table, masks, shift):
+    assert_same(cells.GRU, make(cells.GRU, 11, table, shape, masks=masks, shift=shift))
+
+
 shapes = st.tuples(
     st.sampled_from([0, 1, 7, 40]),
     st.sampled_from([1, 2, 5, 17, 35]),
@@ -111,6 +130,8 @@ shapes = st.tuples(
 )
 
 
+# Every shape is compiled.
+@pytest.mark.full
 @needs_kernel
 @pytest.mark.usefixtures("float64")
 @settings(max_examples=10)
@@ -147,8 +168,14 @@ def test_few_rows_teach_the_switch(table):
 
 
 @needs_kernel
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("cell", KNOWN, ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    ("cell", "table"),
+    tiered(
+        itertools.product(KNOWN, TABLES),
+        [(cell, TABLES[(i + j) % 3]) for i, cell in enumerate(KNOWN) for j in range(2)],
+    ),
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_float32(cell, table):
     # Sums of a few hundred float32 terms, in another order.
     problem = make(cell, 2, table, (12, 19, 5, 21), dtype=jnp.float32)
@@ -225,7 +252,7 @@ def test_promise_2_a_closed_switch_leaves_the_state_alone(table):
 def _broken():
     nowhere, far = jnp.nan, jnp.inf
     for table in TABLES[1:]:
-        free, _, _ = make(cells.GRU, 7, table, (6, 3, 2, 9))
+        free, _, _ = make(cells.GRU, 7, table, (6, 5, 3, 9))
         params, x, logits, start, reset_carry = free
         spoilt = x.at[1, 0, 1].set(nowhere).at[3, 1, 0].set(far)
         yield (params, spoilt, logits, start, reset_carry)
@@ -237,7 +264,7 @@ def _broken():
 @needs_kernel
 @pytest.mark.usefixtures("float64")
 def test_broken_numbers_pass_through():
-    _, masks, weight = make(cells.GRU, 7, "shared", (6, 3, 2, 9))
+    _, masks, weight = make(cells.GRU, 7, "shared", (6, 5, 3, 9))
     for free in _broken():
         (_, wanted), dw = solver("masked", cells.GRU, WINDOW)(free, masks, weight)
         (_, found), df = solver("native", cells.GRU, WINDOW)(free, masks, weight)
@@ -326,6 +353,6 @@ def test_no_compiler_is_said_in_one_line(monkeypatch):
 
 
 @needs_kernel
-@pytest.mark.slow
+@pytest.mark.full
 def test_sanitizers():
     build.check()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from surnn_jax import cells, switches
-from surnn_jax.scan import masked, native
+from surnn_jax.scan import ScanInputs, ScanSpec, masked, native
 from surnn_jax.scan.native import build, library
 
 COMPUTES = """
@@ -23,15 +23,15 @@ from surnn_jax.scan import native
 assert native.available(), library.load()  # before JAX has looked for its devices
 from surnn_jax import cells, switches
 import numpy as np, jax.numpy as jnp
-from surnn_jax.scan import masked
+from surnn_jax.scan import ScanInputs, ScanSpec, masked
 params = cells.GRU.init(jax.random.key(0), 2, 3)
 x = jax.random.normal(jax.random.key(1), (7, 2, 2))
 start = cells.GRU.initial_carry(params, (2,))
 
 def solve(scan):
     def loss(params, x, a):
-        gate = switches.triangular()
-        carries = scan(cells.GRU, gate, jnp.float32, params, x, a, start, start, None, None)
+        spec = ScanSpec(cells.GRU, switches.triangular(), jnp.float32)
+        carries = scan(spec, ScanInputs(params, x, a, start, start))
         return jax.numpy.sum(jnp.sin(carries.h))
     return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(params, x, x[:, 0, :1] + jnp.zeros(3))
 
@@ -186,14 +186,15 @@ def test_headers_newer_than_jaxlib(tmp_path):
 @pytest.mark.skipif(not native.available(), reason=f"no compiled kernel: {library.load()}")
 @pytest.mark.parametrize("platforms", [("cuda",), ("tpu",), ("cpu", "cuda")])
 def test_lowered_for_an_accelerator_it_is_dense(platforms):
-    cell, gate, checks = cells.LSTM, switches.triangular(), jax.export.DisabledSafetyCheck
+    cell, checks = cells.LSTM, jax.export.DisabledSafetyCheck
+    spec = ScanSpec(cell, switches.triangular(), jnp.float32)
     params = cell.init(jax.random.key(0), 2, 3)
     start = cell.initial_carry(params, (2,))
     x, a = (jax.random.normal(jax.random.key(n), (5, 2, size)) for n, size in ((1, 2), (2, 3)))
 
     def gradient(scan):
         def loss(params, x, a):
-            carries = scan(cell, gate, jnp.float32, params, x, a, start, start, None, None)
+            carries = scan(spec, ScanInputs(params, x, a, start, start))
             return jnp.sum(jnp.sin(carries.h))
 
         return jax.jit(jax.grad(loss, (0, 2)))

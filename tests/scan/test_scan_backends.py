@@ -28,6 +28,7 @@ from core_case import (
     solve,
     switch,
 )
+from tiers import tiered
 
 from surnn_jax import SelectiveCarry, selective
 from surnn_jax.cells import GRU_BEFORE, LSTM_PEEPHOLE
@@ -45,15 +46,32 @@ ORACLE = [number for number, (_, kind, _, _) in enumerate(UNITS) if kind is None
     for i, cell in enumerate(CELLS)
     for j, kind in enumerate(SWITCHES)
 ]
-# The back ends that skip have tests of their own; here each meets every cell and switch. Kernels
-# that are interpreted compile slowly: each cell without a switch.
-INTERPRETED = [n for n in ORACLE if UNITS[n][1] is None]
-CHECKS = [
-    (number, backend)
-    for number in range(len(UNITS))
-    for backend in OTHERS
-    if backend == "masked" or number in (INTERPRETED if backend == "pallas" else ORACLE)
+# A frozen switch takes turns with the cells as well.
+FROZEN = [
+    UNITS.index((cell, SWITCHES[i % len(SWITCHES)], GATES[0], True)) for i, cell in enumerate(CELLS)
 ]
+# The back ends that skip have tests of their own. Here they meet every cell: dense, and with a
+# table that the batch shares and one that it does not, of which they know no more.
+SHARED_OR_NOT = [
+    number for number in ORACLE if UNITS[number][1] in (None, SWITCHES[0], SWITCHES[3])
+]
+# Kernels that are interpreted compile slowly: each cell without a switch.
+INTERPRETED = [n for n in ORACLE if UNITS[n][1] is None]
+
+
+def _checks(backend):
+    """The units that a back end is tried on by `make test`, and those by `make test-full`."""
+    if backend == "masked":
+        return [*ORACLE, *FROZEN], range(len(UNITS))
+    if backend == "pallas":
+        return INTERPRETED[:2], INTERPRETED
+    return SHARED_OR_NOT, ORACLE
+
+
+CHECKS = tiered(
+    [(n, name) for n in range(len(UNITS)) for name in OTHERS if n in _checks(name)[1]],
+    [(n, name) for name in OTHERS for n in _checks(name)[0]],
+)
 pytestmark = pytest.mark.usefixtures("float64", "compiled_back_ends")
 
 

@@ -16,6 +16,7 @@ from core_case import (
     solve,
     switch,
 )
+from tiers import tiered
 
 from surnn_jax import cells, run, selective, step, switches
 from surnn_jax.scan import BACKENDS
@@ -52,7 +53,10 @@ def test_transformations(kind):
     assert_close(jax.tree.map(lambda leaf: leaf[1], both), of_params(other, "reference"))
 
 
-@pytest.mark.parametrize("backend", [name for name in BACK_ENDS if name != "reference"])
+@pytest.mark.parametrize(
+    "backend",
+    tiered([name for name in BACK_ENDS if name != "reference"], ("masked", "rows", "native")),
+)
 def test_promise_11_gradient_in_shard_map(backend):
     """On two devices, half of the batch each, with JAX's check of what varies: that of one."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -79,8 +83,11 @@ def test_promise_11_gradient_in_shard_map(backend):
 
 @pytest.mark.parametrize(
     ("unit", "backend"),
-    [(name, "masked") for name in UNITS]
-    + [("fourier", name) for name in BACK_ENDS if name != "masked"],
+    tiered(
+        [(name, "masked") for name in UNITS]
+        + [("fourier", name) for name in BACK_ENDS if name != "masked"],
+        [("event", "masked"), ("fourier", "rows"), ("fourier", "native")],
+    ),
 )
 def test_promise_10_one_trace_a_shape(unit, backend):
     """Neither lengths, mask, resets, parameters nor the rate are part of what is compiled."""

@@ -1,7 +1,7 @@
 """One of two processes that train the net of :mod:`train_case` together, to be told or killed.
 
-``python tests/support/peer_case.py WORKDIR PORT NUMBER [FAULT STEP]``: as the batch of step STEP is asked
-for, ``term`` sends SIGTERM to this very process, ``kill`` SIGKILL.
+``python tests/support/peer_case.py WORKDIR PORT NUMBER [FAULT STEP]``: as the batch of step STEP is
+asked for, ``term`` sends SIGTERM to this very process, ``kill`` SIGKILL.
 """
 
 import os

@@ -22,8 +22,8 @@ from surnn_jax.train import checkpoint
 INPUTS, FEATURES, TIME = 3, 8, 6
 STEPS = 6
 CONFIG = {"cell": "tanh", "features": FEATURES, "optimiser": {"rate": 0.01}}
-OPTIMISER = train.make_optimiser(
-    train.OptimiserConfig(
+OPTIMIZER = train.make_optimizer(
+    train.OptimizerConfig(
         learning_rate=0.01, schedule="cosine", total_steps=24, clip=1.0, switch_scale=0.5
     )
 )
@@ -91,7 +91,7 @@ def fit(workdir, **changes):
             settings[name] = changes.pop(name)
     arguments = {
         "task": TASK,
-        "optimiser": OPTIMISER,
+        "optimizer": OPTIMIZER,
         "batches": batch,
         "steps_per_epoch": STEPS,
         "evaluation": evaluation,

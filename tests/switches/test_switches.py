@@ -24,12 +24,25 @@ def _seen(x, valid=None, start=0):
     return SwitchInputs(x, previous, start + jnp.arange(len(x)), valid)
 
 
+# Compiled whole: operation by operation, each shape takes many small programs.
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def _init(made, x, features=8, dtype="float64"):
     return made.init(jax.random.key(0), _seen(x), features, dtype)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _logits(made, params, x, valid=None, start=0):
     return made.logits(params, _seen(x, valid, start))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _unit_init(unit, x, features):
+    return unit.init(jax.random.key(0), x, features, jnp.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(unit, params, x):
+    return run(unit, params, x)
 
 
 def _table(made, params, x, valid=None):
@@ -182,7 +195,12 @@ def test_event_opens_at_its_rate_over_the_batch(kind):
     valid = np.arange(40)[:, None] < lengths
     x = _inputs()
     padded = jnp.where(valid[..., None], x, jnp.nan)
-    params = unit.init_switch(jax.random.key(0), padded, 8, jnp.float64, lengths)
+
+    @jax.jit
+    def init(padded):
+        return unit.init_switch(jax.random.key(0), padded, 8, jnp.float64, lengths)
+
+    params = init(padded)
     opened = _table(unit.switch, params, x, jnp.asarray(valid))[valid]
     np.testing.assert_allclose(np.mean(opened, 0), 0.3, atol=1.001 / valid.sum())
     assert (_init(unit.switch, x)["b"] != params["b"]).all()
@@ -219,20 +237,21 @@ def test_unit_init_takes_any_number_of_batch_axes():
 
 
 @each_switch
-@pytest.mark.parametrize("target", [0.1, 0.9])
-def test_penalty_moves_the_rate_towards_its_target(kind, target):
+def test_penalty_moves_the_rate_towards_its_target(kind):
     made, x = switch(kind, rate=0.5), _inputs()
     params = _init(made, x)
 
+    @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def penalty(params):
+    def penalty(params, target):
         rate = _table(made, params, x).mean()
         return switches.rate_penalty(rate, target), rate
 
-    (value, rate), grads = penalty(params)
-    assert float(value) == pytest.approx(float((rate - target) ** 2))
-    moved = jax.tree.map(lambda p, g: p - g, params, grads)
-    assert abs(_table(made, moved, x).mean() - target) < abs(rate - target) - 0.01
+    for target in (0.1, 0.9):
+        (value, rate), grads = penalty(params, target)
+        assert float(value) == pytest.approx(float((rate - target) ** 2))
+        moved = jax.tree.map(lambda p, g: p - g, params, grads)
+        assert abs(_table(made, moved, x).mean() - target) < abs(rate - target) - 0.01
 
 
 def test_gradient_of_theta_does_not_grow_with_time():
@@ -261,9 +280,9 @@ def test_neurons_of_a_group_open_together(kind):
     for_all = switches.for_neurons(a, 12)
     for neuron in range(12):
         np.testing.assert_array_equal(for_all[..., neuron], a[..., neuron * 3 // 12])
-    unit = selective("gru", made)
-    params = unit.init(jax.random.key(0), x, 12, jnp.float64)
-    done = run(unit, params, x)
+    unit = selective("tanh", made)
+    params = _unit_init(unit, x, 12)
+    done = _run(unit, params, x)
     np.testing.assert_array_equal(
         done.update_mask, switches.for_neurons(done.update_mask[..., ::4], 12)
     )
@@ -274,12 +293,12 @@ def test_neurons_of_a_group_open_together(kind):
 def test_the_gradient_of_a_group_is_the_sum_over_its_neurons():
     one, each, x = switch(SWITCHES[0], groups=2), switch(SWITCHES[0]), _inputs(6)
     together = selective("gru", one)
-    params = together.init(jax.random.key(0), x, 6, jnp.float64)
+    params = _unit_init(together, x, 6)
     shared = params["switch"]
     spread = {k: v if k == "theta" else jnp.repeat(v, 3, -1) for k, v in shared.items()}
 
     def loss(own, unit):
-        return jnp.sum(jnp.sin(run(unit, {**params, "switch": own}, x).outputs))
+        return jnp.sum(jnp.sin(_run(unit, {**params, "switch": own}, x).outputs))
 
     got = jax.grad(loss)(shared, together)
     want = jax.grad(loss)(spread, selective("gru", each))
@@ -294,8 +313,8 @@ def test_the_gradient_of_a_group_is_the_sum_over_its_neurons():
 def test_one_group_leaves_whole_steps_empty():
     made = switches.fourier(64, rate=0.1, groups=1)
     unit, x = selective("tanh", made), _inputs(64, 1)
-    params = unit.init(jax.random.key(0), x, 32, jnp.float64)
-    table = run(unit, params, x).update_mask
+    params = _unit_init(unit, x, 32)
+    table = _run(unit, params, x).update_mask
     assert set(np.asarray(table.sum(-1))) == {0.0, 32.0}
     assert table.any(-1).mean() == pytest.approx(0.1, abs=0.05)
 
@@ -310,10 +329,10 @@ def test_rows_that_teach_the_switch_stand_for_all():
     some = selective(
         "gru", switch(SWITCHES[0], gate=switches.triangular(1.0, gradient_fraction=0.25))
     )
-    params = full.init(jax.random.key(0), x, 6, jnp.float64)
+    params = _unit_init(full, x, 6)
 
     def grad(unit, x):
-        return jax.grad(lambda p: jnp.sum(jnp.sin(run(unit, p, x).outputs)))(params)
+        return jax.grad(lambda p: jnp.sum(jnp.sin(_run(unit, p, x).outputs)))(params)
 
     want = grad(full, x)
     found = [grad(some, jnp.roll(x, turn, axis=1)) for turn in range(4)]
@@ -397,11 +416,11 @@ def test_switch_that_cannot_be(make, horizon, options, message):
             "^sigmoid: gradient_fraction must .* got nan$",
         ),
         (
-            lambda: _init(switches.fourier(9, groups=3), _inputs()),
+            lambda: _init.__wrapped__(switches.fourier(9, groups=3), _inputs()),
             "^fourier: 8 neurons cannot be cut into 3 equal groups$",
         ),
         (
-            lambda: _init(switches.event(9, groups=3), _inputs()),
+            lambda: _init.__wrapped__(switches.event(9, groups=3), _inputs()),
             "^event: 8 neurons cannot be cut into 3 equal groups$",
         ),
         (lambda: switches.sigmoid(-1.0), r"^sigmoid: steepness must be a positive .* got -1\.0$"),

@@ -56,6 +56,7 @@ def whole(tmp_path_factory):
     return out, workdir
 
 
+@pytest.mark.full
 def test_promise_11_two_processes_end_alike_and_as_one_does(whole, tmp_path):
     out, workdir = whole
     alone = fit(tmp_path, save_seconds=1e9)
@@ -67,7 +68,7 @@ def test_promise_11_two_processes_end_alike_and_as_one_does(whole, tmp_path):
     np.testing.assert_allclose(curve, [line["valid/mse"] for line in alone.history], rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_promise_6_a_signal_to_one_of_two_processes_saves_and_ends_both(
     whole, tmp_path, record_property
 ):
@@ -78,12 +79,12 @@ def test_promise_6_a_signal_to_one_of_two_processes_saves_and_ends_both(
     assert more.count("saved") == 0
     (first, out, said), (second, other, more) = together(tmp_path)
     assert (first, second) == (0, 0), (said, more)
-    assert "going on from step 11" in said
+    assert "resuming from step 11" in said
     record_property("fault", ("SIGTERM to one of two processes", 1, out != whole[0]))
     assert out == other == whole[0]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_promise_5_a_killed_peer_ends_the_other_and_nothing_is_lost(
     whole, tmp_path, record_property
 ):
@@ -93,7 +94,7 @@ def test_promise_5_a_killed_peer_ends_the_other_and_nothing_is_lost(
     assert (tmp_path / "checkpoints").is_dir()
     (first, out, said), (second, other, more) = together(tmp_path)
     assert (first, second) == (0, 0), (said, more)
-    assert "going on from step" in said
+    assert "resuming from step" in said
     record_property("fault", ("one of two processes killed", 1, out != whole[0]))
     assert out == other == whole[0]
 

@@ -18,7 +18,7 @@ from surnn_jax.train import CorruptCheckpointError, checkpoint
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, str(ROOT / "tests" / "support" / "train_case.py")]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 def train(workdir, *fault, before=(), seconds=180):
@@ -36,7 +36,7 @@ def ended(workdir, step=None):
     """What a process prints that goes on in a folder, from that step, and comes to the end."""
     done = train(workdir)
     assert done.returncode == 0, done.stderr
-    assert step is None or f"going on from step {step} in" in done.stderr
+    assert step is None or f"resuming from step {step} in" in done.stderr
     return done.stdout, (workdir / "metrics.jsonl").read_bytes()
 
 

@@ -12,7 +12,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 from train_case import batch, fit
 
-from surnn_jax.train import watch
+from surnn_jax.train.monitoring import StallWatchdog
 
 
 def test_a_trace_has_ten_steps_and_changes_nothing(tmp_path):
@@ -44,7 +44,7 @@ def test_a_trace_ends_with_the_run(tmp_path):
 
 def test_a_stall_is_told_once_and_where():
     said = []
-    with watch.StallWatchdog(said.append, patience=0.2) as watched:
+    with StallWatchdog(said.append, patience=0.2) as watched:
         time.sleep(0.4)  # Before the first step it compiles, for as long as that takes.
         assert said == []
         for _ in range(3):
@@ -54,14 +54,14 @@ def test_a_stall_is_told_once_and_where():
         [line] = said
         watched.step()
         assert line.startswith("stalled: no step for 0 s, the longest before took 0.0 s; it is in ")
-        assert "test_watch.py" in line
+        assert "test_monitoring.py" in line
         assert "test_a_stall_is_told_once_and_where" in line
     assert len(said) == 1
 
 
 def test_a_slow_run_is_not_stalled():
     said = []
-    with watch.StallWatchdog(said.append, patience=0.2) as watched:
+    with StallWatchdog(said.append, patience=0.2) as watched:
         for _ in range(5):
             watched.step()
             time.sleep(0.05)

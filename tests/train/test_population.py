@@ -14,10 +14,10 @@ import train_case as case
 
 from surnn_jax import train
 from surnn_jax.train import checkpoint, state, step
-from surnn_jax.train.population_step import PopulationState, advance, measure
+from surnn_jax.train.population_step import PopulationState, evaluate_all, train_step_all
 
 ROOT = Path(__file__).parents[2]
-OPTIMISER = train.OptimiserConfig(
+OPTIMIZER = train.OptimizerConfig(
     schedule="cosine", total_steps=24, clip=1.0, switch_scale=0.5, warmup=2
 )
 # The second is at its best before the last epoch.
@@ -38,7 +38,7 @@ def fit(workdir, members=MEMBERS, **changes):
             settings[name] = changes.pop(name)
     arguments = {
         "task": case.TASK,
-        "optimiser": OPTIMISER,
+        "optimizer": OPTIMIZER,
         "members": members,
         "batches": case.batch,
         "steps_per_epoch": case.STEPS,
@@ -52,7 +52,7 @@ def fit(workdir, members=MEMBERS, **changes):
 
 def alone(workdir, member, **changes):
     """The same by the trainer of one."""
-    optimiser = train.OptimiserConfig(
+    optimizer = train.OptimizerConfig(
         learning_rate=member.learning_rate,
         weight_decay=member.weight_decay,
         schedule="cosine",
@@ -63,7 +63,7 @@ def alone(workdir, member, **changes):
     )
     return case.fit(
         workdir,
-        optimiser=train.make_optimiser(optimiser),
+        optimizer=train.make_optimizer(optimizer),
         seed=member.seed,
         save_seconds=9.0,
         **changes,
@@ -161,16 +161,16 @@ def test_the_worse_half_is_taken_out_and_the_others_do_not_notice(three, tmp_pat
 
 def beginning():
     """Three members at rest."""
-    optimiser = train.make_optimiser(OPTIMISER)
+    optimizer = train.make_optimizer(OPTIMIZER)
     states = [
-        step.init_state(case.TASK, optimiser, jax.random.key(seed), case.batch(0))
+        step.init_state(case.TASK, optimizer, jax.random.key(seed), case.batch(0))
         for seed in range(3)
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     return PopulationState(stacked, jnp.array([True, False, True]), jnp.zeros(3, jnp.int32))
 
 
-EACH = [state.keys(member.seed)[1] for member in MEMBERS]
+KEYS = [state.make_keys(member.seed)[1] for member in MEMBERS]
 
 
 def rates_of(members):
@@ -198,35 +198,35 @@ def test_steps_that_are_not_finite_are_left_out_as_the_trainer_of_one_does(tmp_p
 
 
 def test_one_that_diverges_stays_where_it_was(three):
-    crowd = beginning()._replace(active=jnp.array([True, True, True]))
+    population = beginning()._replace(active=jnp.array([True, True, True]))
     rates = rates_of((MEMBERS[0], WILD, MEMBERS[2]))
     for number in range(8):
         # The rate rises from 0, so that the first step changes nothing.
-        crowd = advance(
-            case.TASK, OPTIMISER, rates, jnp.stack(EACH), crowd, case.batch(number), 0, False
+        population = train_step_all(
+            case.TASK, OPTIMIZER, rates, jnp.stack(KEYS), population, case.batch(number), 0, False
         )
-    assert list(crowd.active) == [True, False, True]
-    assert 0 < crowd.states.step[1] < 8
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(crowd.states.params))
+    assert list(population.active) == [True, False, True]
+    assert 0 < population.states.step[1] < 8
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(population.states.params))
 
 
 def test_side_by_side_gives_the_same_numbers():
     """What runs elsewhere than on a CPU; rounding differs, as products are batched."""
 
-    def run(together):
-        crowd = beginning()
-        at_rest = case.digest(jax.tree.map(lambda leaf: leaf[1], crowd.states))
+    def run(vectorized):
+        population = beginning()
+        at_rest = case.digest(jax.tree.map(lambda leaf: leaf[1], population.states))
         for number in range(3):
-            crowd = advance(
-                case.TASK, OPTIMISER, rates_of(MEMBERS), jnp.stack(EACH), crowd, case.batch(number),
-                0, together,
+            population = train_step_all(
+                case.TASK, OPTIMIZER, rates_of(MEMBERS), jnp.stack(KEYS), population,
+                case.batch(number), 0, vectorized,
             )  # fmt: skip
-        measured = measure(
-            case.TASK, crowd.states.params, crowd.active, case.batch(9), (), together
+        measured = evaluate_all(
+            case.TASK, population.states.params, population.active, case.batch(9), (), vectorized
         )
-        assert at_rest == case.digest(jax.tree.map(lambda leaf: leaf[1], crowd.states))
-        assert list(crowd.states.step) == [3, 0, 3]
-        return crowd, measured
+        assert at_rest == case.digest(jax.tree.map(lambda leaf: leaf[1], population.states))
+        assert list(population.states.step) == [3, 0, 3]
+        return population, measured
 
     first, second = run(False), run(True)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
@@ -279,6 +279,7 @@ def program(workdir, *fault):
     )
 
 
+@pytest.mark.full
 def test_killed_at_any_moment_and_run_again_gives_the_same_bits(tmp_path):
     """With a member that diverges in the first epoch, and one that stops in the third."""
     whole = told_of(fit(tmp_path / "whole", TROUBLED, patience=2))
@@ -291,7 +292,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bits(tmp_path):
     assert "Traceback" not in told.stderr
     ended = program(tmp_path / "cut")
     assert ended.returncode == 0, ended.stderr
-    assert "going on from step 17" in ended.stderr
+    assert "resuming from step 17" in ended.stderr
     assert ended.stdout == f"{whole}\n"
 
 

@@ -108,7 +108,7 @@ def test_leftovers_of_killed_saves_are_no_checkpoints(run, copy):
     checkpoint.verify(copy / "checkpoints" / "24")
 
 
-def test_the_best_parameters_are_read_without_an_optimiser(run):
+def test_the_best_parameters_are_read_without_an_optimizer(run):
     workdir, done = run
     folder = checkpoint.find(workdir)
     assert folder.name == "24"
@@ -138,7 +138,7 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_FORMAT", 0)
     fit(tmp_path, max_epochs=1, save_seconds=1e9)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 0, this version reads 1"):
+    with pytest.raises(ValueError, match="format 0, this version reads 1 and 2"):
         fit(tmp_path, max_epochs=1)
 
 

@@ -41,6 +41,6 @@ def test_promise_5_killed_at_any_moment_and_run_again_gives_the_same_bits(tmp_pa
 
     ended = train(tmp_path / "cut")
     assert ended.returncode == 0, ended.stderr
-    assert "going on from step 21" in ended.stderr
+    assert "resuming from step 21" in ended.stderr
     assert ended.stdout == undisturbed.stdout
     assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == curve

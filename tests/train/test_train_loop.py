@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from train_case import CONFIG, OPTIMISER, STEPS, TASK, batch, digest, evaluation, fit
+from train_case import CONFIG, OPTIMIZER, STEPS, TASK, batch, digest, evaluation, fit
 
 from surnn_jax import train
 from surnn_jax.train import checkpoint, monitoring
@@ -42,9 +42,9 @@ def same(done, other):
 def test_metrics_and_parameters_are_those_of_a_plain_loop(whole):
     init_key, key = jax.random.split(jax.random.key(0))
     params = TASK.init(init_key, batch(0))
-    state = OPTIMISER.init(params)
+    state = OPTIMIZER.init(params)
     gradient = jax.jit(jax.value_and_grad(TASK.loss, has_aux=True))
-    update, evaluate = jax.jit(OPTIMISER.update), jax.jit(TASK.evaluate)
+    update, evaluate = jax.jit(OPTIMIZER.update), jax.jit(TASK.evaluate)
     history, kept, pairs = [], [], []
     for step in range(4 * STEPS):
         (_, measured), grads = gradient(params, batch(step), jax.random.fold_in(key, step))
@@ -79,7 +79,7 @@ def test_best_epoch_is_not_the_last_and_patience_ends_the_run(tmp_path):
     done = fit(
         tmp_path,
         task=task,
-        optimiser=optax.sgd(1.0),
+        optimizer=optax.sgd(1.0),
         steps_per_epoch=1,
         monitor="far",
         max_epochs=20,
@@ -93,7 +93,7 @@ def test_best_epoch_is_not_the_last_and_patience_ends_the_run(tmp_path):
     again = fit(
         tmp_path,
         task=task._replace(loss=None),
-        optimiser=optax.sgd(1.0),
+        optimizer=optax.sgd(1.0),
         steps_per_epoch=1,
         monitor="far",
         max_epochs=20,
@@ -176,14 +176,14 @@ def test_promise_8_a_loss_that_is_not_finite_stops_and_is_not_saved(tmp_path, wh
 
 
 def _missing_steps(*left_out):
-    """The run's batches where those are not there: the optimiser never hears of them."""
-    state = train.step.init_state(TASK, OPTIMISER, jax.random.split(jax.random.key(0))[0], batch(0))
+    """The run's batches where those are not there: the optimizer never hears of them."""
+    state = train.step.init_state(TASK, OPTIMIZER, jax.random.split(jax.random.key(0))[0], batch(0))
     key = jax.random.split(jax.random.key(0))[1]
     for number in range(4 * STEPS):
         if number in left_out:
             state = state._replace(step=state.step + 1)
         else:
-            state, _ = train.step.train_step(TASK, OPTIMISER, key, state, batch(number))
+            state, _ = train.step.train_step(TASK, OPTIMIZER, key, state, batch(number))
     return state.params
 
 
@@ -236,7 +236,7 @@ def test_promise_8_parameters_that_overflow_are_not_saved(tmp_path):
         loss=lambda params, example, key: (jax.lax.stop_gradient(params["w"]) - params["w"], {}),
         evaluate=lambda params, example: {"zero": (jnp.zeros(()), jnp.ones(()))},
     )
-    arguments = {"task": task, "optimiser": optax.sgd(3e38), "monitor": "zero", "max_epochs": 1}
+    arguments = {"task": task, "optimizer": optax.sgd(3e38), "monitor": "zero", "max_epochs": 1}
     with pytest.raises(FloatingPointError, match=r"^step 1: a parameter is not finite"):
         fit(tmp_path, steps_per_epoch=1, **arguments)
     assert sealed(tmp_path) == [0]

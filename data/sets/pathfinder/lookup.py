@@ -1,8 +1,8 @@
-"""What the growth of Pathfinder's snakes has to look up: dashes by their direction, and maps.
+"""Lookup tables for the growth of Pathfinder's snakes: dashes by their direction, and maps.
 
 Linsley et al. (2018); the rules are those of the authors' generator. A dash has one of few
 directions, its *way*: a snake starts at a whole number of degrees, and goes on towards one of the
-pixels on a circle around its pivot. So all that depends on a way is worked out once.
+pixels on a circle around its pivot. So everything that depends on a way is computed once.
 
 A map says how far each pixel is taken, uint8, 255 being one. It has a margin around the image, the
 maps of many images lie end to end, and a *place* is an index into them. ``taken`` holds footprints;
@@ -65,7 +65,7 @@ class Recipe:
 
 
 class Marks(NamedTuple):
-    """What a dash of each way does to the pixels around it.
+    """The pixels that a dash of each way marks.
 
     Attributes:
         at: int64 ``[ways, K]``, their places, counted from the dash's; K is the most of any way,
@@ -78,7 +78,7 @@ class Marks(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """All that there is to know of a recipe with one margin.
+    """Everything that a recipe with one margin determines.
 
     Attributes:
         recipe: the recipe.
@@ -140,7 +140,7 @@ class Tables(NamedTuple):
 
 @cache
 def tables(recipe: Recipe, margin: int) -> Tables:
-    """Works out what the growth of snakes needs to know; a fraction of a second."""
+    """Computes the tables, in a fraction of a second."""
     length, reach = recipe.length, recipe.length + margin
     around = raster.circle(reach)
     towards = np.arctan2(around[:, 0], around[:, 1])

@@ -1,7 +1,7 @@
-"""How the snakes of Pathfinder grow: those of many images at once, each on a map of its own.
+"""Grows the snakes of Pathfinder: many images at once, each on a map of its own.
 
-Linsley et al. (2018); the rules are those of the authors' generator. See ``ways`` for what is
-looked up and for the form of the maps.
+Linsley et al. (2018); the rules are those of the authors' generator. See ``lookup`` for the
+tables and the form of the maps.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ import numpy as np
 from data.sets.pathfinder.lookup import DEGREES, Recipe, Tables, tables
 
 TRIES = 3
-"""Of a start, and of a dash."""
+"""For a start, and for each dash."""
 
 DISTRACTOR_TRIES = 5
 
 _LEAST_FREE = 0.01
-"""No distractor is started where a smaller share of the pixels is free."""
+"""No distractor starts in an image with a smaller fraction of free pixels."""
 
 _FREE = 76
 """A pixel of ``taken`` up to this, 0.3 of one, is free for a start."""
@@ -44,7 +44,7 @@ class Maps(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Where snakes have got to; each int64 ``[N]``.
+    """The current ends of growing snakes; each int64 ``[N]``.
 
     Attributes:
         pivot: the place around which the last dash was turned.
@@ -93,14 +93,14 @@ def grow(
         history[:, :, number, 0] = end.place - first, end.way
     for dash in range(1, length):
         for number in range(len(ends)):
-            kept, new = _extended(t, flat, ends[number], random)
+            kept, new = _extend(t, flat, ends[number], random)
             map_of = map_of[kept]
             ends = [Ends(*(values[kept] for values in end)) for end in ends]
             # The newest dash is not marked yet: the next one has to join it.
             _mark(t, flat, ends[number])
             ends[number] = new
             history[:, map_of, number, dash] = new.place - map_of * t.size, new.way
-    # Of two snakes the first one's last dash stays unmarked, as with the authors.
+    # The last dash of the first of two snakes stays unmarked, as in the authors' generator.
     _mark(t, flat, ends[-1])
     return Snakes(map_of, *history[:, map_of])
 
@@ -127,13 +127,13 @@ def pairs(t: Tables, count: int, random: np.random.Generator) -> list[Ends]:
         aside = recipe.apart * np.stack([np.sin(towards), np.cos(towards)], -1)
         return np.rint(tails[number] + aside).astype(np.int64), way
 
-    _, tails, ways = _laid(t, count, first)
-    both, *others = _laid(t, len(tails), second)
+    _, tails, ways = _place_starts(t, count, first)
+    both, *others = _place_starts(t, len(tails), second)
     return [_ends(t, tails[both], ways[both]), _ends(t, *others)]
 
 
 def targets(t: Tables, count: int, random: np.random.Generator) -> tuple[Maps, Snakes]:
-    """Pairs of target snakes, thrown away and begun again until they succeed.
+    """Pairs of target snakes; failed ones are dropped and tried again.
 
     Returns:
         The maps that they leave, and the snakes, ``[count, 2, dashes]``; ``map`` counts them.
@@ -166,7 +166,7 @@ def distractors(t: Tables, maps: Maps, random: np.random.Generator) -> Iterator[
     for _ in range(t.recipe.distractors):
         waiting = np.arange(len(maps.taken))
         for _ in range(DISTRACTOR_TRIES):
-            started, end = _lone(t, maps.taken[waiting], random)
+            started, end = _start_distractors(t, maps.taken[waiting], random)
             tried = maps.of(waiting[started])
             snakes = grow(t, tried, [end], t.recipe.distractor_dashes, random)
             placed = waiting[started[snakes.map]]
@@ -176,8 +176,10 @@ def distractors(t: Tables, maps: Maps, random: np.random.Generator) -> Iterator[
             waiting = np.setdiff1d(waiting, placed)
 
 
-def weighed(t: Tables, near: np.ndarray, ends: Ends) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the next dash may have its head.
+def weigh_candidates(
+    t: Tables, near: np.ndarray, ends: Ends
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The candidates for the next dash's head, and their weights.
 
     Args:
         t: the tables.
@@ -193,11 +195,11 @@ def weighed(t: Tables, near: np.ndarray, ends: Ends) -> tuple[np.ndarray, np.nda
     return pivot, heads, t.weights[ends.way] * (255 - near[heads])
 
 
-def _extended(
+def _extend(
     t: Tables, maps: Maps, ends: Ends, random: np.random.Generator
 ) -> tuple[np.ndarray, Ends]:
     """Which of the snakes got another dash, and their new ends."""
-    pivot, heads, weights = weighed(t, maps.near, ends)
+    pivot, heads, weights = weigh_candidates(t, maps.near, ends)
     sums = np.cumsum(weights, 1)
     way, place = np.full((2, len(pivot)), -1)
     waiting = np.flatnonzero(sums[:, -1] >= 1e-4 * 255)
@@ -219,11 +221,13 @@ def _mark(t: Tables, maps: Maps, ends: Ends) -> None:
         where[at] = np.maximum(where[at], marks.values[ends.way])
 
 
-def _lone(t: Tables, taken: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, Ends]:
+def _start_distractors(
+    t: Tables, taken: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, Ends]:
     """The starts of distractors: on which of the maps, and their ends."""
     blocked = t.image(taken) > _FREE
     crowded = (~blocked).mean((1, 2)) < _LEAST_FREE
-    blocked = _framed(blocked, 1)
+    blocked = _block_border(blocked, 1)
 
     def draw(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ways = random.integers(DEGREES, size=len(number))
@@ -236,14 +240,14 @@ def _lone(t: Tables, taken: np.ndarray, random: np.random.Generator) -> tuple[np
                 tails[row] = free[int(random.random() * len(free))]
         return tails, ways
 
-    started, tails, ways = _laid(t, len(taken), draw)
+    started, tails, ways = _place_starts(t, len(taken), draw)
     return started, _ends(t, tails, ways)
 
 
-def _laid(
+def _place_starts(
     t: Tables, count: int, draw: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws first dashes until they lie in the image, or the tries are used up.
+    """Draws first dashes until they lie in the image or the tries are used up.
 
     Args:
         t: the tables.
@@ -274,7 +278,7 @@ def _ends(t: Tables, tails: np.ndarray, ways: np.ndarray) -> Ends:
 def _first_places(recipe: Recipe, margin: int) -> tuple[np.ndarray, np.ndarray]:
     """Where a first target may start: tails int64 ``[360, most, 2]``, their number ``[360]``."""
     t = tables(recipe, margin)
-    blocked = _framed(t.image(t.taken) > _FREE, 2 * recipe.apart)
+    blocked = _block_border(t.image(t.taken) > _FREE, 2 * recipe.apart)
     found = [_free(t, blocked, way) for way in range(DEGREES)]
     counts = np.array([len(tails) for tails in found])
     padded = np.zeros((DEGREES, counts.max(), 2), np.int64)
@@ -283,7 +287,7 @@ def _first_places(recipe: Recipe, margin: int) -> tuple[np.ndarray, np.ndarray]:
     return padded, counts
 
 
-def _framed(blocked: np.ndarray, width: int) -> np.ndarray:
+def _block_border(blocked: np.ndarray, width: int) -> np.ndarray:
     framed = np.ones_like(blocked)
     inner = (..., *[slice(width, -width)] * 2)
     framed[inner] = blocked[inner]
@@ -291,7 +295,7 @@ def _framed(blocked: np.ndarray, width: int) -> np.ndarray:
 
 
 def _free(t: Tables, blocked: np.ndarray, way: int) -> np.ndarray:
-    """The pixels ``[n, 2]`` from which a dash meets nothing of what is blocked."""
+    """The pixels ``[n, 2]`` from which a dash meets no blocked pixel."""
     if not len(t.full[way]):
         return np.zeros((0, 2), np.int64)
     reach, side = t.recipe.length + t.margin, t.recipe.side

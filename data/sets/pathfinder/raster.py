@@ -1,8 +1,8 @@
-"""How Pathfinder draws: dashes, the room they take, and discs, as small uint8 pictures.
+"""Draws Pathfinder's dashes, their footprints and discs, as small uint8 pictures.
 
 As the authors' generator (Linsley et al., 2018) does: larger than needed, without grey, and then
-brought down by Lanczos resampling, which gives uint8. Lines come out as those of the imaging
-library Pillow, to the pixel, and resampled pictures too; it is not needed here.
+scaled down by Lanczos resampling to uint8. Lines and resampled pictures equal those of the imaging
+library Pillow to the pixel, without needing it.
 
 Coordinates are y, x; angles are in radians, and angle t leads to (sin t, cos t).
 """

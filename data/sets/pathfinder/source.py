@@ -5,10 +5,10 @@ long curve, and another on the other end of the same (label 1) or of the other (
 is its pixels row by row, 1,024 or 16,384 steps. LRA's name for this difficulty, at which results
 are published, is *hard* (``curv_contour_length_14``).
 
-Either the user's own copy of LRA's files, or made here by the recipe of the authors' generator
-(Linsley et al., 2018; Tay et al., 2021) with LRA's parameters; see ``snakes``. In LRA's files the
-first 80 % are for training, then 10 % for validation and 10 % for the test, in the order of the
-numbered metadata files and of their lines. What is made here depends on the seed alone.
+Reads the user's own copy of LRA's files, or generates the set by the recipe of the authors'
+generator (Linsley et al., 2018; Tay et al., 2021) with LRA's parameters; see ``.paths``. In LRA's
+files the first 80 % are for training, then 10 % for validation and 10 % for the test, in the order
+of the numbered metadata files and of their lines. A generated set depends on the seed alone.
 """
 
 import dataclasses
@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from data import files, generation
-from data import paths as locate
-from data.sets.pathfinder import paths as snakes
+from data import files, generation, paths
 from data.sets.pathfinder import raster
 from data.sets.pathfinder.lookup import SCALE, Recipe, Tables, tables
+from data.sets.pathfinder.paths import Snakes, distractors, targets
 from data.source import SPLITS, Column, Count, Example, Folder, Reading, Source
 
 PATHFINDER32 = Recipe(
@@ -91,12 +90,12 @@ def block(number: int, seed: int, images: int, recipe: dict[str, Any]) -> genera
 
 
 def draw(t: Tables, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Makes an image uint8 ``[side, side]`` for each of the labels ``[n]``."""
+    """Draws an image uint8 ``[side, side]`` for each of the labels ``[n]``."""
     rows = np.arange(len(labels))
-    maps, pairs = snakes.targets(t, len(labels), random)
+    maps, pairs = targets(t, len(labels), random)
     canvas = np.zeros((len(labels), t.size), np.float32)
     _draw_dashes(t, canvas, pairs, t.recipe.contrast * t.recipe.dash_contrast)
-    for others in snakes.distractors(t, maps, random):
+    for others in distractors(t, maps, random):
         _draw_dashes(t, canvas, others, t.recipe.contrast)
     one = random.integers(2, size=len(labels))
     other = np.where(labels == 1, one, 1 - one)
@@ -109,7 +108,7 @@ def draw(t: Tables, labels: np.ndarray, random: np.random.Generator) -> np.ndarr
     return ((pixels - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
-def _draw_dashes(t: Tables, canvas: np.ndarray, grown: snakes.Snakes, contrast: float) -> None:
+def _draw_dashes(t: Tables, canvas: np.ndarray, grown: Snakes, contrast: float) -> None:
     lines = t.lines * np.float32(contrast / 255)
     around = np.arange(lines.shape[1]) - lines.shape[1] // 2
     around = around[:, None] * t.row + around
@@ -131,8 +130,8 @@ def pathfinder_source(
         name: of the data set; LRA's name of the folder, too.
         recipe: of the images.
         sizes: the examples of each split.
-        images: of a block; what is made depends on it.
-        seed: of what is made.
+        images: of a block; a generated set depends on it.
+        seed: of a generated set.
     """
     pixels = recipe.side**2
     arguments = {"seed": seed, "images": images, "recipe": dataclasses.asdict(recipe)}
@@ -141,7 +140,7 @@ def pathfinder_source(
     def digest(data_dir: Folder) -> str:
         if folder := _original(name, data_dir):
             # The metadata stand for the images, which are too many to look at each time.
-            return locate.stamp(folder / "metadata", version=_VERSION)
+            return paths.stamp(folder / "metadata", version=_VERSION)
         return hashlib.sha256(json.dumps([_VERSION, arguments, sizes]).encode()).hexdigest()
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
@@ -153,7 +152,7 @@ def pathfinder_source(
                 for split, size in sizes.items()
             }
             return Reading(str(folder), splits, facts | {"made": "by others"}, counts)
-        stream = _made(name, arguments, -(-sum(sizes.values()) // images), unfinished)
+        stream = _generate(name, arguments, -(-sum(sizes.values()) // images), unfinished)
         # The splits take from one stream: they are read in this order.
         splits = {split: islice(stream, sizes[split]) for split in SPLITS}
         return Reading(f"{name} made here", splits, facts | {"made": f"here, seed {seed}"}, counts)
@@ -175,13 +174,15 @@ def pathfinder_source(
     )
 
 
-def _made(name: str, arguments: dict[str, Any], count: int, unfinished: Path) -> Iterator[Example]:
+def _generate(
+    name: str, arguments: dict[str, Any], count: int, unfinished: Path
+) -> Iterator[Example]:
     number = 0
     function = f"{__name__}:block"
-    for made in generation.generate(
+    for images in generation.generate(
         function, arguments, count, unfinished, f"{name}: making", "block"
     ):
-        for x, y in zip(made["x"], made["y"], strict=True):
+        for x, y in zip(images["x"], images["y"], strict=True):
             yield f"{number:06d}", {"x": x, "y": y}
             number += 1
 
@@ -189,15 +190,15 @@ def _made(name: str, arguments: dict[str, Any], count: int, unfinished: Path) ->
 def _original(name: str, data_dir: Folder) -> Path | None:
     """The folder of the hard images in the user's copy."""
     roots = (f"{name}/", f"lra_release/{name}/", f"lra_release/lra_release/{name}/", "")
-    found = locate.find([f"{root}{_HARD}/metadata" for root in roots], data_dir)
+    found = paths.find([f"{root}{_HARD}/metadata" for root in roots], data_dir)
     return found and found.parent
 
 
 def _listed(folder: Path, count: int) -> list[tuple[str, int]]:
     """All images of a copy in order: the path within, and the label."""
     listed = []
-    paths = (folder / "metadata").glob("*.npy")
-    for path in sorted(paths, key=lambda path: (len(path.stem), path.stem)):
+    metadata = (folder / "metadata").glob("*.npy")
+    for path in sorted(metadata, key=lambda path: (len(path.stem), path.stem)):
         for number, line in enumerate(files.text(path).splitlines(), 1):
             where = f"{path}, line {number}"
             fields = line.split()
@@ -236,7 +237,7 @@ def _pixels(path: Path, side: int) -> np.ndarray:
             image.verify()  # Its checksums; it cannot be read after that.
         with Image.open(io.BytesIO(content)) as image:
             mode, pixels = image.mode, np.asarray(image)
-    except Exception as error:  # What Pillow raises on foreign bytes is not to be listed.
+    except Exception as error:  # Pillow raises almost anything on foreign bytes.
         raise ValueError(
             f"{path}: no whole image ({error}; {len(content)} bytes); fetch it again"
         ) from error

@@ -34,7 +34,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
     """
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
     feeds = {
-        name: Batches(split.columns, config.batch_size, config.seed, growth=config.growth)
+        name: Batches(split.columns, config.batch_size, config.seed, bucket_growth=config.growth)
         for name, split in splits.items()
     }
     model = model_of(config)

@@ -54,12 +54,12 @@ def draw(
 def piano_roll(
     truth: np.ndarray, probability: np.ndarray, path: str | os.PathLike, title: str = ""
 ) -> Any:
-    """A piece, its prediction, and where the two part, under one another.
+    """A piece, its prediction, and their differences, under one another.
 
     Args:
         truth: ``[T, 88]`` of 0 and 1.
-        probability: ``[T, 88]``; row t is what was expected of frame t before it was heard. A row
-            of NaN was not predicted: it stays grey and does not count.
+        probability: ``[T, 88]``; row t is the prediction of frame t from the frames before it. A
+            row of NaN was not predicted: it stays grey and does not count.
         path: the PNG.
         title: the piece and the model.
 

@@ -50,7 +50,7 @@ class Config(TrainConfig):
     )
     encoder: str = field("", "raw, dense, onehot or embed; by default dense, for tokens embed")
     positions: str = field("none", "none, learned (added to the input) or rotary (attention only)")
-    pooling: str = field("mean", "What a classifier reads: last or mean")
+    pooling: str = field("mean", "Outputs that a classifier reads: last or mean")
     bidirectional: bool = field(False, "Read from both ends")
     heads: int = field(4, "Heads of attention", flag="num_heads")
     window: int | None = field(None, "Steps that attention sees; by default the longest sequence")
@@ -90,7 +90,7 @@ class Config(TrainConfig):
     )
     share: float = field(1.0, "Share of a batch that teaches the switch", flag="gradient_fraction")
     read: str = field(
-        "input", "What an event switch reads: input, pair, counts", flag="event_features"
+        "input", "Features that an event switch reads: input, pair, counts", flag="event_features"
     )
     schedule: str = field("cosine", "constant, or cosine: down to 5 % at max_epochs")
     warmup: int = field(0, "Steps in which the learning rate rises")

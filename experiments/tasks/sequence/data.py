@@ -23,7 +23,7 @@ class Loaded(NamedTuple):
     """The data of a run.
 
     Attributes:
-        spec: what the model must know of them.
+        spec: their task.
         feeds: batches by split.
     """
 
@@ -164,7 +164,7 @@ def _examples(config: Config, splits: Mapping[str, data.Split]) -> Loaded:
         if "x2" in columns:
             length = max(length, *map(len, columns["x2"]))
         max_length = max(max_length, length)
-        feeds[name] = Batches(columns, config.batch_size, config.seed, growth=2.0)
+        feeds[name] = Batches(columns, config.batch_size, config.seed, bucket_growth=2.0)
     first = splits["train"]["x"][0]
     tokens = facts.get("tokens")
     return Loaded(

@@ -98,7 +98,7 @@ def draw(
         tables: label -> booleans ``[T, H]`` or ``[B, T, H]``, which neurons were updated.
         lengths: valid steps of each example ``[B]``, or None for all.
         folder: where the pictures go.
-        title: what was trained.
+        title: of the pictures.
     """
     rates = {label: gates.update_rate(table, lengths) for label, table in tables.items()}
     plots.rate_over_time(rates, folder / "rates.png", title)

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.tasks.sequence.config import Config
 
 Units = Mapping[str, Mapping[str, Any]]
-"""Name of a model -> what it changes in a task's configuration."""
+"""Name of a model -> its changes to the configuration of a task."""
 
 SELECTIVE: Units = {
     "sugru": {"switch": "fourier"},
@@ -46,10 +46,10 @@ OTHERS: Units = {
     "mamba2": {"layers": "mamba2"},
     "hybrid": {"layers": "sugru,s4d", "switch": "fourier"},
 }
-"""What is not a recurrent unit with a switch; and suGRU mixed with a state space."""
+"""Attention and state spaces; and suGRU mixed with a state space."""
 
 HELD = {"hold": 1.0, "switch_scale": 3.0}
-"""What the event switch wants beside its rate: see the recipe in `surnn_jax.switches.event`."""
+"""Settings of the event switch beside its rate: see the recipe in `surnn_jax.switches.event`."""
 
 EVERYTHING: Units = {**SELECTIVE, **NEIGHBOURS, **OTHERS}
 
@@ -67,9 +67,9 @@ def units(
     Args:
         task: the selective units' own.
         depth: layers; a mixed stack repeats its pattern that often, halved.
-        dense: what the neighbours change beside their layer, such as the learning rate.
-        other: what attention and state spaces change.
-        event: what the event switch changes.
+        dense: changes for the neighbours beside their layer, such as the learning rate.
+        other: changes for attention and state spaces.
+        event: changes for the event switch.
     """
     runs = {}
     for group, own in ((SELECTIVE, {}), (NEIGHBOURS, dense or {}), (OTHERS, other or {})):
@@ -91,7 +91,7 @@ def units(
 
 
 def presets(tasks: Mapping[str, Mapping[str, Config]]) -> dict[str, dict[str, Config]]:
-    """Preset -> runs: ``TASK`` runs every model, ``TASK-MODEL`` one; ``TASK-cpu`` likewise."""
+    """Preset -> runs: ``TASK`` runs every model, ``TASK-MODEL`` one, each also with ``-cpu``."""
     found: dict[str, dict[str, Config]] = {}
     for task, runs in tasks.items():
         found[task] = dict(runs)

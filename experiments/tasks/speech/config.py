@@ -40,7 +40,7 @@ class Config(RecurrentConfig):
     horizon: int = field(
         48, "Longest period of a switch, in steps of 10 samples", flag="max_period"
     )
-    learning_rate: float = field(0.002, "Of the weights")
+    learning_rate: float = field(0.002, "Learning rate of the weights")
     batch_size: int = field(8, "Windows a step", least=1)
     max_epochs: int = field(30, "The most epochs")
     patience: int = field(5, "Epochs without a better validation figure before it stops")

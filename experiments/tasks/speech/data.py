@@ -56,7 +56,7 @@ class Speech(NamedTuple):
     test: data.Split
 
     def about(self) -> str:
-        """One line: how many windows, and what was left out."""
+        """One line: how many windows were drawn, and how many recordings are too short."""
         parts = []
         for name, split in self.splits.items():
             parts.append(f"{name} {len(split.x):,} of {split.available:,} windows")
@@ -82,8 +82,8 @@ def check(config: Config) -> None:
 def read(config: Config, data_dir: str | None) -> Speech:
     """Loads the recordings and cuts them.
 
-    What is wrong with a single sound file (its rate, stereo, silence, damage) is refused, by name,
-    when the data set is prepared.
+    Bad sound files (another rate, stereo, silence, damage) are refused, by name, when the data set
+    is prepared.
 
     Raises:
         ValueError: no recording of a split is as long as a window, or data that are damaged.
@@ -99,7 +99,7 @@ def read(config: Config, data_dir: str | None) -> Speech:
 
 
 def cut(split: data.Split, window: int, count: int) -> WindowedSplit:
-    """Windows that follow one another in each recording; what is left at its end is left out.
+    """Windows that follow one another in each recording; a shorter rest at its end is left out.
 
     Args:
         split: recordings in the column ``x``.

@@ -77,12 +77,12 @@ def prediction(
     path: str | os.PathLike,
     title: str = "",
 ) -> Any:
-    """A stretch of sound, what was expected of it, and the surprise at every step.
+    """A stretch of sound, its prediction, and the surprise at every step.
 
     Args:
         samples: ``[W]``.
-        mean: ``[T, N]``, what was expected of the last T N samples, N at a time.
-        deviation: ``[T, N]``, likewise.
+        mean: ``[T, N]``, the expected last T N samples, N at a time.
+        deviation: ``[T, N]``, their standard deviations.
         nats: ``[T]``, negative log-density of each N samples.
         rate: samples a second.
         path: the PNG.
@@ -133,7 +133,7 @@ def spectrograms(
     path: str | os.PathLike,
     title: str = "",
 ) -> Any:
-    """A recording and what a model made of its beginning, on the same axes and scale.
+    """A recording and a model's continuation of its beginning, on the same axes and scale.
 
     Args:
         truth: ``[W]``, the recording.
@@ -154,14 +154,14 @@ def spectrograms(
     with sheet(11, 7, title, path) as figure:
         axes = figure.subplots(2, sharex=True, sharey=True)
         titles = "The recording", "Its beginning, and after the line what the model drew"
-        for axis, (power, span), what in zip(axes, sounds, titles, strict=True):
+        for axis, (power, span), heading in zip(axes, sounds, titles, strict=True):
             decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-_DECIBELS / 10)))
             image = axis.imshow(
                 decibels.T, origin="lower", aspect="auto", cmap="magma", vmin=-_DECIBELS, vmax=0,
                 extent=(*span, 0, rate / 2000),
             )  # fmt: skip
             axis.set(ylabel="frequency [kHz]", xlim=(0, longest))
-            axis.set_title(what)
+            axis.set_title(heading)
         axes[1].axvline(prime / rate, color="white", linewidth=1.5)
         axes[1].set_xlabel("time [s]")
         label = "power [dB of the recording's loudest]"

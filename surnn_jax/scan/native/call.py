@@ -60,11 +60,10 @@ def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
 def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """All carries, by the compiled kernel.
 
-    :func:`.masked.scan` runs instead if the kernel cannot (:func:`unsupported`), and on a GPU or TPU
-    or in a program lowered for one. If only the library is missing, or JAX computes on an
-    accelerator, it says so with one warning. `vmap` runs one example after another. An array sharded
-    over devices is gathered on each of them, unless :mod:`surnn_jax.scan.sharding` cuts the batch
-    first.
+    :func:`.masked.scan` runs instead if the kernel cannot (:func:`unsupported`), and in a program
+    that is lowered for a GPU or TPU. One warning says so if only the library is missing, or if JAX
+    computes on an accelerator. `vmap` runs one example after another. An array sharded over devices
+    is gathered on each of them, unless :mod:`surnn_jax.scan.sharding` cuts the batch first.
     """
     if _unknown(spec, inputs.scan_shape()) is not None:
         return masked.scan(spec, inputs)
@@ -146,8 +145,8 @@ def _scan(spec, inputs):
     return _run(spec, inputs)
 
 
-# Under `jit`, JAX traces it once for all calls that are alike. Which branch runs is decided when the
-# program is lowered, for one platform or for several.
+# Under `jit`, JAX traces it once for all similar calls. The branch is chosen when the program is
+# lowered, for one platform or for several.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _run(spec, inputs):
     compiled = functools.partial(_run_compiled, spec)

@@ -1,4 +1,4 @@
-"""Persistent kernels over the active steps, for GPUs and TPUs.
+"""Persistent kernels over the active steps, for TPUs.
 
 Like :mod:`.compact`, it lists the active steps and cuts that list into chunks. XLA computes what
 needs no order for a whole chunk at once: input products forward, products with the state and
@@ -23,8 +23,6 @@ from surnn_jax.typing import Array, Carry
 
 _ROWS = 8192  # rows (steps · examples) of a chunk: few launches, small arrays
 
-_AMPERE = 8.0  # compute capability from which on Triton works well
-
 _FEW = 8  # steps of a chunk below which launching it costs more than it saves
 
 
@@ -45,13 +43,6 @@ def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
         return f"no kernels for {platform}"
     if platform == "tpu" and spec.dtype not in (jnp.dtype("float32"), jnp.dtype("bfloat16")):
         return f"a tpu has no products of {spec.dtype}"
-    if platform == "gpu" and tiling.triton() is None:
-        return f"Pallas of jax {jax.__version__} has no Triton"
-    if platform == jax.default_backend() == "gpu":
-        capability = getattr(jax.devices()[0], "compute_capability", "8.0")
-        # GPUs of other makers have a name instead of a number.
-        if capability.replace(".", "").isdecimal() and float(capability) < _AMPERE:
-            return f"a GPU of compute capability {capability} is older than {_AMPERE}"
     most = tiling.max_chunk(target, cell, shape.features, spec.dtype)
     if most is not None and most < _FEW:
         return f"{shape.features} neurons do not fit into the memory of one core of a {platform}"
@@ -195,14 +186,14 @@ def _backward(spec, target, residuals, ct_outputs):
     params, x, logits, initial_carry, reset_carry, *_ = inputs
     todo = _active_chunks(spec, target, inputs, backward=learned is not None)
     ct_outputs = instantiate_zeros(ct_outputs, carries)
-    ct_first, output_sums = _sum_outputs(target, todo, ct_outputs)
+    ct_first, output_sums = _sum_outputs(todo, ct_outputs)
 
     def chunk(b, state):
         ct_future, gradients = state
         first = (todo.chunks - 1 - b) * todo.size
         turns = jnp.minimum(todo.size, todo.count - first)
         now = lax.dynamic_slice_in_dim(todo.index, first, todo.size)
-        ct_output = output_sums(first, turns)
+        ct_output = output_sums(first)
         return _backward_chunk(
             spec, target, inputs, carries, learned, (now, turns), ct_output, ct_future, gradients
         )
@@ -271,37 +262,24 @@ def _backward_chunk(
     return walked.initial_carry, _Gradients(dparams, dreset, dx, dlogits)
 
 
-def _sum_outputs(
-    target: tiling.Target, todo: _ActiveChunks, ct_outputs: Carry
-) -> tuple[Carry, Callable[[Array, Array], Carry]]:
+def _sum_outputs(todo: _ActiveChunks, ct_outputs: Carry) -> tuple[Carry, Callable[[Array], Carry]]:
     """Sums the output cotangents from each active step to before the next: one state, repeated.
 
     Returns:
         The sum before the first active step, ``[B, H]`` a field; and a function from the position
-        in the list at which a chunk begins, and how many of its steps are meant, to the sums of
-        its steps, ``[C, B, H]`` a field.
+        in the list at which a chunk begins to the sums of its steps, ``[C, B, H]`` a field.
     """
-    if target.platform == "tpu":
-        # A TPU sums over segments always in one order, and its VMEM is too small for T.
-        size = len(todo.active) + 1 + todo.size
-        steps = indexing.count_active(todo.active)
-        summed = jax.tree.map(
-            lambda c: jax.ops.segment_sum(c, steps, size, indices_are_sorted=True), ct_outputs
-        )
+    # A TPU and a CPU sum over segments always in one order.
+    size = len(todo.active) + 1 + todo.size
+    steps = indexing.count_active(todo.active)
+    summed = jax.tree.map(
+        lambda c: jax.ops.segment_sum(c, steps, size, indices_are_sorted=True), ct_outputs
+    )
 
-        def cut(first, _):
-            return jax.tree.map(lambda s: lax.dynamic_slice_in_dim(s, first + 1, todo.size), summed)
+    def of_chunk(first):
+        return jax.tree.map(lambda s: lax.dynamic_slice_in_dim(s, first + 1, todo.size), summed)
 
-        return jax.tree.map(lambda s: s[0], summed), cut
-
-    def sums(ends, count):
-        return jax.tree.map(lambda c: kernels.span_sums(target, ends, count, c), ct_outputs)
-
-    def of_chunk(first, turns):
-        return sums(lax.dynamic_slice_in_dim(todo.index, first, todo.size + 1), turns[None])
-
-    ends = jnp.stack([jnp.zeros_like(todo.index[0]), todo.index[0]])
-    return jax.tree.map(lambda s: s[0], sums(ends, jnp.ones_like(ends[:1]))), of_chunk
+    return jax.tree.map(lambda s: s[0], summed), of_chunk
 
 
 _scan.defvjp(adjoint.save_residuals(_scan), _backward, symbolic_zeros=True)

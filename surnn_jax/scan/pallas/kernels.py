@@ -6,7 +6,7 @@ and skips closed blocks of neurons. Input products are computed outside, as one 
 steps, and so are weight gradients.
 
 The bodies are written once for every cell and surrogate: they trace the cell's own rule, and its
-transpose backward. They run on GPUs through Triton, on TPUs through Mosaic, and elsewhere in
+transpose backward. They run on TPUs through Mosaic, and elsewhere in
 interpret mode, which is slow and made for tests.
 """
 
@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 
 from surnn_jax.scan import adjoint
-from surnn_jax.scan.pallas.tiling import Target, Tiling, varying
+from surnn_jax.scan.pallas.tiling import Target, Tiling
 from surnn_jax.scan.spec import ScanSpec
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
@@ -127,52 +126,6 @@ def backward(
     return ChunkCotangents(**jax.tree.map(lambda leaf: leaf[..., :batch, :features], done))
 
 
-def span_sums(target: Target, index: Array, count: Array, cotangents: Array) -> Array:
-    """Sums over the spans between listed steps, each in the order of time.
-
-    Args:
-        target: the device of the kernel.
-        index: integers ``[C + 1]``: span i is from step ``index[i]`` to before ``index[i + 1]``.
-        count: integer ``[1]``, how many spans are meant.
-        cotangents: ``[T, B, H]``.
-
-    Returns:
-        ``[C, B, H]``; zero beyond `count`.
-    """
-    steps, batch, features = cotangents.shape
-    tiling = Tiling(target, None, None, batch, features)
-    chunk = index.shape[0] - 1
-    tile = (target.rows, target.neurons)
-
-    def body(index_ref, count_ref, from_ref, to_ref):
-        i = pl.program_id(0)
-
-        def add(t, total):
-            return total + from_ref[t]
-
-        first = index_ref[i]
-        last = jnp.where(i < count_ref[0], index_ref[i + 1], first)
-        to_ref[0] = jax.lax.fori_loop(first, last, add, jnp.zeros(tile, to_ref.dtype))
-
-    summed = pl.pallas_call(
-        body,
-        varying(
-            jax.ShapeDtypeStruct((chunk, tiling.batch, tiling.features), cotangents.dtype), index
-        ),
-        grid=(chunk, tiling.batch // tile[0], tiling.features // tile[1]),
-        in_specs=[
-            tiling.scalars(index),
-            tiling.scalars(count),
-            pl.BlockSpec((steps, *tile), lambda i, j, k: (0, j, k)),
-        ],
-        out_specs=pl.BlockSpec((1, *tile), lambda i, j, k: (i, j, k)),
-        compiler_params=tiling.compiler(),
-        interpret=target.interpret,
-        name="spans",
-    )(index, count, tiling.pad(cotangents))
-    return summed[:, :batch, :features]
-
-
 def _arguments(
     tiling: Tiling, params: Params, steps: Steps, carry: Carry, reset_carry: Carry | None
 ) -> dict[str, Any]:
@@ -222,7 +175,6 @@ def _forward(tiling: Tiling, surrogate: Surrogate | None, given: dict, carries: 
             getattr(carries, name)[0, :, at] = getattr(given["carry"], name)[:, at]
 
     tiling.each_block(copy)
-    tiling.barrier()
 
     def step(j, _):
         reset = None if given["resets"] is None else given["resets"][j] != 0
@@ -260,7 +212,6 @@ def _forward(tiling: Tiling, surrogate: Surrogate | None, given: dict, carries: 
                 getattr(carries, name)[j + 1, :, at] = getattr(new, name)
 
         tiling.each_block(block)
-        tiling.barrier()
 
     jax.lax.fori_loop(jnp.int32(0), given["count"][0], step, None)
 
@@ -278,7 +229,6 @@ def _backward(tiling: Tiling, given: dict, made: dict) -> None:
                 getattr(made["reset_carry"], name)[:, at] = jnp.zeros_like(ct_future)
 
     tiling.each_block(begin)
-    tiling.barrier()
 
     def step(i, _):
         j = count - 1 - i
@@ -318,7 +268,6 @@ def _backward(tiling: Tiling, given: dict, made: dict) -> None:
                 ref[:, at] = du[name]
 
         tiling.each_block(block)
-        tiling.barrier()
         reset = None if given["resets"] is None else given["resets"][j] != 0
 
         def through_products(_, at):
@@ -343,7 +292,6 @@ def _backward(tiling: Tiling, given: dict, made: dict) -> None:
                 getattr(refs, name)[:, at] = value
 
         tiling.each_block(through_products)
-        tiling.barrier()
 
     jax.lax.fori_loop(jnp.int32(0), count, step, None)
 

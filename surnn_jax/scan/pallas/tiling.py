@@ -16,21 +16,12 @@ from surnn_jax.cells import Cell
 from surnn_jax.typing import Array
 
 
-def triton() -> Any:
-    """Pallas' module for Triton; None if JAX no longer has it (deprecated since 0.11)."""
-    try:
-        from jax.experimental.pallas import triton
-    except ImportError:
-        return None
-    return triton
-
-
 @dataclasses.dataclass(frozen=True)
 class Target:
     """The device that a kernel is made for.
 
     Attributes:
-        platform: ``gpu``, ``tpu`` or ``cpu``.
+        platform: ``tpu`` or ``cpu``.
         rows: examples of a batch tile; batches are padded to a multiple.
         neurons: of a block, which is computed whole if one is open; layers are padded likewise.
         interpret: whether JAX runs the kernel operation by operation, on any platform.
@@ -45,7 +36,6 @@ class Target:
 # Tensor cores want 16 rows; a TPU's registers are 8 rows of 128 lanes.
 TARGETS = {
     "cpu": Target("cpu", 2, 4, interpret=True),
-    "gpu": Target("gpu", 16, 64),
     "tpu": Target("tpu", 8, 128),
 }
 """By platform. The CPU's tiles are small: only tests run there, and need several of them."""
@@ -58,8 +48,7 @@ _VMEM = 12 * 2**20
 def max_chunk(target: Target, cell: Cell, features: int, dtype: Any) -> int | None:
     """The most steps of a chunk; 0 if not even the weights fit, None if there is no limit.
 
-    A TPU copies everything a program touches into VMEM, weights once, the tiles of a chunk twice. A
-    GPU reads them block by block.
+    A TPU copies everything a program touches into VMEM, weights once, the tiles of a chunk twice.
     """
     if target.platform != "tpu":
         return None
@@ -116,7 +105,6 @@ class Tiling:
             grid=(tiles,),
             in_specs=[jax.tree_util.tree_map_with_path(spec, inputs)],
             out_specs=[jax.tree.map(self._rows, shapes)],
-            compiler_params=self.compiler(),
             interpret=self.target.interpret,
             name=body.func.__name__.strip("_"),
         )(inputs)
@@ -135,18 +123,6 @@ class Tiling:
 
             return pl.BlockSpec(memory_space=tpu.SMEM)
         return pl.BlockSpec(leaf.shape, lambda *_: (0,) * leaf.ndim)
-
-    def compiler(self) -> Any:
-        """Options for the platform's compiler."""
-        if self.target.platform == "gpu":
-            # With more stages it would prefetch what the step before has yet to write.
-            return triton().CompilerParams(num_warps=8, num_stages=1)
-        return None
-
-    def barrier(self) -> None:
-        """Waits until all threads of a program have written what its other threads will read."""
-        if self.target.platform == "gpu" and not self.target.interpret:
-            triton().debug_barrier()
 
     def each_block(self, body: Callable[[Any, Any], None]) -> None:
         """``body(block, its neurons)`` for all blocks of neurons, one after another."""

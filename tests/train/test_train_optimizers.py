@@ -1,4 +1,4 @@
-"""Optimisers: what is clipped, what is scaled, and how the rate goes down."""
+"""Optimizers: what is clipped, what is scaled, and how the rate goes down."""
 
 import functools
 
@@ -18,19 +18,19 @@ GRADS = jax.tree.map(lambda leaf: 7.0 * leaf, PARAMS)
 
 
 def updates(config, grads=GRADS, steps=1):
-    optimiser = train.make_optimiser(train.OptimiserConfig(**config))
-    state, found = optimiser.init(PARAMS), []
+    optimizer = train.make_optimizer(train.OptimizerConfig(**config))
+    state, found = optimizer.init(PARAMS), []
     with jax.numpy_dtype_promotion("standard"):
         for _ in range(steps):
-            change, state = optimiser.update(grads, state, PARAMS)
+            change, state = optimizer.update(grads, state, PARAMS)
             found.append(change)
     return found
 
 
 def test_clipping_sees_and_changes_the_weights_only():
-    optimiser = train.make_optimiser(train.OptimiserConfig(clip=2.0))
+    optimizer = train.make_optimizer(train.OptimizerConfig(clip=2.0))
     with jax.numpy_dtype_promotion("standard"):
-        _, state = optimiser.update(GRADS, optimiser.init(PARAMS), PARAMS)
+        _, state = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS)
     # Adam's first moment after one step is 0.1 of the gradient that reached it.
     given = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) / 0.1
@@ -74,13 +74,13 @@ def test_switch_scale_scales_the_updates_of_switches_exactly(name, scale):
         ("adagrad", functools.partial(optax.adagrad, initial_accumulator_value=0.0)),
     ],
 )
-def test_without_clip_or_scale_it_is_the_stock_optimiser(name, stock):
+def test_without_clip_or_scale_it_is_the_stock_optimizer(name, stock):
     """To the rounding of the rate, by which Optax multiplies before the momentum and we after."""
-    optimiser = stock(0.01)
-    state = optimiser.init(PARAMS)
+    optimizer = stock(0.01)
+    state = optimizer.init(PARAMS)
     for ours in updates({"name": name, "learning_rate": 0.01}, steps=3):
         with jax.numpy_dtype_promotion("standard"):
-            expected, state = optimiser.update(GRADS, state, PARAMS)
+            expected, state = optimizer.update(GRADS, state, PARAMS)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), ours, expected)
 
 
@@ -123,7 +123,7 @@ def test_cosine_goes_from_the_peak_to_five_percent():
 )
 def test_bad_values_are_named(config, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
-        train.OptimiserConfig(**config)
+        train.OptimizerConfig(**config)
     assert str(caught.value) == message
 
 
@@ -143,4 +143,4 @@ def test_warm_up_rises_to_the_peak_and_the_cosine_begins_there():
 
 def test_a_warm_up_that_never_ends_is_refused():
     with pytest.raises(ValueError, match="fewer than total_steps, got 7"):
-        train.OptimiserConfig(schedule="cosine", total_steps=7, warmup=7)
+        train.OptimizerConfig(schedule="cosine", total_steps=7, warmup=7)

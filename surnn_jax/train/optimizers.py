@@ -1,4 +1,4 @@
-"""Optimisers by name, with groups: weights, switches, and the rates of state spaces.
+"""Optimizers by name, with groups: weights, switches, and the rates of state spaces.
 
 The path of a parameter gives its group:
 
@@ -43,7 +43,7 @@ _FLOOR = 0.05  # where the cosine ends, as a share of its peak
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimiserConfig:
+class OptimizerConfig:
     """How parameters are updated.
 
     Attributes:
@@ -110,11 +110,11 @@ class OptimiserConfig:
 
 
 def make(
-    config: OptimiserConfig,
+    config: OptimizerConfig,
     learning_rate: Array | None = None,
     weight_decay: Array | None = None,
 ) -> optax.GradientTransformation:
-    """The optimiser that `config` describes.
+    """The optimizer that `config` describes.
 
     Args:
         config: all that is known before compiling.
