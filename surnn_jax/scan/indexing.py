@@ -40,7 +40,7 @@ def computed_mask(surrogate: Surrogate, logits: Array, learned: bool) -> Array:
         surrogate: how logits open.
         logits: ``[T, H]`` or ``[T, B, H]``.
         learned: whether the logits need a gradient. If so, the candidate is needed wherever the
-            surrogate's slope is not zero too: near the threshold for a window, everywhere for the
+            surrogate's slope is not zero too: near the threshold for `triangular`, everywhere for the
             other surrogates.
     """
     mask = open_mask(surrogate, logits)
