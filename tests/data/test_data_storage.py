@@ -165,7 +165,7 @@ def test_bad_value_is_named(tmp_path, value, dtype, shape, message):
     with pytest.raises(ValueError, match=rf"tiny\.bin: train a: {message}") as caught:
         written(tmp_path, *one(value, dtype, shape))
     assert "\n" not in str(caught.value)
-    gc.collect()  # An unclosed file would be a warning, and so an error.
+    gc.collect(1)  # An unclosed file would be a warning, and so an error.
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_bad_example_is_named(tmp_path, example, message):
     splits["valid"] = [example]
     with pytest.raises(ValueError, match=rf"tiny\.bin: valid {message}"):
         written(tmp_path, kinds, splits)
-    gc.collect()
+    gc.collect(1)
 
 
 def test_figures_are_counted_of_the_first_column(tmp_path):
