@@ -11,6 +11,7 @@ from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry, Params
 
 _SAMPLE = 1024
+_ZEROS = nn.initializers.zeros_init()
 
 
 def unit_params(
@@ -58,6 +59,7 @@ class UnitCell(nn.RNNCellBase):
         switch: when each neuron updates; None for always.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
+        carry_init: how :meth:`initialize_carry` draws the state, as a Flax cell's.
     """
 
     cell: str | cells.Cell
@@ -65,6 +67,7 @@ class UnitCell(nn.RNNCellBase):
     switch: Switch | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
+    carry_init: nn.initializers.Initializer = _ZEROS
 
     @nn.compact
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
@@ -88,13 +91,12 @@ class UnitCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
-        """A carry of zeros for inputs of shape ``[*batch, D]``; `rng` is not used.
+        """The first carry for inputs of shape ``[*batch, D]``; `rng` is for `carry_init`.
 
         Raises:
             ValueError: if the switch is random and `nn.RNN` has a key "dropout" but does not pass
                 it on.
         """
-        del rng
         kept = isinstance(self.parent, nn.RNN) and "dropout" not in self.parent.split_rngs
         if self._draws and kept and self.has_rng("dropout"):
             raise ValueError(
@@ -105,9 +107,18 @@ class UnitCell(nn.RNNCellBase):
         *batch, inputs = input_shape
         unit = scan.selective(self.cell, self.switch)
         carry = unit.zero_carry(tuple(batch), inputs, self.features, self.param_dtype)
-        if unit.switch is not None:  # nn.RNN picks carries by example: all leaves have batch axes
-            carry = carry._replace(clock=jnp.zeros(tuple(batch), jnp.int32))
-        return carry
+        if self.carry_init is _ZEROS:
+            return carry
+        state = carry if unit.switch is None else carry.cell
+        many = len(state) > 1  # keys as Flax splits them
+        keys = jax.random.split(rng, len(state)) if many else [rng]
+        state = type(state)(
+            *(
+                self.carry_init(key, leaf.shape, leaf.dtype)
+                for key, leaf in zip(keys, state, strict=True)
+            )
+        )
+        return state if unit.switch is None else carry._replace(cell=state)
 
     @property
     def _draws(self) -> bool:

@@ -73,7 +73,11 @@ def run(
             into one row give what each gives alone.
         reverse: run from the end (of each sequence) to its beginning.
         keep_order: with `reverse`, return outputs in the order of `x`.
-        carry: the carry to start from, as an earlier call returned it; None to begin.
+        carry: the carry to start from, as an earlier call returned it; None to begin. The state
+            alone will do, as Flax writes it: a tuple ``(c, h)``, or an array for a cell of one
+            field; the clock then begins. Its clock has the batch axes, or is a scalar
+            (:func:`.share_clock`). To differentiate by a carry with a clock, an integer, pass
+            ``allow_int=True`` to `jax.grad`.
         reset_carry: the carry of the cell from which a sequence begins, ``[H]`` or ``[*batch, H]``
             a field, for example learned; None for zeros.
         backend: one of :data:`BACKENDS`, or ``"auto"`` for the choice of :func:`.auto.choose`. It
@@ -202,12 +206,14 @@ class _Start(NamedTuple):
         reset_carry: the one from which a sequence begins.
         clock: integer ``[]`` or ``[B]``.
         previous: the last input ``[B, D]``, if the switch reads it; else None.
+        shared: whether the caller's clock is a scalar, so that the next one should be.
     """
 
     carry: Carry
     reset_carry: Carry
     clock: Array
     previous: Array | None
+    shared: bool = False
 
 
 def _start(unit, params, carry, reset_carry, axes: BatchAxes) -> _Start:
@@ -221,13 +227,31 @@ def _start(unit, params, carry, reset_carry, axes: BatchAxes) -> _Start:
             reset_carry,
             first,
         )
+    begin = jnp.zeros((), jnp.int32)  # one clock for all: the batch shares a table of time
+    state = None if carry is None else _as_flax(unit, carry)
+    if state is not None:
+        first_state = zero if unit.switch is None else zero.cell
+        start = _flatten_state(state, first_state, axes.shape)
+        return _Start(start, first, begin, None if unit.switch is None else zero.previous)
     if unit.switch is None:
         start = first if carry is None else _flatten_carry(unit, carry, zero, axes.shape)
-        return _Start(start, first, jnp.zeros((), jnp.int32), None)
+        return _Start(start, first, begin, None)
     if carry is None:
-        return _Start(first, first, jnp.zeros((), jnp.int32), zero.previous)
+        return _Start(first, first, begin, zero.previous)
     start, clock, previous = _flatten_carry(unit, carry, zero, axes.shape)
-    return _Start(start, first, clock, previous)
+    if axes.size == 1:  # a batch of one shares everything
+        clock = clock.reshape(())
+    return _Start(start, first, clock, previous, shared=jnp.ndim(carry.clock) == 0)
+
+
+def _as_flax(unit: Unit, carry: Any) -> Carry | None:
+    """The state of the cell if the carry is written as Flax does, without our classes."""
+    fields = len(unit.cell.carry._fields)
+    if type(carry) is tuple and len(carry) == fields:
+        return unit.cell.carry(*carry)
+    if isinstance(carry, (jax.Array, np.ndarray)) and fields == 1:
+        return unit.cell.carry(carry)
+    return None
 
 
 def _flatten_carry(unit: Unit, carry: Carry, zero: Carry, batch: tuple[int, ...]) -> Carry:
@@ -235,25 +259,34 @@ def _flatten_carry(unit: Unit, carry: Carry, zero: Carry, batch: tuple[int, ...]
     if type(zero) is not type(carry):
         raise ValueError(f"carry must be a {type(zero).__name__}, got {type(carry).__name__}")
 
+    if unit.switch is None:
+        return _flatten_state(carry, zero, batch)
+    clock = _clock(carry.clock)
+    if clock.shape not in ((), batch):
+        raise ValueError(f"carry.clock must have shape () or {batch}, got {clock.shape}")
+    cell, previous = (
+        _flatten_state(given, like, batch, path)
+        for given, like, path in (
+            (carry.cell, zero.cell, ".cell"),
+            (carry.previous, zero.previous, ".previous"),
+        )
+    )
+    return SelectiveCarry(cell, clock if clock.ndim == 0 else clock.reshape(-1), previous)
+
+
+def _flatten_state(tree: Any, zero: Any, batch: tuple[int, ...], where: str = "") -> Any:
+    """A tree of arrays ``[*batch, …]`` as ``[B, …]``, checked against one of zeros."""
+
     def fit(path, leaf, like):
         shape = (*batch, *like.shape[1:])
         if leaf.shape != shape:
             raise ValueError(
-                f"carry{jax.tree_util.keystr(path)} must have shape {shape}, got {leaf.shape}"
+                f"carry{where}{jax.tree_util.keystr(path)} must have shape {shape}, "
+                f"got {leaf.shape}"
             )
         return leaf.reshape(like.shape).astype(like.dtype)
 
-    fitted = jax.tree_util.tree_map_with_path
-    if unit.switch is None:
-        return fitted(fit, carry, zero)
-    clock = _clock(carry.clock)
-    if clock.shape not in ((), batch):
-        raise ValueError(f"carry.clock must have shape () or {batch}, got {clock.shape}")
-    return SelectiveCarry(
-        fitted(fit, carry.cell, zero.cell),
-        clock if clock.ndim == 0 else clock.reshape(-1),
-        fitted(fit, carry.previous, zero.previous),
-    )
+    return jax.tree_util.tree_map_with_path(fit, tree, zero)
 
 
 def _clock(clock: Any) -> Array:
@@ -305,7 +338,10 @@ def _end_carry(unit, sequences, start: _Start, position, carries, axes: BatchAxe
     if unit.switch.uses_previous_input:
         previous = sequence.last_inputs(sequences, previous)
     clock = sequence.advance(sequences, start.clock, position)
-    clock = clock if clock.ndim == 0 else clock.reshape(axes.shape)
+    if clock.ndim:
+        clock = clock.reshape(axes.shape)
+    elif not start.shared:
+        clock = jnp.broadcast_to(clock, axes.shape)
     return SelectiveCarry(end, clock, axes.unflatten(previous, 0))
 
 
