@@ -1,5 +1,6 @@
 """Mamba: a state space whose rates depend on the input."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -181,6 +182,7 @@ def _draw_a_log(key, shape, dtype):
     return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[0] + 1, dtype=dtype))[:, None], shape)
 
 
+@functools.partial(jax.jit, static_argnames="chunk", inline=True)  # once, also outside `jit`
 def _selective_scan(a, u, dt, b, c, initial, chunk):
     """The recurrence: ``(h [B, N, I], y [B, T, I])``.
 

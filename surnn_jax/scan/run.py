@@ -1,5 +1,6 @@
 """Runs a unit over sequences; all arguments are checked here, and nowhere below."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -311,9 +312,24 @@ def _logits(unit, params, sequences: Sequences, start: _Start, position, key) ->
             previous = jnp.where(sequences.resets[..., None], 0, previous)
     features = start.carry.h.shape[-1]
     key = key if switch.random else None
-    seen = SwitchInputs(sequences.x, previous, position, sequences.step_mask, key, features)
-    logits = for_neurons(switch.logits(params["switch"], seen), features)
+    seen = (sequences.x, previous, position, sequences.step_mask, key)
+    # Compiled once, also outside `jit`: a rhythm's exact phase takes a hundred operations.
+    table = _table if _is_hashable(switch) else _table.__wrapped__
+    logits = table(switch, features, params["switch"], seen)
     return jax.lax.stop_gradient(logits) if switch.frozen else logits
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _table(switch, features: int, params: Params, seen: tuple) -> Array:
+    return for_neurons(switch.logits(params, SwitchInputs(*seen, features)), features)
+
+
+def _is_hashable(switch) -> bool:
+    try:
+        hash(switch)
+    except TypeError:
+        return False
+    return True
 
 
 def _scan_function(unit, spec: ScanSpec, inputs: ScanInputs, backend: str, chunk: int | None):
@@ -324,7 +340,20 @@ def _scan_function(unit, spec: ScanSpec, inputs: ScanInputs, backend: str, chunk
         choice = auto.choose(unit, shape.features, shape.steps, local, dtype=spec.dtype)
         backend = choice.backend
     scan = BACKENDS[backend].scan
-    return scan if chunk is None else chunked(scan, chunk)
+    if backend == "reference":  # its loop is for reading and stepping through
+        return scan if chunk is None else chunked(scan, chunk)
+    return _compiled(scan, chunk)
+
+
+@functools.cache
+def _compiled(scan, chunk: int | None):
+    """A scan that is compiled once for a spec and sizes, also where calls are not jitted.
+
+    A loop whose body is a closure would be compiled anew at every call outside `jit`. Inside, it
+    is inlined and changes nothing.
+    """
+    whole = scan if chunk is None else chunked(scan, chunk)
+    return jax.jit(whole, static_argnums=0, inline=True)
 
 
 def _end_carry(unit, sequences, start: _Start, position, carries, axes: BatchAxes) -> Carry:
