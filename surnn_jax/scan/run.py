@@ -141,6 +141,7 @@ def step(
     carry: Carry,
     x: Array,
     *,
+    resets: Array | None = None,
     reset_carry: Carry | None = None,
     dtype: Any = None,
 ) -> tuple[Carry, Array]:
@@ -154,13 +155,15 @@ def step(
         params: its parameters.
         carry: from ``unit.initial_carry`` or the step before; None to begin.
         x: ``[*batch, D]``.
-        reset_carry: as in :func:`run`; a step never resets, so it only matters without a carry.
+        resets: booleans ``[*batch]``: if True, a new sequence begins with this step.
+        reset_carry: as in :func:`run`.
         dtype: as in :func:`run`.
 
     Returns:
         The next carry and the output ``[*batch, H]``.
     """
-    one = run(unit, params, x[None], carry=carry, reset_carry=reset_carry, dtype=dtype)
+    now = None if resets is None else jnp.asarray(resets)[None]
+    one = run(unit, params, x[None], carry=carry, resets=now, reset_carry=reset_carry, dtype=dtype)
     return one.carry, one.outputs[0]
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from surnn_jax import cells, run, selective, switches
+from surnn_jax import cells, run, selective, step, switches
 from surnn_jax.scan import share_clock
 
 BATCH, STEPS, INPUTS, FEATURES = 3, 8, 2, 4
@@ -153,3 +153,17 @@ def test_a_state_as_flax_writes_it(kind):
         run(unit, params, x, carry=(c, h, h))
     with pytest.raises(ValueError, match=r"^carry must be .*got (tuple|ArrayImpl)"):
         run(unit, params, x, carry=h)
+
+
+@each_switch
+def test_a_step_begins_a_new_sequence(kind):
+    unit, params, x = made(kind)
+    resets = jax.random.bernoulli(jax.random.key(2), 0.3, (STEPS, BATCH))
+    begin = cells.LSTMCarry(*jax.random.normal(jax.random.key(3), (2, FEATURES)))
+    whole = run(unit, params, x, resets=resets, reset_carry=begin)
+    carry = None
+    for t in range(STEPS):
+        given = {"resets": resets[t], "reset_carry": begin}
+        carry, outputs = step(unit, params, carry, x[t], **given)
+        close(outputs, whole.outputs[t])
+    close(carry, whole.carry)
