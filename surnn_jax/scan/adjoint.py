@@ -45,7 +45,7 @@ def mix(surrogate: Surrogate | None, g: Array | None, candidate: Carry, old: Car
     if surrogate is None or surrogate.hard:
         # A NaN logit is neither open nor closed; the result shows it.
         return jax.tree.map(
-            lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, jnp.nan)), candidate, old
+            lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, g)), candidate, old
         )
     return jax.tree.map(
         lambda f, h: jnp.where(g == 1, f, jnp.where(g == 0, h, h + g * (f - h))), candidate, old

@@ -46,8 +46,9 @@ class Surrogate:
             return a
         if not self.hard:
             return jax.nn.sigmoid(self.shape * a)
+        # A NaN is passed on, never made: `jax_debug_nans` stops at one that is made.
         one = jnp.ones_like(a)
-        return jnp.where(a > 0, one, jnp.where(a <= 0, 0 * one, jnp.nan * one))
+        return jnp.where(a > 0, one, jnp.where(a <= 0, jnp.zeros_like(a), a))
 
     def slope(self, a: Array) -> Array:
         """d switch / d logit: the true one if soft, else the surrogate."""

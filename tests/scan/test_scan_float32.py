@@ -101,8 +101,9 @@ def test_nan_logit_is_seen(backend, gate):
     )
     start = cell.initial_carry(params, (3,))
     a = jnp.ones((2, 3, 4)).at[1, 1, 2].set(jnp.nan)
-    arrays = (params, jnp.ones((2, 3, 2)), a, start, start, None, None)
-    carries = compiled(backend)(cell, gate, jnp.dtype("float32"), *arrays)
+    spec = ScanSpec(cell, gate, "float32")
+    inputs = ScanInputs(params, jnp.ones((2, 3, 2)), a, start, start)
+    carries = compiled(backend).scan(spec, inputs)
     np.testing.assert_array_equal(jnp.isnan(carries.h), jnp.isnan(a))
 
 
