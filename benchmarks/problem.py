@@ -54,7 +54,7 @@ def unit(case: Case, switch: str) -> Unit:
         "gate": switches.triangular(_WINDOW, _FRACTION if switch == "share" else 1.0),
     }
     if case.schedule == "event":
-        return selective(case.cell, switches.event(case.steps, read="counts", **options))
+        return selective(case.cell, switches.event(case.steps, event_features="counts", **options))
     rhythm = switches.fourier(case.steps, groups=groups(case.schedule), **options)
     return selective(case.cell, rhythm)
 

@@ -30,7 +30,7 @@ def layer_of(
         raise ValueError(f"features must be at least 1, got {features}")
     if config.switch == "none":
         return cell, features, None
-    reads = {"read": "counts", "spread": config.spread}
+    reads = {"event_features": "counts", "init_std": config.spread}
     return cell, features, switch_of(config, config.horizon, reads)
 
 

@@ -17,8 +17,8 @@ from surnn_jax.scan.backends import BACKENDS
 from surnn_jax.scan.spec import ScanShape, ScanSpec, UpdateRates
 from surnn_jax.scan.unit import Unit
 
-# Share of logits within the window, over its half-width; measured for Fourier switches at rates
-# of 5 to 30 %.
+# Share of logits within the support of `triangular`, over its half-width; measured for Fourier
+# switches at rates of 5 to 30 %.
 _NEARLY_OPEN = 0.4
 
 

@@ -40,8 +40,8 @@ def computed_mask(surrogate: Surrogate, logits: Array, learned: bool) -> Array:
         surrogate: how logits open.
         logits: ``[T, H]`` or ``[T, B, H]``.
         learned: whether the logits need a gradient. If so, the candidate is needed wherever the
-            surrogate's slope is not zero too: near the threshold for a window, everywhere for the
-            other surrogates.
+            surrogate's slope is not zero too: near the threshold for `triangular`, everywhere for
+            the others.
     """
     mask = open_mask(surrogate, logits)
     return mask | (surrogate.slope(logits) != 0) if learned else mask

@@ -1,7 +1,7 @@
-"""Where in its period a step lies, without the rounding of a clock kept as a float.
+"""The phase of a period at a step, without the rounding errors of a float clock.
 
-A float32 clock counts to 2^24 and no further, and its product with a frequency is wrong by a part
-of a turn long before. Here clocks stay integers, read as unsigned: a stream may be 2^32 steps long.
+A float32 clock stops counting at 2^24, and its product with a frequency is wrong by a good part of
+a turn long before. Here clocks stay integers, read as unsigned, so streams may be 2^32 steps long.
 """
 
 import functools
@@ -24,7 +24,7 @@ _ZEROS, _DIGITS = 5, 7  # words of 32 bits before and after the binary point, se
 
 
 def unsigned(t: Array) -> Array:
-    """A clock as uint32, so that one of 32 bits counts to 2^32 instead of 2^31."""
+    """A clock as uint32, so that an int32 that has wrapped counts on to 2^32."""
     return t.astype(jnp.uint32)
 
 
@@ -32,9 +32,9 @@ def unsigned(t: Array) -> Array:
 def angle(theta: Array, t: Array, horizon: int) -> Array:
     """``theta · t / horizon`` modulo 2π, in [-π, π): ``[*t.shape, *theta.shape]``.
 
-    Of a float32 theta the result is right to its last digits at every t below 2^32. Float64 is
-    computed as it stands, which is right to 1e-6 at 2^31 steps of a fast rhythm. The derivative
-    by theta is ``t / horizon``.
+    For a float32 theta the result is right to float32's last digits at every t below 2^32. For
+    float64 it is the plain product, not reduced; at 2^31 steps it is right to about 1e-6. The
+    derivative with respect to theta is ``t / horizon``.
 
     Args:
         theta: angular frequencies in units of ``1 / horizon``.
@@ -106,7 +106,7 @@ def turn(t: Array, tau: Array, s: Array) -> Array:
     """
     period, shift = _led(tau, t.ndim), _led(s, t.ndim)
     steps = unsigned(t)[..., None]
-    # Each half of the clock is a float32 without rounding, and a remainder never rounds.
+    # Each half of the clock is exact in float32, and so is a remainder.
     halves = ((steps >> 16).astype(tau.dtype) * 65536, (steps & 0xFFFF).astype(tau.dtype))
     past = sum(jax.lax.rem(*jnp.broadcast_arrays(half, period)) for half in halves)
     turns = (past - shift) / period
@@ -116,7 +116,7 @@ def turn(t: Array, tau: Array, s: Array) -> Array:
 @turn.defjvp
 def _turn_jvp(primals, tangents):
     t, tau, s = primals
-    _, by_tau, by_s = (tangent if i else None for i, tangent in enumerate(tangents))
+    _, by_tau, by_s = tangents
     since = unsigned(t).astype(tau.dtype)[..., None] - _led(s, t.ndim)
     slope = -since / jnp.square(_led(tau, t.ndim))
     return turn(t, tau, s), slope * _led(by_tau, t.ndim) - _led(by_s / tau, t.ndim)

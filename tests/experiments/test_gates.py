@@ -269,7 +269,7 @@ def plain_reach(unit, params, x, loss, lengths, t):
 REACHES = {
     "dense": ("tanh", None, None),
     "fourier": ("gru", switches.fourier(11, rate=0.4), [7, 11]),
-    "event": ("lstm", switches.event(11, rate=0.4, read="pair"), [11, 4]),
+    "event": ("lstm", switches.event(11, rate=0.4, event_features="pair"), [11, 4]),
 }
 
 

@@ -252,3 +252,8 @@ def test_every_frame_counts_the_same_in_any_batch():
         nats, frames = measured["nll"]
         assert frames == length - 1
         assert loss == pytest.approx(float(nats) / 5, rel=1e-6)
+    # What fills up a batch does not count.
+    filled = np.pad(_batch(3)["x"], ((0, 0), (0, 6), (0, 0)), constant_values=1)
+    wanted, found = (task.evaluate(params, {**_batch(3), "x": x}) for x in (_batch(3)["x"], filled))
+    assert found["nll"][1] == wanted["nll"][1] == 2
+    assert float(found["nll"][0]) == pytest.approx(float(wanted["nll"][0]), rel=1e-6)

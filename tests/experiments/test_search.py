@@ -106,6 +106,7 @@ def test_killed_anywhere_and_run_again_gives_the_same_numbers(whole, tmp_path):
     assert ours.metrics == theirs.metrics
 
 
+@pytest.mark.full
 def test_programs_of_one_unit_are_given_back_before_the_next(whole, tmp_path):
     several, count = [*SMALL, "--seeds=1", "--units=tanh,gru,lstm"], tmp_path / "programs"
     done = search(whole[0], tmp_path / "several", *several, COUNT_PROGRAMS=count)

@@ -187,7 +187,7 @@ BOTH = {"bidirectional": True}
         ("sequence", Classifier(backbone("sugru", "s4d", **BOTH), 3), "s4d needs the length"),
         ("sequence", PairClassifier(backbone("attention")), "attention needs the length"),
         ("step", Classifier(backbone("sugru", **BOTH), 3), "bidirectional model .* no step"),
-        ("begin", PairClassifier(backbone("gru")), "a Matcher compares whole sequences"),
+        ("begin", PairClassifier(backbone("gru")), "a PairClassifier compares whole sequences"),
         ("step", Recurrent("gru", 4, reverse=True), "a reversed layer .* no step"),
         ("step", GaussianMixture(3, 2), "GaussianMixture has no methods step"),
     ],

@@ -79,7 +79,8 @@ def test_explained():
     assert f"rows: {choice.costs['rows']:.2f} of the dense cost" in said
     assert "declared rate 0.05, about 0.15 of candidates computed" in said
     assert "not measured on gpu" in auto.explain(unit, **SIZES, platform="gpu")
-    assert "pallas: runs only if asked for by name" in auto.explain(unit, **SIZES, platform="gpu")
+    assert "pallas: no kernels for gpu" in auto.explain(unit, **SIZES, platform="gpu")
+    assert "pallas: runs only if asked for by name" in auto.explain(unit, **SIZES, platform="tpu")
     wide = auto.explain(unit, 2048, 64, 8, platform="tpu")
     assert "pallas: 2048 neurons do not fit into the memory of one core of a tpu" in wide
     before = auto.explain(selective("gru_before", unit.switch), 64, 64, 8, platform="tpu")

@@ -73,29 +73,21 @@ def test_a_unit_that_never_opens_passes_state_and_gradient_through(kind, backend
 @each_unit
 @each_direction
 def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
-    params, x, carry, reset_carry, given = setting(unit)
+    params, x, carry, begin, given = setting(unit)
     lengths = np.array([4, 6, 0])
     padding = np.arange(6)[:, None] >= lengths
 
     def results(fill, padded):
         flags = {k: jnp.where(padding, padded, given[k]) for k in ("mask", "resets")}
+        flags |= {"lengths": lengths, "reverse": reverse}
 
         def loss(free):
-            params, x, reset_carry = free
-            result = run(
-                unit,
-                params,
-                x,
-                carry=carry,
-                reset_carry=reset_carry,
-                lengths=lengths,
-                reverse=reverse,
-                **flags,
-            )
+            params, x, begin = free
+            result = run(unit, params, x, carry=carry, reset_carry=begin, **flags)
             return weigh(result, cotangents(0, result)), result
 
         filled = jnp.where(padding[..., None], fill, x)
-        return jax.grad(loss, has_aux=True)((params, filled, reset_carry))
+        return jax.grad(loss, has_aux=True)((params, filled, begin))
 
     grad, result = results(0.0, False)
     for fill, padded in ((jnp.nan, True), (1e300, True), (-jnp.inf, False)):
@@ -118,41 +110,34 @@ def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
 @each_direction
 def test_promise_3_padding_equals_no_padding(unit, reverse):
     """Values and gradients of 4 steps are those of the first 4 of 6."""
-    params, x, carry, reset_carry, _ = setting(unit)
+    params, x, carry, begin, _ = setting(unit)
     lengths = jnp.full((3,), 4, jnp.int32)
     weights = np.random.default_rng(1).normal(size=(4, 3, 6))
 
     def loss(free, padded):
-        params, x, carry, reset_carry = free
+        params, x, carry, begin = free
         if unit.switch is not None:
             carry = carry._replace(clock=jnp.full((3,), 2, jnp.int32))
         flags = {"lengths": lengths} if padded else {}
         x = x if padded else x[:4]
-        result = run(
-            unit, params, x, carry=carry, reset_carry=reset_carry, reverse=reverse, **flags
-        )
+        result = run(unit, params, x, carry=carry, reset_carry=begin, reverse=reverse, **flags)
         shown = (result.outputs[:4], result.carry, result.rate)
         return jnp.sum(result.outputs[:4] * weights) + result.rate, shown
 
     floats = carry._replace(clock=None) if unit.switch is not None else carry
     x = x.at[4:].set(jnp.nan)
     results = [
-        jax.grad(loss, has_aux=True)((params, x, floats, reset_carry), padded)
-        for padded in (True, False)
+        jax.grad(loss, has_aux=True)((params, x, floats, begin), padded) for padded in (True, False)
     ]
     assert_close(results[0], results[1])
 
 
 @each_unit
 def test_length_beyond_the_array_is_its_length(unit):
-    params, x, carry, reset_carry, _ = setting(unit)
-    want = run(
-        unit, params, x, carry=carry, reset_carry=reset_carry, lengths=jnp.full((3,), 6, jnp.int32)
-    )
-    got = run(
-        unit, params, x, carry=carry, reset_carry=reset_carry, lengths=jnp.full((3,), 99, jnp.int32)
-    )
-    _equal(got, want)
+    params, x, carry, begin, _ = setting(unit)
+    six, many = (jnp.full((3,), n, jnp.int32) for n in (6, 99))
+    want = run(unit, params, x, carry=carry, reset_carry=begin, lengths=six)
+    _equal(run(unit, params, x, carry=carry, reset_carry=begin, lengths=many), want)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32", "int64"])
@@ -171,9 +156,9 @@ def test_lengths_of_any_integer_dtype(dtype):
 @each_unit
 @each_direction
 def test_packed_sequences_equal_the_same_in_rows_of_their_own(unit, reverse):
-    """Values and gradients, `reset_carry` learned. The rows of their own are padded."""
+    """Values and gradients, the first carry learned. The rows of their own are padded."""
     rows = ((3, 1, 2), (2, 4))
-    params, x, _, reset_carry, _ = setting(unit, steps=12, batch=1)
+    params, x, _, begin, _ = setting(unit, steps=12, batch=1)
     tokens = x[:, 0]
     starts, resets = np.zeros((6, 2), bool), np.zeros((6, 2), bool)
     places = []  # of each sequence's tokens: steps and row
@@ -197,24 +182,19 @@ def test_packed_sequences_equal_the_same_in_rows_of_their_own(unit, reverse):
     order = {"reverse": reverse, "keep_order": True}
 
     def in_rows(free):
-        params, tokens, reset_carry = free
+        params, tokens, begin = free
         result = run(
-            unit,
-            params,
-            tokens[packed],
-            reset_carry=reset_carry,
-            resets=jnp.asarray(resets),
-            **order,
+            unit, params, tokens[packed], reset_carry=begin, resets=jnp.asarray(resets), **order
         )
         return jnp.sum(result.outputs * weights[packed]) + result.rate, result
 
     def in_batch(free):
-        params, tokens, reset_carry = free
+        params, tokens, begin = free
         given = jnp.asarray(lengths)
-        result = run(unit, params, tokens[padded], reset_carry=reset_carry, lengths=given, **order)
+        result = run(unit, params, tokens[padded], reset_carry=begin, lengths=given, **order)
         return jnp.sum(result.outputs * weights[padded]) + result.rate, result
 
-    free = (params, tokens, reset_carry)
+    free = (params, tokens, begin)
     grad, one = jax.jit(jax.grad(in_rows, has_aux=True))(free)
     want, two = jax.jit(jax.grad(in_batch, has_aux=True))(free)
     assert_close(grad, want)
@@ -231,11 +211,11 @@ def test_packed_sequences_equal_the_same_in_rows_of_their_own(unit, reverse):
 
 @each_unit
 def test_mask_holds_the_state_and_hides_the_input_while_time_goes_on(unit):
-    params, x, carry, reset_carry, given = setting(unit)
+    params, x, carry, begin, given = setting(unit)
     mask = given["mask"].at[2].set(False)
 
     def loss(x):
-        result = run(unit, params, x, carry=carry, reset_carry=reset_carry, mask=mask)
+        result = run(unit, params, x, carry=carry, reset_carry=begin, mask=mask)
         return weigh(result, cotangents(0, result)), result
 
     grad, result = jax.grad(loss, has_aux=True)(x)
@@ -255,10 +235,10 @@ def test_mask_holds_the_state_and_hides_the_input_while_time_goes_on(unit):
 
 @each_unit
 def test_any_number_of_batch_axes(unit):
-    params, x, carry, reset_carry, given = setting(unit, batch=6, seed=3)
+    params, x, carry, begin, given = setting(unit, batch=6, seed=3)
     given = {k: given[k] for k in ("lengths", "mask", "resets")}
     order = {"reverse": True, "keep_order": True}
-    want = run(unit, params, x, carry=carry, reset_carry=reset_carry, **given, **order)
+    want = run(unit, params, x, carry=carry, reset_carry=begin, **given, **order)
 
     def two(leaf, axis):
         return leaf.reshape(*leaf.shape[:axis], 2, 3, *leaf.shape[axis + 1 :])
@@ -270,9 +250,7 @@ def test_any_number_of_batch_axes(unit):
         params,
         two(x, 1),
         carry=jax.tree.map(lambda leaf: two(leaf, 0), carry),
-        reset_carry=jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf[None, None], (2, 3, 6)), reset_carry
-        ),
+        reset_carry=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None, None], (2, 3, 6)), begin),
         **{k: two(v, v.ndim - 1) for k, v in given.items()},
         **order,
     )
@@ -288,7 +266,7 @@ def test_any_number_of_batch_axes(unit):
         params,
         x[:, :1],
         carry=jax.tree.map(lambda leaf: leaf[:1], carry),
-        reset_carry=reset_carry,
+        reset_carry=begin,
         **{k: v[..., :1] for k, v in given.items()},
         **order,
     )
@@ -297,7 +275,7 @@ def test_any_number_of_batch_axes(unit):
         params,
         x[:, 0],
         carry=jax.tree.map(lambda leaf: leaf[0], carry),
-        reset_carry=reset_carry,
+        reset_carry=begin,
         **{k: v[..., 0] for k, v in given.items()},
         **order,
     )
@@ -308,7 +286,7 @@ def test_any_number_of_batch_axes(unit):
         _equal(getattr(none, field), wanted)
 
 
-def test_table_of_a_rhythm_is_shared_by_the_batch_until_clocks_differ():
+def test_update_mask_of_a_rhythm_is_shared_by_the_batch_until_clocks_differ():
     unit = UNITS["fourier"]
     params, x, *_ = setting(unit)
     assert run(unit, params, x).update_mask.shape == (6, 6)
@@ -327,12 +305,12 @@ def test_table_of_a_rhythm_is_shared_by_the_batch_until_clocks_differ():
 @each_direction
 def test_parts_equal_the_whole(unit, reverse):
     """Of 2, 0 and 4 steps, the carry passed on; backwards the last part comes first."""
-    params, x, carry, reset_carry, given = setting(unit)
+    params, x, carry, begin, given = setting(unit)
     given = {k: given[k] for k in ("mask", "resets")}
     if reverse:  # backwards, the part before has to begin within a sequence
         given["resets"] = given["resets"].at[2].set(False)
     lengths = np.array([6, 3, 0])
-    order = {"reverse": reverse, "keep_order": True, "reset_carry": reset_carry}
+    order = {"reverse": reverse, "keep_order": True, "reset_carry": begin}
     whole = run(unit, params, x, carry=carry, lengths=lengths, **given, **order)
     parts, places = [], [(0, 2), (2, 2), (2, 6)]
     for first, last in places[::-1] if reverse else places:
@@ -360,10 +338,10 @@ def test_parts_equal_the_whole(unit, reverse):
 
 @each_unit
 def test_promise_4_step_equals_sequence(unit):
-    params, x, carry, reset_carry, _ = setting(unit)
-    whole = run(unit, params, x, carry=carry, reset_carry=reset_carry)
+    params, x, carry, begin, _ = setting(unit)
+    whole = run(unit, params, x, carry=carry, reset_carry=begin)
     for t in range(6):
-        carry, output = step(unit, params, carry, x[t], reset_carry=reset_carry)
+        carry, output = step(unit, params, carry, x[t], reset_carry=begin)
         assert_close(output, whole.outputs[t])
     assert_close(carry, whole.carry)
 
@@ -384,15 +362,15 @@ def test_steps_from_rest_equal_a_run_from_rest(unit):
 
 @each_unit
 def test_reverse_is_flipping_each_sequence_by_hand(unit):
-    params, x, _, reset_carry, given = setting(unit)
+    params, x, _, begin, given = setting(unit)
     lengths, mask = (4, 6, 0), given["mask"]
-    flags = {"reset_carry": reset_carry, "lengths": jnp.asarray(lengths), "mask": mask}
+    flags = {"reset_carry": begin, "lengths": jnp.asarray(lengths), "mask": mask}
     straight = run(unit, params, x, reverse=True, **flags)
     ordered = run(unit, params, x, reverse=True, keep_order=True, **flags)
     _equal(ordered.carry, straight.carry)
     _equal(ordered.rate, straight.rate)
     for b, n in enumerate(lengths):
-        by_hand = run(unit, params, x[:n, b][::-1], reset_carry=reset_carry, mask=mask[:n, b][::-1])
+        by_hand = run(unit, params, x[:n, b][::-1], reset_carry=begin, mask=mask[:n, b][::-1])
         for got, want in (
             (straight.outputs[:n, b], by_hand.outputs),
             (ordered.outputs[:n, b], by_hand.outputs[::-1]),

@@ -28,7 +28,7 @@ from core_case import (
     solve,
     switch,
 )
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import SelectiveCarry, selective
 from surnn_jax.cells import GRU_BEFORE, LSTM_PEEPHOLE
@@ -51,9 +51,11 @@ FROZEN = [
     UNITS.index((cell, SWITCHES[i % len(SWITCHES)], GATES[0], True)) for i, cell in enumerate(CELLS)
 ]
 # The back ends that skip have tests of their own. Here they meet every cell: dense, and with a
-# table that the batch shares and one that it does not, of which they know no more.
-SHARED_OR_NOT = [
-    number for number in ORACLE if UNITS[number][1] in (None, SWITCHES[0], SWITCHES[3])
+# table that the batch shares or one that it does not, in turn; they know no more of switches.
+IN_TURN = [n for n in ORACLE if UNITS[n][1] is None] + [
+    UNITS.index((cell, SWITCHES[kind], GATES[(i + kind) % len(GATES)], False))
+    for i, cell in enumerate(CELLS)
+    for kind in ((0, 3)[i % 2],)
 ]
 # Kernels that are interpreted compile slowly: each cell without a switch.
 INTERPRETED = [n for n in ORACLE if UNITS[n][1] is None]
@@ -65,7 +67,7 @@ def _checks(backend):
         return [*ORACLE, *FROZEN], range(len(UNITS))
     if backend == "pallas":
         return INTERPRETED[:2], INTERPRETED
-    return SHARED_OR_NOT, ORACLE
+    return IN_TURN, ORACLE
 
 
 CHECKS = tiered(
@@ -154,7 +156,7 @@ SIZES = (
 
 # Each cell meets its reference above; here two that have all there is: an inner product, and
 # a second field with per-neuron weights.
-@pytest.mark.parametrize("cell", [GRU_BEFORE, LSTM_PEEPHOLE], ids=label)
+@pytest.mark.parametrize("cell", [GRU_BEFORE, full(LSTM_PEEPHOLE)], ids=label)
 @hypothesis.settings(max_examples=4)
 @hypothesis.given(
     switched=st.sampled_from([unit[1:] for unit in UNITS if unit[0] is CELLS[0]]),

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from core_case import (
     BACK_ENDS,
@@ -209,6 +210,10 @@ def _carry(unit, **fields):
         (
             r"^carry\.clock must have shape \(\) or \(3,\), got \(2,\)$",
             lambda: _call(carry=_carry("fourier", clock=jnp.zeros((2,), jnp.int32))),
+        ),
+        (
+            "^carry.clock must fit into int32, got 2147483648$",
+            lambda: _call(carry=_carry("fourier", clock=np.int64(2**31))),
         ),
         ("^unknown cell 'gnu'; one of: tanh, gru, ", lambda: selective("gnu", None)),
     ],

@@ -93,9 +93,9 @@ DUMMIES = {
 
 
 @pytest.mark.parametrize("dummy", DUMMIES)
-@pytest.mark.parametrize("read", ["input", "pair", "counts"])
-def test_an_event_switch_that_saw_no_data_is_made_for_noise(dummy, read):
-    made = switches.event(60, rate=0.1, event_features=read)
+@pytest.mark.parametrize("event_features", ["input", "pair", "counts"])
+def test_an_event_switch_that_saw_no_data_is_made_for_noise(dummy, event_features):
+    made = switches.event(60, rate=0.1, event_features=event_features)
     params = made.init(jax.random.key(1), _seen(DUMMIES[dummy]), 32)
     noise = jnp.asarray(np.random.default_rng(1).normal(size=(600, 8, 3)), jnp.float32)
     seen = _seen(noise)._replace(t=jnp.arange(600) % 60)
