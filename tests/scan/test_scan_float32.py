@@ -100,18 +100,10 @@ def test_nan_logit_is_seen(backend, gate):
         lambda s: jnp.zeros(s.shape), jax.eval_shape(lambda: cell.init(jax.random.key(0), 2, 4))
     )
     start = cell.initial_carry(params, (3,))
-<<<<<<< HEAD
-    a = jnp.ones((2, 3, 4)).at[1, 1, 2].set(jnp.nan)
-    spec = ScanSpec(cell, gate, "float32")
-    inputs = ScanInputs(params, jnp.ones((2, 3, 2)), a, start, start)
-    carries = compiled(backend).scan(spec, inputs)
-    np.testing.assert_array_equal(jnp.isnan(carries.h), jnp.isnan(a))
-=======
     logits = jnp.ones((2, 3, 4)).at[1, 1, 2].set(jnp.nan)
     inputs = ScanInputs(params, jnp.ones((2, 3, 2)), logits, start, start)
     carries = compiled(backend).scan(ScanSpec(cell, gate, "float32"), inputs)
     np.testing.assert_array_equal(jnp.isnan(carries.h), jnp.isnan(logits))
->>>>>>> main
 
 
 @pytest.mark.parametrize(
