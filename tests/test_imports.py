@@ -19,8 +19,9 @@ FLOORS = {
         {"surnn_jax"},
     ),
     "data": (
-        {"data.cli", "data.source", "data.prefetch"},
-        {"data.files", "data.paths", "data.storage", "data.download"},
+        {"data.cli", "data.source", "data.prefetch", "data.arrays", "data.matlab"},
+        {"data.files", "data.paths", "data.storage", "data.download", "data.pickles"},
+        {"data.guarded"},
         {"data.batches", "data.cache", "data.generation", "data.tfds"},
         {"data.sets", "data.streams", "data.synthetic"},
         {"data"},
