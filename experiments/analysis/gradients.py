@@ -107,7 +107,9 @@ def gradient_reach(
         # Beyond its end the state of an example is held, so the last one may be moved here.
         return loss(jnp.where(inside[..., None], outputs, 0), moved(rest.carry, shift))
 
-    start = unit.initial_carry(params, (batch,)) if carry is None else carry
+    start = carry
+    if carry is None:  # all examples begin at step 0: one clock, one table
+        start = scan.share_clock(unit.initial_carry(params, (batch,)))
     still = unit.cell.carry_dtype(params["cell"])
     zeros = [unit.cell.zero_carry((*shape, features), still) for shape in ((cuts, batch), (batch,))]
     slopes = jax.jit(jax.grad(total, argnums=(0, 1)))(*zeros, params, x, start)

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from surnn_jax.layers.mixer_base import (
     check_carry,
     check_inputs,
+    last_reset,
     latest,
     lengths_within,
     mask_padding,
+    resets_within,
+    segments,
     state_dtype,
 )
 from surnn_jax.typing import Array
@@ -79,6 +82,7 @@ class Attention(nn.Module):
         *,
         initial_carry: KVCache | None = None,
         seq_lengths: Array | None = None,
+        resets: Array | None = None,
     ) -> tuple[KVCache | None, Array]:
         """Attends.
 
@@ -86,6 +90,7 @@ class Attention(nn.Module):
             x: ``[B, T, D]``.
             initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
+            resets: booleans ``[B, T]``: if True, a new sequence begins with this step.
 
         Returns:
             The carry (None if attention is not causal) and outputs ``[B, T, M]``.
@@ -93,12 +98,17 @@ class Attention(nn.Module):
         Raises:
             ValueError: for shapes that do not fit, or a carry if attention is not causal.
         """
-        check_inputs("attention", x, seq_lengths)
+        check_inputs("attention", x, seq_lengths, resets)
         wide = state_dtype(self.param_dtype)
         compute = self.dtype or wide
         if initial_carry is not None:
             check_carry("attention", initial_carry, self.initial_carry(x.shape[:1]))
         lengths = lengths_within(x, seq_lengths)
+        resets = resets_within(resets, lengths)
+        same = None  # a query sees keys of its own sequence
+        if resets is not None:
+            ids = segments(resets)
+            same = (ids[:, :, None] == ids[:, None, :])[:, None]
         x = mask_padding(x.astype(compute), lengths)
 
         steps, width = x.shape[1], self.features // self.num_heads
@@ -114,7 +124,12 @@ class Attention(nn.Module):
             carry = None
             query, key = self._turned(query, 0), self._turned(key, 0)
             seen = _attend(
-                query, key, value, key_value_seq_lengths=lengths, query_seq_lengths=lengths
+                query,
+                key,
+                value,
+                mask=same,
+                key_value_seq_lengths=lengths,
+                query_seq_lengths=lengths,
             )
         else:
             past = self.initial_carry(x.shape[:1]) if initial_carry is None else initial_carry
@@ -122,7 +137,11 @@ class Attention(nn.Module):
                 jnp.concatenate([old, new.astype(wide)], axis=1)
                 for old, new in ((past.key, key), (past.value, value))
             )
-            count = past.count + (steps if lengths is None else lengths)
+            length = jnp.full(x.shape[:1], steps, jnp.int32) if lengths is None else lengths
+            count = past.count + length
+            if resets is not None:
+                last = last_reset(resets)
+                count = jnp.where(last >= 0, length - last, count)
             carry = KVCache(
                 latest(keys, self.window, lengths),
                 latest(values, self.window, lengths),
@@ -130,9 +149,9 @@ class Attention(nn.Module):
             )
             if initial_carry is None and steps <= self.window:
                 query, key = self._turned(query, 0), self._turned(key, 0)
-                seen = _attend(query, key, value, is_causal=True)
+                seen = _attend(query, key, value, mask=same, is_causal=True)
             else:
-                seen = self._within_window(query, keys, values, past.count)
+                seen = self._within_window(query, keys, values, past.count, resets)
         out = nn.DenseGeneral(
             self.features,
             axis=(-2, -1),
@@ -142,7 +161,7 @@ class Attention(nn.Module):
         )
         return carry, mask_padding(out(seen), lengths)
 
-    def _within_window(self, query, keys, values, count):
+    def _within_window(self, query, keys, values, count, resets):
         """Blocks of queries, each with the keys that one of it can see: T·(W + block) scores."""
         batch, steps = query.shape[:2]
         block = max(1, min(steps, self.window))
@@ -153,7 +172,7 @@ class Attention(nn.Module):
         slots = begin[:, None] * block + slot[None, :]
 
         def near(joined):
-            joined = jnp.pad(joined, beyond).astype(query.dtype)
+            joined = jnp.pad(joined, beyond)
             if blocks > 1:  # then a block is as long as the window: it sees the one before, too
                 pairs = joined.reshape(batch, blocks + 1, block, *joined.shape[2:])
                 joined = jnp.concatenate([pairs[:, :-1], pairs[:, 1:]], axis=2)
@@ -164,11 +183,16 @@ class Attention(nn.Module):
         band = (at <= now) & (at > now - self.window)
         there = slots[None] >= self.window - count[:, None, None]
         mask = band[None, None] & there[:, :, None]
+        mask = mask.reshape(batch * blocks, 1, *band.shape)
+        if resets is not None:
+            ids = near(segments(resets, self.window)[..., None, None])[..., 0, 0]
+            mask = mask & (ids[:, None, -block:, None] == ids[:, None, None, :])
+        keys, values = keys.astype(query.dtype), values.astype(query.dtype)
         seen = _attend(
             self._turned(query, 0),
             self._turned(near(keys), -self.window),
             near(values),
-            mask=mask.reshape(batch * blocks, 1, *band.shape),
+            mask=mask,
         )
         return seen.reshape(batch, blocks * block, *seen.shape[2:])[:, :steps]
 
@@ -186,9 +210,13 @@ class Attention(nn.Module):
         turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
         return turned.reshape(x.shape).astype(x.dtype)
 
-    def step(self, carry: KVCache, x: Array) -> tuple[KVCache, Array]:
-        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""
-        carry, y = self(x[:, None], initial_carry=carry)
+    def step(self, carry: KVCache, x: Array, resets: Array | None = None) -> tuple[KVCache, Array]:
+        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives.
+
+        With `resets`, booleans ``[B]``, a new sequence begins where they are true.
+        """
+        now = None if resets is None else resets[:, None]
+        carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]
 
     @nn.nowrap

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from surnn_jax.layers import mixers
 from surnn_jax.layers.block import Block, Trace
+from surnn_jax.layers.mixer_base import last_reset, resets_within
 from surnn_jax.typing import Array, Carry
 
 ENCODERS = ("raw", "onehot", "embed", "dense")
@@ -107,6 +108,7 @@ class Backbone(nn.Module):
         lengths: Array | None = None,
         carry: BackboneCarry | None = None,
         train: bool = False,
+        resets: Array | None = None,
     ) -> Encoded:
         """Encodes a batch.
 
@@ -115,6 +117,9 @@ class Backbone(nn.Module):
             lengths: integers ``[B]``, the valid steps of each example; None for all.
             carry: the carry that an earlier call returned; None to begin.
             train: whether to apply dropout, which needs a key ``dropout``.
+            resets: booleans ``[B, T]``: if True, a new sequence begins with this step, so that
+                several sequences packed into one row give what each gives alone. Positions begin
+                anew too.
 
         Raises:
             ValueError: for an input of the wrong kind, or longer than `max_positions`.
@@ -138,17 +143,17 @@ class Backbone(nn.Module):
             self._init_switches(x, lengths)
         y = self._encode(x)
         if self.max_positions is not None:
-            y = y + self._rows(steps, carry, inside).astype(y.dtype)
-        y, carries, traces = self._run_blocks(y, lengths, carry, train)
-        last = None if self.bidirectional else self._advance(x, lengths, carry, carries)
+            y = y + self._rows(steps, carry, inside, resets).astype(y.dtype)
+        y, carries, traces = self._run_blocks(y, lengths, carry, train, resets)
+        last = None if self.bidirectional else self._advance(x, lengths, carry, carries, resets)
         return Encoded(y if self.no_residual else self.norm(y), last, traces)
 
-    def _run_blocks(self, y, lengths, carry, train):
+    def _run_blocks(self, y, lengths, carry, train, resets=None):
         y = self.drop(y, deterministic=not train)
         carries, traces = [], []
         for i, block in enumerate(self.blocks):
             before = None if carry is None else carry.layers[i]
-            after, y, trace = block(y, lengths, before, train)
+            after, y, trace = block(y, lengths, before, train, resets)
             carries.append(after)
             if trace is not None:
                 traces.append(trace)
@@ -172,40 +177,53 @@ class Backbone(nn.Module):
             y = y + self._rows(x.shape[1], None, None).astype(y.dtype)
         self._run_blocks(y, lengths, None, False)
 
-    def _advance(self, x, lengths, carry, layers):
+    def _advance(self, x, lengths, carry, layers, resets):
         steps = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
         if lengths is not None:
             steps = jnp.minimum(lengths, steps)
         place = steps if carry is None else carry.position + steps
+        if resets is not None:
+            last = last_reset(resets_within(resets, lengths))
+            place = jnp.where(last >= 0, steps - last, place)
         return BackboneCarry(self._counted(place), layers)
 
     def _counted(self, place):
         """Stops counting at `max_positions`, so that no overflow leads back to the first."""
         return place if self.max_positions is None else jnp.minimum(place, self.max_positions)
 
-    def _rows(self, steps, carry, inside):
+    def _rows(self, steps, carry, inside, resets=None):
         """The vectors of the positions, ``[1, T, M]`` or ``[B, T, M]``; NaN past the last one."""
         place = jnp.arange(steps, dtype=jnp.int32)[None]
         if carry is not None:
             place = place + carry.position.reshape(-1, 1)
+        if resets is not None:
+            t = jnp.arange(steps, dtype=jnp.int32)[None]
+            last = jax.lax.cummax(jnp.where(resets, t, -1), axis=1)
+            place = jnp.where(last >= 0, t - last, place)
         rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
         return rows if inside is None else jnp.where(inside[..., None], rows, 0)
 
-    def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
+    def step(
+        self, carry: BackboneCarry, x: Array, resets: Array | None = None
+    ) -> tuple[BackboneCarry, Array]:
         """One step of a stream: ``[B]`` tokens or ``[B, D]`` frames to ``[B, M]``.
 
-        Past the last learned position the outputs are NaN.
+        With `resets`, booleans ``[B]``, a new sequence begins where they are true. Past the last
+        learned position the outputs are NaN.
         """
+        position = carry.position
+        if resets is not None:
+            position = jnp.where(resets, 0, position)
         y = self._encode(x)
         if self.max_positions is not None:
-            place = jnp.broadcast_to(carry.position, x.shape[:1])
+            place = jnp.broadcast_to(position, x.shape[:1])
             rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
             y = y + rows.astype(y.dtype)
         carries = []
         for block, before in zip(self.blocks, carry.layers, strict=True):
-            after, y = block.step(before, y)
+            after, y = block.step(before, y, resets)
             carries.append(after)
-        carry = BackboneCarry(self._counted(carry.position + 1), tuple(carries))
+        carry = BackboneCarry(self._counted(position + 1), tuple(carries))
         return carry, y if self.no_residual else self.norm(y)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from surnn_jax.layers import mixers
+from surnn_jax.layers.mixer_base import resets_within
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.typing import Array, Carry
 
@@ -101,6 +102,7 @@ class Block(nn.Module):
         lengths: Array | None = None,
         carry: Carry | None = None,
         train: bool = False,
+        resets: Array | None = None,
     ) -> tuple[Carry, Array, Trace | None]:
         """Runs the block.
 
@@ -109,6 +111,7 @@ class Block(nn.Module):
             lengths: integers ``[B]`` or None.
             carry: from an earlier call; None to begin.
             train: whether to drop.
+            resets: booleans ``[B, T]``: if True, a new sequence begins with this step.
 
         Returns:
             The carry, ``[B, T, M]``, and what the switch did (None where there is none).
@@ -119,21 +122,22 @@ class Block(nn.Module):
         if carry is not None and self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it takes no carry")
         inputs = x if self.no_residual else self.norm(x)
-        carry, y, trace = _mix(self.mixer, inputs, lengths, carry)
+        carry, y, trace = _mix(self.mixer, inputs, lengths, carry, resets)
         if self._two:
             turned = _turn(inputs, lengths)
-            _, back, other = _mix(self.backward, turned, lengths, None)
+            begun = None if resets is None else _turn_resets(resets, lengths)
+            _, back, other = _mix(self.backward, turned, lengths, None, begun)
             y = jnp.concatenate([y, _turn(back, lengths)], axis=-1)
             if other is not None:
                 trace = Trace((trace.rate + other.rate) / 2, trace.update_mask)
         traced = mixers.is_traced(self.kind)
         return carry, self._after(x, y, train), trace if traced else None
 
-    def step(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One step ``[B, M]``, without dropout."""
+    def step(self, carry: Carry, x: Array, resets: Array | None = None) -> tuple[Carry, Array]:
+        """One step ``[B, M]``, without dropout; a new sequence begins where `resets` are true."""
         if self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it has no step")
-        carry, y = self.mixer.step(carry, x if self.no_residual else self.norm(x))
+        carry, y = self.mixer.step(carry, x if self.no_residual else self.norm(x), resets)
         return carry, self._after(x, y, False)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
@@ -153,11 +157,19 @@ class Block(nn.Module):
         return y
 
 
-def _mix(mixer, x, lengths, carry):
+def _mix(mixer, x, lengths, carry, resets):
+    given = {"initial_carry": carry, "seq_lengths": lengths, "resets": resets}
     if not isinstance(mixer, Recurrent):
-        return *mixer(x, initial_carry=carry, seq_lengths=lengths), None
-    run = mixer(x, initial_carry=carry, seq_lengths=lengths, return_run=True)
+        return *mixer(x, **given), None
+    run = mixer(x, **given, return_run=True)
     return run.carry, run.outputs, Trace(run.rate, run.update_mask)
+
+
+def _turn_resets(resets: Array, lengths: Array | None) -> Array:
+    """The resets ``[B, T]`` from the end: a sequence begins where the next one began."""
+    resets = resets_within(resets, lengths)
+    later = jnp.concatenate([resets[:, 1:], resets[:, :1] & False], axis=1)
+    return _turn(later[..., None], lengths)[..., 0]
 
 
 def _turn(x: Array, lengths: Array | None) -> Array:

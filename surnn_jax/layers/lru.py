@@ -66,6 +66,7 @@ class LRU(nn.Module):
         *,
         initial_carry: LRUCarry | None = None,
         seq_lengths: Array | None = None,
+        resets: Array | None = None,
     ) -> tuple[LRUCarry, Array]:
         """Runs the unit.
 
@@ -73,6 +74,7 @@ class LRU(nn.Module):
             x: ``[B, T, M]``.
             initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
+            resets: booleans ``[B, T]``: if True, a new sequence begins with this step.
 
         Returns:
             The carry and outputs ``[B, T, M]``.
@@ -80,8 +82,8 @@ class LRU(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute = init_memory(
-            "LRU", self, x, initial_carry, seq_lengths
+        initial_carry, lengths, wide, compute, resets = init_memory(
+            "LRU", self, x, initial_carry, seq_lengths, resets
         )
         inputs = x.shape[-1]
         if inputs != self.features:
@@ -111,7 +113,10 @@ class LRU(nn.Module):
         driven = driven * jnp.tile(jnp.exp(gamma_log), 2)[None, None]
         driven = jax.lax.complex(*jnp.split(driven, 2, axis=-1))
         decay = jnp.exp(jax.lax.complex(-jnp.exp(nu_log), jnp.exp(theta_log)))
-        h = linear_scan(decay[None, None], driven, initial_carry.h)
+        decay = decay[None, None]
+        if resets is not None:
+            decay = jnp.where(resets.T[..., None], 0, decay)
+        h = linear_scan(decay, driven, initial_carry.h)
         parts = jnp.concatenate([h.real, -h.imag], axis=-1)
         y = jnp.swapaxes(product(parts, jnp.concatenate(c)), 0, 1) + skip[None, None] * x
         y = GatedOutput(self.features, compute, dtype, name="out")(y)
@@ -119,9 +124,15 @@ class LRU(nn.Module):
             y.astype(compute), lengths
         )
 
-    def step(self, carry: LRUCarry, x: Array) -> tuple[LRUCarry, Array]:
-        """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives."""
-        carry, y = self(x[:, None], initial_carry=carry)
+    def step(
+        self, carry: LRUCarry, x: Array, resets: Array | None = None
+    ) -> tuple[LRUCarry, Array]:
+        """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives.
+
+        With `resets`, booleans ``[B]``, a new sequence begins where they are true.
+        """
+        now = None if resets is None else resets[:, None]
+        carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]
 
     @nn.nowrap

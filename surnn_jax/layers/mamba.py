@@ -1,5 +1,6 @@
 """Mamba: a state space whose rates depend on the input."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from surnn_jax.layers.mixer_base import (
     init_memory,
     latest,
     mask_padding,
+    segments,
     state_dtype,
     torch_uniform,
 )
@@ -75,6 +77,7 @@ class Mamba(nn.Module):
         *,
         initial_carry: MambaCarry | None = None,
         seq_lengths: Array | None = None,
+        resets: Array | None = None,
     ) -> tuple[MambaCarry, Array]:
         """Runs the layer.
 
@@ -82,6 +85,7 @@ class Mamba(nn.Module):
             x: ``[B, T, D]``.
             initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
+            resets: booleans ``[B, T]``: if True, a new sequence begins with this step.
 
         Returns:
             The carry and outputs ``[B, T, M]``.
@@ -89,8 +93,8 @@ class Mamba(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute = init_memory(
-            "Mamba", self, x, initial_carry, seq_lengths
+        initial_carry, lengths, wide, compute, resets = init_memory(
+            "Mamba", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
 
@@ -102,8 +106,8 @@ class Mamba(nn.Module):
 
         u, z = jnp.split(dense(2 * inner, "in")(x).astype(wide), 2, axis=-1)
         u = jnp.concatenate([initial_carry.tail, u], axis=1)
-        tail = latest(u, self.conv - 1, lengths)
-        u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u))
+        tail, ids = conv_tail(u, self.conv - 1, lengths, resets)
+        u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u, ids))
 
         dynamic = dense(ranks + 2 * self.state, "dynamic")(u)
         rank, b, c = jnp.split(dynamic, [ranks, ranks + self.state], axis=-1)
@@ -119,15 +123,21 @@ class Mamba(nn.Module):
         a_log = self.param("a_log", _draw_a_log, (self.state, inner), self.param_dtype)
         a = -jnp.exp(a_log.astype(wide))
         h, y = _selective_scan(
-            a, u, dt, b.astype(wide), c.astype(wide), initial_carry.h, self.chunk
+            a, u, dt, b.astype(wide), c.astype(wide), initial_carry.h, resets, self.chunk
         )
         skip = self.param("d", nn.initializers.ones, (inner,), self.param_dtype).astype(wide)
         y = (y + skip[None, None] * u) * nn.silu(z)
         return MambaCarry(tail, h), mask_padding(dense(self.features, "out")(y), lengths)
 
-    def step(self, carry: MambaCarry, x: Array) -> tuple[MambaCarry, Array]:
-        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""
-        carry, y = self(x[:, None], initial_carry=carry)
+    def step(
+        self, carry: MambaCarry, x: Array, resets: Array | None = None
+    ) -> tuple[MambaCarry, Array]:
+        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives.
+
+        With `resets`, booleans ``[B]``, a new sequence begins where they are true.
+        """
+        now = None if resets is None else resets[:, None]
+        carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]
 
     @nn.nowrap
@@ -152,8 +162,11 @@ class CausalConv(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """``[B, size - 1 + T, I]``, the steps before included, to ``[B, T, I]``."""
+    def __call__(self, x: Array, ids: Array | None = None) -> Array:
+        """``[B, size - 1 + T, I]``, the steps before included, to ``[B, T, I]``.
+
+        With `ids` ``[B, size - 1 + T]`` a step sees those of its own sequence only.
+        """
         steps, channels = x.shape[1] - self.size + 1, x.shape[2]
         bound = 1 / math.sqrt(self.size)
 
@@ -165,8 +178,33 @@ class CausalConv(nn.Module):
         # A few shifted sums: XLA fuses them, and on a CPU convolves channels one by one slowly.
         total = bias[None, None]
         for k in range(self.size):
-            total = total + kernel[k].astype(x.dtype)[None, None] * x[:, k : k + steps]
+            seen = x[:, k : k + steps]
+            if ids is not None:
+                same = ids[:, k : k + steps] == ids[:, self.size - 1 :]
+                seen = jnp.where(same[..., None], seen, 0)
+            total = total + kernel[k].astype(x.dtype)[None, None] * seen
         return total
+
+
+def conv_tail(
+    joined: Array, size: int, lengths: Array | None, resets: Array | None
+) -> tuple[Array, Array | None]:
+    """What the convolution of the next call sees, and the numbers of the steps' sequences.
+
+    Args:
+        joined: ``[B, size + T, I]``.
+        size: steps before the call.
+        lengths: integers ``[B]`` or None.
+        resets: booleans ``[B, T]`` or None.
+
+    Returns:
+        ``[B, size, I]``, zeros before the last reset; and ``[B, size + T]``, None without resets.
+    """
+    if resets is None:
+        return latest(joined, size, lengths), None
+    ids = segments(resets, size)
+    last = jnp.max(ids, axis=1, keepdims=True, initial=0)
+    return latest(jnp.where((ids == last)[..., None], joined, 0), size, lengths), ids
 
 
 def draw_dt_bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -181,7 +219,8 @@ def _draw_a_log(key, shape, dtype):
     return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[0] + 1, dtype=dtype))[:, None], shape)
 
 
-def _selective_scan(a, u, dt, b, c, initial, chunk):
+@functools.partial(jax.jit, static_argnames="chunk", inline=True)  # once, also outside `jit`
+def _selective_scan(a, u, dt, b, c, initial, resets, chunk):
     """The recurrence: ``(h [B, N, I], y [B, T, I])``.
 
     The rates of a step are formed inside its turn of the loop, and the states of a chunk anew for
@@ -198,7 +237,9 @@ def _selective_scan(a, u, dt, b, c, initial, chunk):
         return x.reshape(chunks, chunk, *x.shape[1:])
 
     def step(h, now):
-        u, dt, b, c = now
+        u, dt, b, c, *reset = now
+        if reset:
+            h = jnp.where(reset[0][..., None], 0, h)
         h = jnp.exp(dt[:, None] * a[None]) * h + (dt * u)[:, None] * b[..., None]
         return h, jnp.sum(h * c[..., None], axis=1)
 
@@ -206,5 +247,6 @@ def _selective_scan(a, u, dt, b, c, initial, chunk):
     def run(h, some):
         return jax.lax.scan(step, h, some)
 
-    h, y = jax.lax.scan(run, initial, tuple(map(chunked, (u, dt, b, c))))
+    given = (u, dt, b, c) if resets is None else (u, dt, b, c, resets[..., None])
+    h, y = jax.lax.scan(run, initial, tuple(map(chunked, given)))
     return h, jnp.swapaxes(y.reshape(chunks * chunk, *y.shape[2:])[:steps], 0, 1)

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.layers.linear_scan import linear_scan
-from surnn_jax.layers.mamba import CausalConv, draw_dt_bias
+from surnn_jax.layers.mamba import CausalConv, conv_tail, draw_dt_bias
 from surnn_jax.layers.mixer_base import (
     init_memory,
-    latest,
     mask_padding,
+    segments,
     state_dtype,
     torch_uniform,
 )
@@ -86,6 +86,7 @@ class Mamba2(nn.Module):
         *,
         initial_carry: Mamba2Carry | None = None,
         seq_lengths: Array | None = None,
+        resets: Array | None = None,
     ) -> tuple[Mamba2Carry, Array]:
         """Runs the layer.
 
@@ -93,6 +94,7 @@ class Mamba2(nn.Module):
             x: ``[B, T, D]``.
             initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
+            resets: booleans ``[B, T]``: if True, a new sequence begins with this step.
 
         Returns:
             The carry and outputs ``[B, T, M]``.
@@ -100,8 +102,8 @@ class Mamba2(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute = init_memory(
-            "Mamba-2", self, x, initial_carry, seq_lengths
+        initial_carry, lengths, wide, compute, resets = init_memory(
+            "Mamba-2", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
         inner, heads, width = self._sizes()
@@ -124,8 +126,8 @@ class Mamba2(nn.Module):
             dense(inner + mixed + heads, "in")(x).astype(wide), [inner, inner + mixed], axis=-1
         )
         u = jnp.concatenate([initial_carry.tail, u], axis=1)
-        tail = latest(u, self.conv - 1, lengths)
-        u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u))
+        tail, ids = conv_tail(u, self.conv - 1, lengths, resets)
+        u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u, ids))
         u, b, c = jnp.split(u, [inner, inner + self.state], axis=-1)
         u = u.reshape(*u.shape[:2], heads, width)
 
@@ -133,7 +135,8 @@ class Mamba2(nn.Module):
         dt = nn.softplus(dt + vector("dt_bias", draw_dt_bias, heads)[None, None])
         dt = mask_padding(dt, lengths)
         a = -jnp.exp(vector("a_log", _draw_a_log, heads))
-        h, y = _chunked_scan(u, dt, a, b, c, initial_carry.h, self.chunk, compute)
+        ids = None if resets is None else segments(resets)
+        h, y = _chunked_scan(u, dt, a, b, c, initial_carry.h, ids, self.chunk, compute)
         y = y + vector("d", nn.initializers.ones, heads)[None, None, :, None] * u
         y = y.reshape(*y.shape[:2], inner) * nn.silu(z)
         norm = nn.RMSNorm(
@@ -145,9 +148,15 @@ class Mamba2(nn.Module):
         )
         return Mamba2Carry(tail, h), mask_padding(dense(self.features, "out")(norm(y)), lengths)
 
-    def step(self, carry: Mamba2Carry, x: Array) -> tuple[Mamba2Carry, Array]:
-        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives."""
-        carry, y = self(x[:, None], initial_carry=carry)
+    def step(
+        self, carry: Mamba2Carry, x: Array, resets: Array | None = None
+    ) -> tuple[Mamba2Carry, Array]:
+        """One step of a stream, ``x [B, D]``; the same numbers as the sequence call gives.
+
+        With `resets`, booleans ``[B]``, a new sequence begins where they are true.
+        """
+        now = None if resets is None else resets[:, None]
+        carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]
 
     @nn.nowrap
@@ -171,7 +180,7 @@ def _draw_a_log(key, shape, dtype):
     return jnp.log(jax.random.uniform(key, shape, dtype, _LEAST_RATE, _GREATEST_RATE))
 
 
-def _chunked_scan(u, dt, a, b, c, initial, chunk, compute):
+def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
     """The recurrence by chunks: ``(h [B, heads, P, N], y [B, T, heads, P])``.
 
     Inside a chunk every output is a weighted sum over its steps, as in attention, the weights
@@ -185,6 +194,7 @@ def _chunked_scan(u, dt, a, b, c, initial, chunk, compute):
         b: ``[B, T, N]``.
         c: ``[B, T, N]``.
         initial: ``[B, heads, P, N]``.
+        ids: the number of each step's sequence, ``[B, T]``, 0 for that of `initial`; None for one.
         chunk: steps of one.
         compute: dtype of the operands of products.
     """
@@ -209,14 +219,23 @@ def _chunked_scan(u, dt, a, b, c, initial, chunk, compute):
     between = along[..., :, None] - along[..., None, :]
     # Masked before the exponential: beyond the diagonal it would overflow.
     order = jnp.tri(chunk, dtype=bool).reshape(1, 1, 1, chunk, chunk)
+    left, entered = jnp.exp(passed[:, :, -1:] - passed), jnp.exp(passed)
+    kept = entered[:, :, -1]
+    if ids is not None:  # nothing passes from one sequence to the next
+        ids = jnp.pad(ids, [(0, 0), (0, chunks * chunk - steps)], mode="edge")
+        ids = ids.reshape(-1, chunks, chunk)
+        first = jnp.pad(ids[:, :-1, -1:], [(0, 0), (1, 0), (0, 0)]) if chunks else ids[:, :, -1:]
+        order = order & (ids[:, :, None, :, None] == ids[:, :, None, None, :])
+        left = jnp.where((ids == ids[:, :, -1:])[..., None], left, 0)
+        entered = jnp.where((ids == first)[..., None], entered, 0)
+        kept = entered[:, :, -1]
     weights = jnp.exp(jnp.where(order, between, -jnp.inf))
     weights = weights * product("bctn,bcsn->bcts", c, b)[:, :, None]
     y = product("bchts,bcshp->bcthp", weights, driven)
 
-    left = jnp.exp(passed[:, :, -1:] - passed)
     gained = product("bcshp,bcsn->bchpn", driven * left[..., None], b)
-    kept = jnp.exp(passed[:, :, -1])[..., None, None]
+    kept = kept[..., None, None]
     states = jnp.concatenate([initial[:, None], linear_scan(kept, gained, initial, axis=1)], axis=1)
     carried = product("bctn,bchpn->bcthp", c, states[:, :-1])
-    y = y + jnp.exp(passed)[..., None] * carried
+    y = y + entered[..., None] * carried
     return states[:, -1], y.reshape(y.shape[0], chunks * chunk, *y.shape[3:])[:, :steps]

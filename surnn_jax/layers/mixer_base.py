@@ -22,15 +22,23 @@ def complex_dtype(param_dtype: Any) -> Any:
     return jnp.dtype(jnp.complex128 if double else jnp.complex64)
 
 
-def check_inputs(name: str, x: Array, seq_lengths: Array | None) -> None:
-    """Checks inputs and lengths.
+def check_inputs(
+    name: str, x: Array, seq_lengths: Array | None, resets: Array | None = None
+) -> None:
+    """Checks inputs, lengths and resets.
 
     Raises:
-        ValueError: unless x is floating ``[B, T, D]`` and the lengths, if any, integers ``[B]``.
+        ValueError: unless x is floating ``[B, T, D]``, the lengths, if any, integers ``[B]``, and
+            the resets, if any, booleans ``[B, T]``.
     """
     if x.ndim != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"{name}: inputs must be floating point [B, T, D], got {x.dtype} of shape {x.shape}"
+        )
+    if resets is not None and (resets.shape != x.shape[:2] or resets.dtype != jnp.bool_):
+        raise ValueError(
+            f"{name}: resets must be booleans of shape {x.shape[:2]}, "
+            f"got {resets.dtype} of {resets.shape}"
         )
     if seq_lengths is None:
         return
@@ -63,30 +71,38 @@ class CheckedInputs(NamedTuple):
         lengths: ``[B]``, at most T; None for all of the input.
         wide: dtype of the state.
         compute: dtype of the operands of products.
+        resets: booleans ``[B, T]``, False beyond the lengths; None for no reset.
     """
 
     initial_carry: Carry
     lengths: Array | None
     wide: Any
     compute: Any
+    resets: Array | None
 
 
 def init_memory(
-    name: str, mixer: Any, x: Array, initial_carry: Carry | None, seq_lengths: Array | None
+    name: str,
+    mixer: Any,
+    x: Array,
+    initial_carry: Carry | None,
+    seq_lengths: Array | None,
+    resets: Array | None,
 ) -> CheckedInputs:
     """Checks the arguments of a causal mixer's call.
 
     Raises:
         ValueError: as :func:`check_inputs` and :func:`check_carry`.
     """
-    check_inputs(name, x, seq_lengths)
+    check_inputs(name, x, seq_lengths, resets)
     zero_carry = mixer.initial_carry(x.shape[:1])
     if initial_carry is None:
         initial_carry = zero_carry
     check_carry(name, initial_carry, zero_carry)
     wide = state_dtype(mixer.param_dtype)
     lengths = lengths_within(x, seq_lengths)
-    return CheckedInputs(initial_carry, lengths, wide, mixer.dtype or wide)
+    resets = resets_within(resets, lengths)
+    return CheckedInputs(initial_carry, lengths, wide, mixer.dtype or wide, resets)
 
 
 def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:
@@ -94,6 +110,28 @@ def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:
     if seq_lengths is None:
         return None
     return jnp.minimum(jnp.asarray(seq_lengths), x.shape[1]).astype(jnp.int32)
+
+
+def resets_within(resets: Array | None, lengths: Array | None) -> Array | None:
+    """The resets ``[B, T]`` of the valid steps."""
+    if resets is None or lengths is None:
+        return resets
+    return resets & (jnp.arange(resets.shape[1], dtype=jnp.int32)[None] < lengths[:, None])
+
+
+def last_reset(resets: Array) -> Array:
+    """The last step at which a sequence begins, ``[B]``; -1 if there is none."""
+    t = jnp.arange(resets.shape[1], dtype=jnp.int32)[None]
+    return jnp.max(jnp.where(resets, t, -1), axis=1, initial=-1)
+
+
+def segments(resets: Array, before: int = 0) -> Array:
+    """The number of each step's sequence, ``[B, before + T]``.
+
+    It is 0 for the sequence that goes on from the carry, of which the first `before` steps are.
+    """
+    ids = jnp.cumsum(resets.astype(jnp.int32), axis=1)
+    return jnp.pad(ids, [(0, 0), (before, 0)])
 
 
 def mask_padding(x: Array, lengths: Array | None) -> Array:

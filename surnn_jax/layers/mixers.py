@@ -2,8 +2,8 @@
 
 A mixer maps ``[B, T, D]`` to ``[B, T, M]``, is causal, and can be continued and streamed:
 
-- ``mixer(x, initial_carry=…, seq_lengths=…) -> (carry, y)``
-- ``mixer.step(carry, x) -> (carry, y)``, one step, the same numbers
+- ``mixer(x, initial_carry=…, seq_lengths=…, resets=…) -> (carry, y)``
+- ``mixer.step(carry, x, resets) -> (carry, y)``, one step, the same numbers
 - ``mixer.initial_carry(batch_shape) -> carry``
 """
 

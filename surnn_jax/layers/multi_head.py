@@ -85,11 +85,11 @@ class MultiHeadRecurrent(nn.Module):
         return self._lifted(lambda layer: layer.initial_carry(batch_shape))(self.layer)
 
     @nn.compact
-    def step(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
+    def step(self, carry: Carry, inputs: Array, resets: Array | None = None) -> tuple[Carry, Array]:
         """One step of a stream, see :meth:`Recurrent.step`; outputs ``[*batch, N · H]``."""
 
         def one(layer, carry):
-            return layer.step(carry, inputs)
+            return layer.step(carry, inputs, resets)
 
         carry, outputs = self._lifted(one, 0)(self.layer, carry)
         return carry, _concat_heads(outputs)

@@ -183,7 +183,7 @@ class Recurrent(nn.Module):
         )
         return state if self.switch is None else carry._replace(cell=state)
 
-    def step(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
+    def step(self, carry: Carry, inputs: Array, resets: Array | None = None) -> tuple[Carry, Array]:
         """One step of a stream, the same numbers as the sequence call gives.
 
         Call by ``apply(variables, carry, x, method="step")``.
@@ -191,6 +191,7 @@ class Recurrent(nn.Module):
         Args:
             carry: from :meth:`initial_carry`, the step before, or a sequence call.
             inputs: ``[*batch, D]``.
+            resets: booleans ``[*batch]``: where true a new sequence begins with this step.
 
         Returns:
             The next carry and the output ``[*batch, H]``.
@@ -198,7 +199,10 @@ class Recurrent(nn.Module):
         unit, params = self._bound()
         if carry is None:
             raise ValueError("a step needs a carry; initial_carry gives the first")
-        return scan.step(unit, params, carry, inputs, dtype=self.dtype)
+        learned = unit.cell.carry(**params["carry"]) if self.learn_carry else None
+        return scan.step(
+            unit, params, carry, inputs, resets=resets, reset_carry=learned, dtype=self.dtype
+        )
 
     def _bound(self):
         params = self.variables.get("params")

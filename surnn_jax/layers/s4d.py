@@ -1,5 +1,6 @@
 """The diagonal state space."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ class S4D(nn.Module):
 
         h[t] = exp(dt A) h[t-1] + (exp(dt A) - 1) / A · x[t]      A[n] = -exp(log_a_real) + i a_imag
         y[t] = 2 Re Σ_n C[n] h[t, n] + D x[t]                     dt = exp(log_dt)
+
+    With resets it is the recurrence at every step, which takes longer.
 
     A begins as ``-1/2 + iπn`` and dt log-uniform in [0.001, 0.1], C and D normal, kernel and bias
     of the output uniform within ±1/√M, as published. A sequence is a convolution, by FFT; a single
@@ -65,6 +68,7 @@ class S4D(nn.Module):
         *,
         initial_carry: S4DCarry | None = None,
         seq_lengths: Array | None = None,
+        resets: Array | None = None,
     ) -> tuple[S4DCarry, Array]:
         """Runs the state space.
 
@@ -72,6 +76,7 @@ class S4D(nn.Module):
             x: ``[B, T, M]``.
             initial_carry: the carry that an earlier call returned; None to begin.
             seq_lengths: integers ``[B]``.
+            resets: booleans ``[B, T]``: if True, a new sequence begins with this step.
 
         Returns:
             The carry and outputs ``[B, T, M]``.
@@ -80,8 +85,8 @@ class S4D(nn.Module):
             ValueError: for shapes that do not fit.
         """
         continued = initial_carry is not None
-        initial_carry, lengths, wide, compute = init_memory(
-            "S4D", self, x, initial_carry, seq_lengths
+        initial_carry, lengths, wide, compute, resets = init_memory(
+            "S4D", self, x, initial_carry, seq_lengths, resets
         )
         steps, inputs = x.shape[1:]
         if inputs != self.features:
@@ -109,10 +114,15 @@ class S4D(nn.Module):
 
         u = jnp.swapaxes(x, 1, 2)  # [B, M, T]
         if steps == 1:
-            h = jnp.exp(rate)[None] * initial_carry.h + hold[None] * u.astype(a.dtype)
+            before = initial_carry.h
+            if resets is not None:
+                before = jnp.where(resets[..., None], 0, before)
+            h = jnp.exp(rate)[None] * before + hold[None] * u.astype(a.dtype)
             y = 2 * jnp.sum((read[None] * h).real, axis=-1)[..., None]
             if lengths is not None:
                 h = jnp.where((lengths > 0)[:, None, None], h, initial_carry.h)
+        elif resets is not None:
+            h, y = _recur(u, rate, hold, read, initial_carry.h, resets, lengths)
         else:
             powers = _powers(rate, steps)
             y = _convolve(u, _read_out(read * hold, powers)[..., :steps])
@@ -124,9 +134,15 @@ class S4D(nn.Module):
         y = GatedOutput(self.features, compute, self.param_dtype, uniform=True, name="out")(y)
         return S4DCarry(h), mask_padding(y.astype(compute), lengths)
 
-    def step(self, carry: S4DCarry, x: Array) -> tuple[S4DCarry, Array]:
-        """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives."""
-        carry, y = self(x[:, None], initial_carry=carry)
+    def step(
+        self, carry: S4DCarry, x: Array, resets: Array | None = None
+    ) -> tuple[S4DCarry, Array]:
+        """One step of a stream, ``x [B, M]``; the same numbers as the sequence call gives.
+
+        With `resets`, booleans ``[B]``, a new sequence begins where they are true.
+        """
+        now = None if resets is None else resets[:, None]
+        carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]
 
     @nn.nowrap
@@ -143,6 +159,41 @@ def _draw_log_dt(key, shape, dtype):
 def _draw_a_imag(key, shape, dtype):
     del key
     return jnp.broadcast_to(math.pi * jnp.arange(shape[-1], dtype=dtype)[None], shape)
+
+
+@functools.partial(jax.jit, inline=True)  # once, also outside `jit`
+def _recur(u, rate, hold, read, initial, resets, lengths):
+    """The recurrence with resets: ``(h [B, M, N], y [B, M, T])``.
+
+    States are kept once in √T steps for the gradient.
+    """
+    steps = u.shape[-1]
+    chunk = math.isqrt(max(steps - 1, 0)) + 1
+    chunks = -(-steps // chunk)
+    valid = jnp.ones(resets.shape, bool)
+    if lengths is not None:
+        valid = jnp.arange(steps, dtype=jnp.int32)[None] < lengths[:, None]
+
+    def chunked(x):  # time-major; steps that are not valid at the end
+        x = jnp.moveaxis(x, -1, 0)
+        x = jnp.pad(x, [(0, chunks * chunk - steps)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(chunks, chunk, *x.shape[1:])
+
+    decay = jnp.exp(rate)[None]
+
+    def step(h, now):
+        u, reset, valid = now
+        past = jnp.where(reset[:, None, None], 0, h)
+        after = decay * past + hold[None] * u.astype(h.dtype)[..., None]
+        h = jnp.where(valid[:, None, None], after, h)
+        return h, 2 * jnp.sum((read[None] * h).real, axis=-1)
+
+    @jax.checkpoint
+    def run(h, some):
+        return jax.lax.scan(step, h, some)
+
+    h, y = jax.lax.scan(run, initial, tuple(map(chunked, (u, resets, valid))))
+    return h, jnp.moveaxis(y.reshape(chunks * chunk, *y.shape[2:])[:steps], 0, -1)
 
 
 def _powers(rate, steps):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.backbone import Backbone, BackboneCarry
 from surnn_jax.layers.block import Trace
+from surnn_jax.layers.mixer_base import last_reset, resets_within
 from surnn_jax.typing import Array, Carry
 
 POOLINGS = ("last", "mean")
@@ -69,33 +70,50 @@ class Classifier(nn.Module):
         *,
         carry: ClassifierCarry | None = None,
         train: bool = False,
+        resets: Array | None = None,
     ) -> Result:
-        """Logits ``[B, outputs]``; arguments as :meth:`.Backbone.__call__`."""
-        encoded = self.backbone(x, lengths, None if carry is None else carry.backbone, train)
+        """Logits ``[B, outputs]``; arguments as :meth:`.Backbone.__call__`.
+
+        With resets the answer is that for the last sequence of each row.
+        """
+        before = None if carry is None else carry.backbone
+        encoded = self.backbone(x, lengths, before, train, resets)
         y = _wide(encoded.outputs)
         size, steps = y.shape[:2]
         count = jnp.full((size,), steps, jnp.int32) if lengths is None else jnp.asarray(lengths)
         count = jnp.minimum(count.astype(jnp.int32), steps)
+        last = jnp.full((size,), -1, jnp.int32)
+        if resets is not None:
+            last = last_reset(resets_within(resets, count))
         if self.pooling == "mean":
-            inside = jnp.arange(steps, dtype=jnp.int32)[None] < count[:, None]
+            t = jnp.arange(steps, dtype=jnp.int32)[None]
+            inside = (t < count[:, None]) & (t >= last[:, None])
             total = jnp.where(inside[..., None], y, 0).sum(1)
             if carry is not None:
-                total = total + carry.total
+                total = total + jnp.where((last >= 0)[:, None], 0, carry.total)
         else:
             total = jnp.take_along_axis(y, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
             before = jnp.zeros_like(total) if carry is None else carry.total
             total = jnp.where((count > 0)[:, None], total, before)
+        count = count - jnp.maximum(last, 0)
         if carry is not None:
-            count = count + carry.count
+            count = count + jnp.where(last >= 0, 0, carry.count)
         after = None
         if encoded.carry is not None:
             after = ClassifierCarry(encoded.carry, total, count)
         return Result(self._read(total, count), after, encoded.traces)
 
-    def step(self, carry: ClassifierCarry, x: Array) -> tuple[ClassifierCarry, Array]:
+    def step(
+        self, carry: ClassifierCarry, x: Array, resets: Array | None = None
+    ) -> tuple[ClassifierCarry, Array]:
         """The answer ``[B, outputs]`` for the sequence so far."""
-        backbone, y = self.backbone.step(carry.backbone, x)
+        backbone, y = self.backbone.step(carry.backbone, x, resets)
         y = _wide(y)
+        if resets is not None:
+            carry = carry._replace(
+                total=jnp.where(resets[:, None], 0, carry.total),
+                count=jnp.where(resets, 0, carry.count),
+            )
         total = carry.total + y if self.pooling == "mean" else y
         carry = ClassifierCarry(backbone, total, carry.count + 1)
         return carry, self._read(total, carry.count)
@@ -181,15 +199,18 @@ class SequenceTagger(nn.Module):
         carry: BackboneCarry | None = None,
         train: bool = False,
         last: int | None = None,
+        resets: Array | None = None,
     ) -> Result:
         """Logits ``[B, T, outputs]``, or ``[B, last, outputs]`` of the last steps only."""
-        encoded = self.backbone(x, lengths, carry, train)
+        encoded = self.backbone(x, lengths, carry, train, resets)
         y = encoded.outputs if last is None else encoded.outputs[:, -last:]
         return Result(self.head(_wide(y)), encoded.carry, encoded.traces)
 
-    def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
+    def step(
+        self, carry: BackboneCarry, x: Array, resets: Array | None = None
+    ) -> tuple[BackboneCarry, Array]:
         """The answer ``[B, outputs]`` at the present step."""
-        carry, y = self.backbone.step(carry, x)
+        carry, y = self.backbone.step(carry, x, resets)
         return carry, self.head(_wide(y))
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> BackboneCarry:
@@ -238,6 +259,7 @@ class LanguageModel(nn.Module):
         *,
         carry: BackboneCarry | None = None,
         train: bool = False,
+        resets: Array | None = None,
     ) -> Result:
         """Log-probabilities ``[B, T]`` of the targets `y`, nats.
 
@@ -247,12 +269,13 @@ class LanguageModel(nn.Module):
             lengths: integers ``[B]`` or None.
             carry: from an earlier call; None to begin.
             train: whether to apply dropout.
+            resets: booleans ``[B, T]``: if True, a new text begins with this token.
         """
         if lengths is not None:  # targets in padding may be anything
             lengths = jnp.asarray(lengths).astype(jnp.int32)
             inside = jnp.arange(y.shape[1], dtype=jnp.int32)[None] < lengths[:, None]
             y = jnp.where(inside, y, 0)
-        encoded = self.backbone(x, lengths, carry, train)
+        encoded = self.backbone(x, lengths, carry, train, resets)
         h = self._read(self.drop(encoded.outputs, deterministic=not train))
         if self.cutoffs:
             found = self.softmax(h, y, self._vectors())
@@ -261,9 +284,11 @@ class LanguageModel(nn.Module):
             found = jnp.take_along_axis(table, y[..., None], axis=-1)[..., 0]
         return Result(found, encoded.carry, encoded.traces)
 
-    def step(self, carry: BackboneCarry, x: Array) -> tuple[BackboneCarry, Array]:
+    def step(
+        self, carry: BackboneCarry, x: Array, resets: Array | None = None
+    ) -> tuple[BackboneCarry, Array]:
         """Log-probabilities ``[B, V]`` of the token after ``x [B]``."""
-        carry, h = self.backbone.step(carry, x)
+        carry, h = self.backbone.step(carry, x, resets)
         h = self._read(h)
         if self.cutoffs:
             return carry, self.softmax.log_probs(h, self._vectors())

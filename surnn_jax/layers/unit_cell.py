@@ -1,5 +1,6 @@
 """Our units as linen cells, for stock `nn.RNN` and `nn.Bidirectional`."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry, Params
 
 _SAMPLE = 1024
+_ZEROS = nn.initializers.zeros_init()
 
 
 def unit_params(
@@ -29,13 +31,40 @@ def unit_params(
         lengths: integers ``[*batch]`` or None.
         mask: booleans ``[T, *batch]`` or None.
     """
-    if module.has_variable("params", "switch"):  # Flax compares shapes only, and x may be empty
-        x, lengths, mask = jnp.zeros((1, x.shape[-1]), x.dtype), None, None
     size, dtype = module.features, module.param_dtype
-    params = {"cell": module.param("cell", unit.cell.init, x.shape[-1], size, dtype)}
+    width = x.shape[-1]
+    draws = {"cell": (unit.cell.init, width, size, dtype)}
     if unit.switch is not None:
-        params["switch"] = module.param("switch", unit.init_switch, x, size, dtype, lengths, mask)
+        if module.has_variable("params", "switch"):  # only shapes are compared, and x may be empty
+            x, lengths, mask = jnp.zeros((1, width), x.dtype), None, None
+        draws["switch"] = (unit.init_switch, x, size, dtype, lengths, mask)
+    params = {}
+    for name, (draw, *arguments) in draws.items():
+        if module.has_variable("params", name):
+            try:
+                like = _shapes(unit, name, width, size, dtype, jax.config.jax_enable_x64)
+            except TypeError:  # a switch that cannot be hashed
+                pass
+            else:
+                draw, arguments = _zeros, (like,)
+        params[name] = module.param(name, draw, *arguments)
     return params
+
+
+@functools.lru_cache(maxsize=1024)
+def _shapes(unit: scan.Unit, name: str, width: int, size: int, dtype: Any, x64: bool) -> Any:
+    """Shapes and dtypes of a unit's parameters: Flax traces `init` for them at every call."""
+    del x64  # is part of the key
+    x = jnp.zeros((1, width), jnp.float32)
+    made = jax.eval_shape(lambda key: unit.init(key, x, size, dtype)[name], jax.random.key(0))
+    leaves, structure = jax.tree.flatten(made)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _zeros(key: Array, like: Any) -> Params:
+    del key
+    structure, leaves = like
+    return jax.tree.unflatten(structure, [jnp.zeros(*leaf) for leaf in leaves])
 
 
 class UnitCell(nn.RNNCellBase):
@@ -58,6 +87,7 @@ class UnitCell(nn.RNNCellBase):
         switch: when each neuron updates; None for always.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
+        carry_init: how :meth:`initialize_carry` draws the state, as a Flax cell's.
     """
 
     cell: str | cells.Cell
@@ -65,6 +95,7 @@ class UnitCell(nn.RNNCellBase):
     switch: Switch | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
+    carry_init: nn.initializers.Initializer = _ZEROS
 
     @nn.compact
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
@@ -78,7 +109,9 @@ class UnitCell(nn.RNNCellBase):
             The next carry and the output ``[*batch, H]``.
         """
         unit = scan.selective(self.cell, self.switch)
-        sample = jax.random.normal(jax.random.key(0), (_SAMPLE, 1, inputs.shape[-1]))
+        sample = inputs.reshape(-1, inputs.shape[-1])[:1]
+        if not self.has_variable("params", "cell"):  # thresholds are set by independent noise
+            sample = jax.random.normal(jax.random.key(0), (_SAMPLE, 1, inputs.shape[-1]))
         params = unit_params(self, unit, sample)
         key = None
         if self._draws and self.has_rng("dropout"):
@@ -88,13 +121,12 @@ class UnitCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
-        """A carry of zeros for inputs of shape ``[*batch, D]``; `rng` is not used.
+        """The first carry for inputs of shape ``[*batch, D]``; `rng` is for `carry_init`.
 
         Raises:
             ValueError: if the switch is random and `nn.RNN` has a key "dropout" but does not pass
                 it on.
         """
-        del rng
         kept = isinstance(self.parent, nn.RNN) and "dropout" not in self.parent.split_rngs
         if self._draws and kept and self.has_rng("dropout"):
             raise ValueError(
@@ -105,9 +137,18 @@ class UnitCell(nn.RNNCellBase):
         *batch, inputs = input_shape
         unit = scan.selective(self.cell, self.switch)
         carry = unit.zero_carry(tuple(batch), inputs, self.features, self.param_dtype)
-        if unit.switch is not None:  # nn.RNN picks carries by example: all leaves have batch axes
-            carry = carry._replace(clock=jnp.zeros(tuple(batch), jnp.int32))
-        return carry
+        if self.carry_init is _ZEROS:
+            return carry
+        state = carry if unit.switch is None else carry.cell
+        many = len(state) > 1  # keys as Flax splits them
+        keys = jax.random.split(rng, len(state)) if many else [rng]
+        state = type(state)(
+            *(
+                self.carry_init(key, leaf.shape, leaf.dtype)
+                for key, leaf in zip(keys, state, strict=True)
+            )
+        )
+        return state if unit.switch is None else carry._replace(cell=state)
 
     @property
     def _draws(self) -> bool:

@@ -4,7 +4,7 @@ from surnn_jax.scan.auto import Choice, choose, explain
 from surnn_jax.scan.backends import BACKENDS
 from surnn_jax.scan.run import ScanOutput, run, step
 from surnn_jax.scan.spec import Backend, ScanInputs, ScanSpec
-from surnn_jax.scan.unit import SelectiveCarry, Unit, selective
+from surnn_jax.scan.unit import SelectiveCarry, Unit, selective, share_clock
 
 __all__ = [
     "BACKENDS",
@@ -19,5 +19,6 @@ __all__ = [
     "explain",
     "run",
     "selective",
+    "share_clock",
     "step",
 ]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
-from surnn_jax.scan.spec import ScanInputs, ScanSpec
+from surnn_jax.scan.spec import ScanSpec
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
@@ -45,7 +45,7 @@ def mix(surrogate: Surrogate | None, g: Array | None, candidate: Carry, old: Car
     if surrogate is None or surrogate.hard:
         # A NaN logit is neither open nor closed; the result shows it.
         return jax.tree.map(
-            lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, jnp.nan)), candidate, old
+            lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, g)), candidate, old
         )
     return jax.tree.map(
         lambda f, h: jnp.where(g == 1, f, jnp.where(g == 0, h, h + g * (f - h))), candidate, old
@@ -232,25 +232,3 @@ def logit_cotangents(
     if logits.ndim < dg.ndim:
         dg = dg.sum(-2)
     return jnp.where(slope == 0, 0, slope * dg)
-
-
-def primal_values(primals: Any) -> Any:
-    """The arrays behind the arguments of a forward rule with symbolic zeros."""
-    return jax.tree.map(lambda p: p.value, primals, is_leaf=lambda p: hasattr(p, "perturbed"))
-
-
-def save_residuals(scan: Callable[..., Carry]) -> Callable[..., tuple[Carry, Any]]:
-    """Forward rule of `jax.custom_vjp` for a scan; the backward rule uses symbolic zeros.
-
-    The rule saves the inputs, the carries, and whether the logits need a gradient. The last is
-    known while tracing, so it is part of the tree's structure: ``()`` for yes, None for no.
-    """
-
-    def rule(*args):
-        *static, primals = args
-        inputs: ScanInputs = primal_values(primals)
-        learned = inputs.logits is not None and primals.logits.perturbed
-        carries = scan(*static, inputs)
-        return carries, (inputs, carries, () if learned else None)
-
-    return rule

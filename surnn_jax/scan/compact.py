@@ -9,17 +9,16 @@ are computed at once, and only the cotangent of the state goes step by step. Onl
 stored. A step with neurons near the threshold but none open is active in the backward pass only.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
-from surnn_jax.scan import adjoint, indexing
+from surnn_jax.scan import adjoint, derivatives, indexing
 from surnn_jax.scan.adjoint import StepCotangents, select, switch_values
+from surnn_jax.scan.derivatives import Wanted, instantiate_zeros
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry
 
@@ -61,15 +60,6 @@ def update_step(tree: Any, t: Array, now: Any) -> Any:
     return jax.tree.map(lambda a, v: lax.dynamic_update_index_in_dim(a, v, t, 0), tree, now)
 
 
-def instantiate_zeros(cotangents: Any, like: Any) -> Any:
-    """Symbolic zeros as arrays of zeros."""
-
-    def array(c, of):
-        return jnp.zeros_like(of) if isinstance(c, SymbolicZero) else c
-
-    return jax.tree.map(array, cotangents, like, is_leaf=lambda c: isinstance(c, SymbolicZero))
-
-
 def make_sum_outputs(ct_outputs: Carry) -> Callable[[Carry, Array, Array], Carry]:
     """Makes ``sum_outputs(ct_future, first, last)``.
 
@@ -86,9 +76,13 @@ def make_sum_outputs(ct_outputs: Carry) -> Callable[[Carry, Array, Array], Carry
     return sum_outputs
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """All carries; runs the active steps only."""
+    return derivatives.scan(_KERNELS, spec, inputs)
+
+
+def forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """:func:`scan`, not to be differentiated."""
     start, steps = inputs.initial_carry, inputs.x.shape[0]
     if not steps:
         return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), start)
@@ -188,14 +182,14 @@ def _step_cotangents(backward_step, learned, like, ct_total, args, g) -> StepCot
 
     Args:
         backward_step: from :func:`.adjoint.make_backward_step`.
-        learned: None if every listed step has an open neuron.
+        learned: whether a listed step may have no open neuron.
         like: arrays of the shapes of the cotangents of vectors, and of those of z and u for all
             steps of the chunk.
         ct_total: the cotangent of the carry after the step.
         args: the step's carry and products.
         g: its switches.
     """
-    if learned is None:
+    if not learned:
         return backward_step(ct_total, *args, g)[1]
     dvectors, *products = like
     zeros = jax.tree.map(jnp.zeros_like, (dvectors, *index_step(0, products)))
@@ -217,7 +211,7 @@ def _walk(spec, inputs, chunk: _Chunk, ends, turns, learned, tools, state):
         chunk: the steps.
         ends: integers ``[C]``, the listed step after each.
         turns: how many steps of the chunk are meant.
-        learned: ``()`` if the logits need a gradient, else None.
+        learned: whether the logits need a gradient.
         tools: `backward_step`, `sum_outputs` and the vectors, broadcast.
         state: `ct_future`, `dvectors` and `dreset` after the chunk.
 
@@ -249,23 +243,25 @@ def _walk(spec, inputs, chunk: _Chunk, ends, turns, learned, tools, state):
             totals = update_step(totals, i, ct_total)
         return ct_carry, dvectors, dreset, dz, du, totals
 
-    totals = chunk.old if learned == () else None
+    totals = chunk.old if learned else None
     zeros = jax.tree.map(jnp.zeros_like, (chunk.z, {**chunk.u, **chunk.inner}, totals))
     return lax.fori_loop(0, turns, step, (*state, *zeros))
 
 
-def backward(spec: ScanSpec, residuals: Any, ct_outputs: Carry) -> tuple[ScanInputs]:
-    """The backward rule; residuals as :func:`.adjoint.save_residuals` makes them."""
-    inputs, carries, learned = residuals
+def backward(
+    spec: ScanSpec, inputs: ScanInputs, carries: Carry, wanted: Wanted, ct_outputs: Carry
+) -> ScanInputs:
+    """The cotangents of the inputs, see :class:`.derivatives.Kernels`."""
+    learned = wanted.logits
     params, x, logits, initial_carry, reset_carry, step_mask, _ = inputs
     steps, batch, _ = x.shape
     if not steps:
-        return (jax.tree.map(jnp.zeros_like, ScanInputs(*inputs[:5])),)
+        return jax.tree.map(jnp.zeros_like, ScanInputs(*inputs[:5]))
     cell = spec.cell
     sum_outputs = make_sum_outputs(instantiate_zeros(ct_outputs, carries))
     vectors = cell.broadcast(params, initial_carry.h.shape)
     tools = adjoint.make_backward_step(spec, params, vectors), sum_outputs, vectors
-    _, todo = _active(spec, inputs, learned is not None)
+    _, todo = _active(spec, inputs, learned)
     size = max(1, min(steps, _ROWS // max(batch, 1)))
     index = jnp.concatenate([todo.index, jnp.full((size,), steps, todo.index.dtype)])
 
@@ -313,7 +309,7 @@ def backward(spec: ScanSpec, residuals: Any, ct_outputs: Carry) -> tuple[ScanInp
     dinitial = sum_outputs(ct_future, jnp.zeros_like(todo.count), index[0])
     dparams = {**dkernels, "vector": {k: d.sum(0) for k, d in dvectors.items()}}
     dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
-    return (ScanInputs(dparams, dx, dlogits, dinitial, dreset),)
+    return ScanInputs(dparams, dx, dlogits, dinitial, dreset)
 
 
-scan.defvjp(adjoint.save_residuals(scan), backward, symbolic_zeros=True)
+_KERNELS = derivatives.Kernels(forward, backward)

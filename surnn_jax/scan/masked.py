@@ -4,13 +4,12 @@ The backward pass is written by hand. It stores only the carries and recomputes 
 steps at once; each weight gradient is one product after the loop instead of a sum inside it.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.scan import adjoint
+from surnn_jax.scan import adjoint, derivatives
 from surnn_jax.scan.adjoint import select, switch_values
+from surnn_jax.scan.derivatives import Wanted, instantiate_zeros
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Carry
 
@@ -36,20 +35,19 @@ def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
     return 1.05
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """All carries, by `lax.scan`."""
+    return derivatives.scan(_KERNELS, spec, inputs)
+
+
+def forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """:func:`scan`, not to be differentiated."""
 
     def step(carry, now):
         carry = adjoint.forward(spec, inputs.params, inputs.reset_carry, carry, now)
         return carry, carry
 
     return jax.lax.scan(step, inputs.initial_carry, inputs.per_step)[1]
-
-
-def _forward(spec, inputs):
-    carries = scan(spec, inputs)
-    return carries, (inputs, carries)
 
 
 def _old_carries(inputs: ScanInputs, carries: Carry) -> Carry:
@@ -67,15 +65,14 @@ def _old_carries(inputs: ScanInputs, carries: Carry) -> Carry:
     )
 
 
-def backward(spec: ScanSpec, residuals: tuple, ct_outputs: Carry) -> tuple[ScanInputs]:
-    """The cotangents of the inputs.
+def backward(
+    spec: ScanSpec, inputs: ScanInputs, carries: Carry, wanted: Wanted, ct_outputs: Carry
+) -> ScanInputs:
+    """The cotangents of the inputs, see :class:`.derivatives.Kernels`.
 
-    Args:
-        spec: what was run.
-        residuals: the inputs and the carries, from whichever back end ran the forward pass.
-        ct_outputs: the cotangents of the carries.
+    `carries` may come from whichever back end ran the forward pass.
     """
-    inputs, carries = residuals
+    ct_outputs = instantiate_zeros(ct_outputs, carries)
     params, x, logits, initial_carry, reset_carry, step_mask, resets = inputs
     cell, surrogate = spec.cell, spec.surrogate
     old = _old_carries(inputs, carries)
@@ -93,7 +90,7 @@ def backward(spec: ScanSpec, residuals: tuple, ct_outputs: Carry) -> tuple[ScanI
         g = switch_values(surrogate, logits_t, mask_t, old.h)
         candidate, cotangents = backward_step(ct_total, old, z, u, inner, g)
         dlogits, ct_carry = None, cotangents.carry
-        if logits_t is not None:
+        if wanted.logits:
             dlogits = adjoint.logit_cotangents(
                 surrogate, logits_t, mask_t, ct_total, candidate, old
             )
@@ -117,7 +114,7 @@ def backward(spec: ScanSpec, residuals: tuple, ct_outputs: Carry) -> tuple[ScanI
     dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
     if dlogits is not None:
         dlogits = dlogits.astype(logits.dtype)
-    return (ScanInputs(dparams, dx.astype(x.dtype), dlogits, dinitial, dreset),)
+    return ScanInputs(dparams, dx.astype(x.dtype), dlogits, dinitial, dreset)
 
 
-scan.defvjp(_forward, backward)
+_KERNELS = derivatives.Kernels(forward, backward)

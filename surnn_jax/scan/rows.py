@@ -9,7 +9,6 @@ rest. Portions of the backward pass also hold neurons near the threshold: the sw
 needs their candidate, though nothing flows back into it.
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -19,9 +18,10 @@ from jax import lax
 
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
-from surnn_jax.scan import adjoint, compact, indexing
+from surnn_jax.scan import adjoint, compact, derivatives, indexing
 from surnn_jax.scan.adjoint import mix, select
-from surnn_jax.scan.compact import index_step, instantiate_zeros, update_step
+from surnn_jax.scan.compact import index_step, update_step
+from surnn_jax.scan.derivatives import instantiate_zeros
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
@@ -133,11 +133,14 @@ def _runs_itself(spec: ScanSpec, inputs: ScanInputs) -> bool:
     return unsupported(spec, inputs.scan_shape()) is None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """All carries; computes the open neurons only."""
+    return derivatives.scan(_KERNELS, spec, inputs)
+
+
+def _forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     if not _runs_itself(spec, inputs):
-        return compact.scan(spec, inputs)
+        return compact.forward(spec, inputs)
     cell, params, start = spec.cell, inputs.params, inputs.initial_carry
     out, size = cell.carry_dtype(params), width(inputs.logits.shape[1])
     active, todo = _portions(spec, inputs, backward=False)
@@ -181,14 +184,14 @@ class _Gradients(NamedTuple):
     logits: Array | None
 
 
-def _backward(spec, residuals, ct_outputs):
-    inputs, carries, learned = residuals
-    everywhere = learned is not None and math.isinf(spec.surrogate.support)
+def _backward(spec, inputs, carries, wanted, ct_outputs):
+    learned = wanted.logits
+    everywhere = learned and math.isinf(spec.surrogate.support)
     if not _runs_itself(spec, inputs) or everywhere:
-        return compact.backward(spec, residuals, ct_outputs)
+        return compact.backward(spec, inputs, carries, wanted, ct_outputs)
     params, logits, start = inputs.params, inputs.logits, inputs.initial_carry
     out = spec.cell.carry_dtype(params)
-    active, todo = _portions(spec, inputs, backward=learned is not None)
+    active, todo = _portions(spec, inputs, backward=learned)
     upcoming = indexing.next_active(active)
     weights = _weights(spec.cell, params, logits.shape[1])
     sum_outputs = compact.make_sum_outputs(instantiate_zeros(ct_outputs, carries))
@@ -211,7 +214,7 @@ def _backward(spec, residuals, ct_outputs):
     size = width(logits.shape[1])
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros_like(leaf, out),
-        _Gradients(weights, inputs.reset_carry, inputs.x, logits if learned == () else None),
+        _Gradients(weights, inputs.reset_carry, inputs.x, logits if learned else None),
     )
     zero_carry = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, out), start)
     _, ct_carry, gradients = lax.fori_loop(0, todo.count, portion, (zero_carry, zero_carry, zeros))
@@ -223,9 +226,9 @@ def _backward(spec, residuals, ct_outputs):
     }
     dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
     dlogits = gradients.logits
-    dlogits = jnp.zeros_like(logits) if dlogits is None else dlogits.astype(logits.dtype)
+    dlogits = None if dlogits is None else dlogits.astype(logits.dtype)
     dx = gradients.x.astype(inputs.x.dtype)
-    return (ScanInputs(dparams, dx, dlogits, dinitial, gradients.reset_carry),)
+    return ScanInputs(dparams, dx, dlogits, dinitial, gradients.reset_carry)
 
 
 def _portion_backward(
@@ -306,4 +309,4 @@ def _portion_backward(
     return ct_carry, _Gradients(dweights, dreset, dx, dlogits)
 
 
-scan.defvjp(adjoint.save_residuals(scan), _backward, symbolic_zeros=True)
+_KERNELS = derivatives.Kernels(_forward, _backward)

@@ -1,5 +1,6 @@
 """Runs a unit over sequences; all arguments are checked here, and nowhere below."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -73,7 +74,11 @@ def run(
             into one row give what each gives alone.
         reverse: run from the end (of each sequence) to its beginning.
         keep_order: with `reverse`, return outputs in the order of `x`.
-        carry: the carry to start from, as an earlier call returned it; None to begin.
+        carry: the carry to start from, as an earlier call returned it; None to begin. The state
+            alone will do, as Flax writes it: a tuple ``(c, h)``, or an array for a cell of one
+            field; the clock then begins. Its clock has the batch axes, or is a scalar
+            (:func:`.share_clock`). To differentiate by a carry with a clock, an integer, pass
+            ``allow_int=True`` to `jax.grad`.
         reset_carry: the carry of the cell from which a sequence begins, ``[H]`` or ``[*batch, H]``
             a field, for example learned; None for zeros.
         backend: one of :data:`BACKENDS`, or ``"auto"`` for the choice of :func:`.auto.choose`. It
@@ -136,6 +141,7 @@ def step(
     carry: Carry,
     x: Array,
     *,
+    resets: Array | None = None,
     reset_carry: Carry | None = None,
     dtype: Any = None,
 ) -> tuple[Carry, Array]:
@@ -149,13 +155,15 @@ def step(
         params: its parameters.
         carry: from ``unit.initial_carry`` or the step before; None to begin.
         x: ``[*batch, D]``.
-        reset_carry: as in :func:`run`; a step never resets, so it only matters without a carry.
+        resets: booleans ``[*batch]``: if True, a new sequence begins with this step.
+        reset_carry: as in :func:`run`.
         dtype: as in :func:`run`.
 
     Returns:
         The next carry and the output ``[*batch, H]``.
     """
-    one = run(unit, params, x[None], carry=carry, reset_carry=reset_carry, dtype=dtype)
+    now = None if resets is None else jnp.asarray(resets)[None]
+    one = run(unit, params, x[None], carry=carry, resets=now, reset_carry=reset_carry, dtype=dtype)
     return one.carry, one.outputs[0]
 
 
@@ -202,12 +210,14 @@ class _Start(NamedTuple):
         reset_carry: the one from which a sequence begins.
         clock: integer ``[]`` or ``[B]``.
         previous: the last input ``[B, D]``, if the switch reads it; else None.
+        shared: whether the caller's clock is a scalar, so that the next one should be.
     """
 
     carry: Carry
     reset_carry: Carry
     clock: Array
     previous: Array | None
+    shared: bool = False
 
 
 def _start(unit, params, carry, reset_carry, axes: BatchAxes) -> _Start:
@@ -221,13 +231,31 @@ def _start(unit, params, carry, reset_carry, axes: BatchAxes) -> _Start:
             reset_carry,
             first,
         )
+    begin = jnp.zeros((), jnp.int32)  # one clock for all: the batch shares a table of time
+    state = None if carry is None else _as_flax(unit, carry)
+    if state is not None:
+        first_state = zero if unit.switch is None else zero.cell
+        start = _flatten_state(state, first_state, axes.shape)
+        return _Start(start, first, begin, None if unit.switch is None else zero.previous)
     if unit.switch is None:
         start = first if carry is None else _flatten_carry(unit, carry, zero, axes.shape)
-        return _Start(start, first, jnp.zeros((), jnp.int32), None)
+        return _Start(start, first, begin, None)
     if carry is None:
-        return _Start(first, first, jnp.zeros((), jnp.int32), zero.previous)
+        return _Start(first, first, begin, zero.previous)
     start, clock, previous = _flatten_carry(unit, carry, zero, axes.shape)
-    return _Start(start, first, clock, previous)
+    if axes.size == 1:  # a batch of one shares everything
+        clock = clock.reshape(())
+    return _Start(start, first, clock, previous, shared=jnp.ndim(carry.clock) == 0)
+
+
+def _as_flax(unit: Unit, carry: Any) -> Carry | None:
+    """The state of the cell if the carry is written as Flax does, without our classes."""
+    fields = len(unit.cell.carry._fields)
+    if type(carry) is tuple and len(carry) == fields:
+        return unit.cell.carry(*carry)
+    if isinstance(carry, (jax.Array, np.ndarray)) and fields == 1:
+        return unit.cell.carry(carry)
+    return None
 
 
 def _flatten_carry(unit: Unit, carry: Carry, zero: Carry, batch: tuple[int, ...]) -> Carry:
@@ -235,25 +263,34 @@ def _flatten_carry(unit: Unit, carry: Carry, zero: Carry, batch: tuple[int, ...]
     if type(zero) is not type(carry):
         raise ValueError(f"carry must be a {type(zero).__name__}, got {type(carry).__name__}")
 
+    if unit.switch is None:
+        return _flatten_state(carry, zero, batch)
+    clock = _clock(carry.clock)
+    if clock.shape not in ((), batch):
+        raise ValueError(f"carry.clock must have shape () or {batch}, got {clock.shape}")
+    cell, previous = (
+        _flatten_state(given, like, batch, path)
+        for given, like, path in (
+            (carry.cell, zero.cell, ".cell"),
+            (carry.previous, zero.previous, ".previous"),
+        )
+    )
+    return SelectiveCarry(cell, clock if clock.ndim == 0 else clock.reshape(-1), previous)
+
+
+def _flatten_state(tree: Any, zero: Any, batch: tuple[int, ...], where: str = "") -> Any:
+    """A tree of arrays ``[*batch, …]`` as ``[B, …]``, checked against one of zeros."""
+
     def fit(path, leaf, like):
         shape = (*batch, *like.shape[1:])
         if leaf.shape != shape:
             raise ValueError(
-                f"carry{jax.tree_util.keystr(path)} must have shape {shape}, got {leaf.shape}"
+                f"carry{where}{jax.tree_util.keystr(path)} must have shape {shape}, "
+                f"got {leaf.shape}"
             )
         return leaf.reshape(like.shape).astype(like.dtype)
 
-    fitted = jax.tree_util.tree_map_with_path
-    if unit.switch is None:
-        return fitted(fit, carry, zero)
-    clock = _clock(carry.clock)
-    if clock.shape not in ((), batch):
-        raise ValueError(f"carry.clock must have shape () or {batch}, got {clock.shape}")
-    return SelectiveCarry(
-        fitted(fit, carry.cell, zero.cell),
-        clock if clock.ndim == 0 else clock.reshape(-1),
-        fitted(fit, carry.previous, zero.previous),
-    )
+    return jax.tree_util.tree_map_with_path(fit, tree, zero)
 
 
 def _clock(clock: Any) -> Array:
@@ -278,9 +315,24 @@ def _logits(unit, params, sequences: Sequences, start: _Start, position, key) ->
             previous = jnp.where(sequences.resets[..., None], 0, previous)
     features = start.carry.h.shape[-1]
     key = key if switch.random else None
-    seen = SwitchInputs(sequences.x, previous, position, sequences.step_mask, key, features)
-    logits = for_neurons(switch.logits(params["switch"], seen), features)
+    seen = (sequences.x, previous, position, sequences.step_mask, key)
+    # Compiled once, also outside `jit`: a rhythm's exact phase takes a hundred operations.
+    table = _table if _is_hashable(switch) else _table.__wrapped__
+    logits = table(switch, features, params["switch"], seen)
     return jax.lax.stop_gradient(logits) if switch.frozen else logits
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _table(switch, features: int, params: Params, seen: tuple) -> Array:
+    return for_neurons(switch.logits(params, SwitchInputs(*seen, features)), features)
+
+
+def _is_hashable(switch) -> bool:
+    try:
+        hash(switch)
+    except TypeError:
+        return False
+    return True
 
 
 def _scan_function(unit, spec: ScanSpec, inputs: ScanInputs, backend: str, chunk: int | None):
@@ -291,7 +343,20 @@ def _scan_function(unit, spec: ScanSpec, inputs: ScanInputs, backend: str, chunk
         choice = auto.choose(unit, shape.features, shape.steps, local, dtype=spec.dtype)
         backend = choice.backend
     scan = BACKENDS[backend].scan
-    return scan if chunk is None else chunked(scan, chunk)
+    if backend == "reference":  # its loop is for reading and stepping through
+        return scan if chunk is None else chunked(scan, chunk)
+    return _compiled(scan, chunk)
+
+
+@functools.cache
+def _compiled(scan, chunk: int | None):
+    """A scan that is compiled once for a spec and sizes, also where calls are not jitted.
+
+    A loop whose body is a closure would be compiled anew at every call outside `jit`. Inside, it
+    is inlined and changes nothing.
+    """
+    whole = scan if chunk is None else chunked(scan, chunk)
+    return jax.jit(whole, static_argnums=0, inline=True)
 
 
 def _end_carry(unit, sequences, start: _Start, position, carries, axes: BatchAxes) -> Carry:
@@ -305,7 +370,10 @@ def _end_carry(unit, sequences, start: _Start, position, carries, axes: BatchAxe
     if unit.switch.uses_previous_input:
         previous = sequence.last_inputs(sequences, previous)
     clock = sequence.advance(sequences, start.clock, position)
-    clock = clock if clock.ndim == 0 else clock.reshape(axes.shape)
+    if clock.ndim:
+        clock = clock.reshape(axes.shape)
+    elif not start.shared:
+        clock = jnp.broadcast_to(clock, axes.shape)
     return SelectiveCarry(end, clock, axes.unflatten(previous, 0))
 
 

@@ -40,6 +40,8 @@ def shard_scan(scan: Scan, spec: ScanSpec, inputs: ScanInputs) -> Carry:
     def run(inputs):
         return scan(spec, _vary_alike(inputs))
 
+    if jax.sharding.get_abstract_mesh().empty:
+        return scan(spec, inputs)
     if shards(inputs.x.shape[1]) == 1:
         return run(inputs)
     rows, steps, whole = jax.P(DATA), jax.P(None, DATA), jax.P()

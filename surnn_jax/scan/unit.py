@@ -17,8 +17,9 @@ class SelectiveCarry(NamedTuple):
 
     Attributes:
         cell: the carry of the cell.
-        clock: int32 ``[]`` or ``[B]``: steps since the start of the sequence. Switches
-            read it as unsigned, so it counts to 2**32.
+        clock: int32 ``[*batch]``: steps since the start of the sequence. Switches read it as
+            unsigned, so it counts to 2**32. A scalar says that the batch shares it, see
+            :func:`share_clock`.
         previous: ``[B, D]``, the last input, if the switch reads it; else None.
     """
 
@@ -104,7 +105,7 @@ class Unit:
         previous = None
         if self.switch.uses_previous_input:
             previous = jnp.zeros((*batch_shape, inputs), state.h.dtype)
-        return SelectiveCarry(state, jnp.zeros((), jnp.int32), previous)
+        return SelectiveCarry(state, jnp.zeros(batch_shape, jnp.int32), previous)
 
 
 def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
@@ -123,6 +124,26 @@ def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
         ValueError: if there is no cell of that name.
     """
     return Unit(cells.get(cell), switch)
+
+
+def share_clock(tree: Any) -> Any:
+    """Carries whose rows are all at the same step, with one scalar clock for the batch.
+
+    Clocks of a row each may differ, so a switch of time makes a table for each, ``[T, B, H]``. If
+    they are known to be equal, as in a stream that is read batch after batch, a scalar clock keeps
+    one table for all, ``[T, H]``. A run that is given one returns one, unless it has lengths or
+    resets, so a stream needs this once, at its start.
+
+    Args:
+        tree: any pytree with :class:`SelectiveCarry` in it; only the first row's clock is read.
+    """
+
+    def shared(leaf):
+        if not isinstance(leaf, SelectiveCarry):
+            return leaf
+        return leaf._replace(clock=jnp.asarray(leaf.clock).reshape(-1)[0])
+
+    return jax.tree.map(shared, tree, is_leaf=lambda leaf: isinstance(leaf, SelectiveCarry))
 
 
 def previous_inputs(x: Array, first: Array) -> Array:

@@ -201,8 +201,10 @@ def quantile_bias(
     counts = jnp.isfinite(rows)
     if valid is not None:
         counts = counts & valid.reshape(-1, 1)
-    ordered = jnp.sort(jnp.where(counts, rows, jnp.nan), axis=0)  # NaN comes last
     scale = jnp.max(jnp.where(counts, jnp.abs(rows), 0), axis=0, initial=0)
+    # What does not count comes last, with no gap before it.
+    top = jnp.max(jnp.where(counts, rows, -scale), axis=0, initial=-jnp.inf)
+    ordered = jnp.sort(jnp.where(counts, rows, top), axis=0)
     if default is None:
         default = 1 + scale
     if len(ordered) < 2:

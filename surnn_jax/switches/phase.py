@@ -50,7 +50,9 @@ def angle(theta: Array, t: Array, horizon: int) -> Array:
     part = high * steps + _multiply(low, steps)[0]  # of a turn, in units of 2^-32
     part = jnp.where(_led(theta < 0, t.ndim), -part, part)
     exact = jax.lax.bitcast_convert_type(part, jnp.int32).astype(theta.dtype)
-    return jnp.where(_led(jnp.isfinite(theta), t.ndim), exact * (2 * math.pi / 2**32), jnp.nan)
+    # theta - theta is NaN if theta is not finite; nothing else here makes one.
+    finite, broken = jnp.isfinite(theta), theta - theta
+    return jnp.where(_led(finite, t.ndim), exact * (2 * math.pi / 2**32), _led(broken, t.ndim))
 
 
 @angle.defjvp

@@ -46,8 +46,9 @@ class Surrogate:
             return a
         if not self.hard:
             return jax.nn.sigmoid(self.shape * a)
+        # A NaN is passed on, never made: `jax_debug_nans` stops at one that is made.
         one = jnp.ones_like(a)
-        return jnp.where(a > 0, one, jnp.where(a <= 0, 0 * one, jnp.nan * one))
+        return jnp.where(a > 0, one, jnp.where(a <= 0, jnp.zeros_like(a), a))
 
     def slope(self, a: Array) -> Array:
         """d switch / d logit: the true one if soft, else the surrogate."""
@@ -57,6 +58,21 @@ class Surrogate:
             return jnp.ones_like(a)
         s = jax.nn.sigmoid(self.shape * a)
         return self.shape * s * (1 - s)
+
+    def differentiable_value(self, a: Array) -> Array:
+        """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
+
+        The same as a call, without a rule of its own that `lax.scan` could forget.
+        """
+        value = self.value(a)
+        if not self.hard:
+            return value
+        if self.name == "triangular":
+            u = jnp.clip(a / self.shape, -1, 1)
+            smooth = u - u * jnp.abs(u) / 2
+        else:
+            smooth = a if self.name == "straight_through" else jax.nn.sigmoid(self.shape * a)
+        return value + (smooth - jax.lax.stop_gradient(smooth))
 
     def gradient_rows(self, batch: int) -> int:
         """How many rows of a batch give the switch its gradient: ⌈gradient_fraction · B⌉ or 1."""
@@ -83,7 +99,8 @@ def _switch(gate, a):
 @_switch.defjvp
 def _switch_jvp(gate, primals, tangents):
     (a,), (da,) = primals, tangents
-    return gate.value(a), gate.slope(a) * da
+    # Not the bare value: at the second order it is differentiated once more.
+    return _switch(gate, a), gate.slope(a) * da
 
 
 def _positive(name: str, what: str, value: float) -> float:

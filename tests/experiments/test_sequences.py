@@ -7,6 +7,7 @@ import re
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_case import run, same_files
@@ -25,8 +26,16 @@ from experiments.tasks.sequence import figures
 from experiments.tasks.sequence.config import DATASETS, Config
 from experiments.tasks.sequence.data import kind_of
 from experiments.tasks.sequence.presets import EVERYTHING
-from experiments.tasks.sequence.task import METRIC, TaskSpec, measure, model_of
-from surnn_jax import train
+from experiments.tasks.sequence.task import (
+    METRIC,
+    TaskSpec,
+    first_memory,
+    measure,
+    model_of,
+    run_model,
+)
+from surnn_jax import switches, train
+from surnn_jax.layers import Backbone, LanguageModel, mixers
 from surnn_jax.layers.sequence_models import Result
 from surnn_jax.train import checkpoint
 
@@ -259,6 +268,22 @@ LANGUAGE = Config(
     "wikitext2", layers="sugru,attention", positions="rotary", features=8, window=6, steps=6,
     horizon=16, heads=2, batch_size=4, examples=200, evaluated=120, max_epochs=2, cutoffs="2000",
 )  # fmt: skip
+
+
+def test_rows_of_a_stream_share_a_clock_and_a_table():
+    """The state goes on from window to window, and a rhythm stays one table for all rows."""
+    options = mixers.Options(switch=switches.fourier(16))
+    model = LanguageModel(Backbone(("sugru",), 8, "embed", vocabulary=5, options=options))
+    batch = {"x": np.zeros((4, 6), np.int32), "y": np.zeros((4, 6), np.int32)}
+    params = model.init(jax.random.key(0), batch["x"], batch["y"])["params"]
+    memory, spec = first_memory(model, params, 4), TaskSpec("language", 5, 6, 5)
+    for window in (1, 2):
+        before = jax.tree.map(jnp.shape, memory)
+        result = run_model(model, spec, params, batch, memory=memory)
+        memory = result.carry
+        assert result.traces[0].update_mask.shape == (6, 8)
+        assert jax.tree.map(jnp.shape, memory) == before
+        assert memory.layers[0].clock == 6 * window
 
 
 def needs_wikitext():

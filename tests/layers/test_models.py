@@ -25,18 +25,11 @@ from layer_case import (
 )
 from tiers import tiered
 
-from surnn_jax import SelectiveCarry, cells
+from surnn_jax import cells
 from surnn_jax.layers import FramePredictor, Recurrent, UnitCell
 
 OUTPUTS = 7
 TURNS = itertools.cycle(["fourier", "event-pair"])
-
-
-def one_clock(carry):
-    """`nn.RNN` needs a clock an example, the layer shares one where it can."""
-    if not isinstance(carry, SelectiveCarry):
-        return carry
-    return carry._replace(clock=jnp.broadcast_to(carry.clock, carry.cell.h.shape[:-1]))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +65,7 @@ def test_the_stock_layer_runs_our_cells_as_our_layer_does(cell, kind):
     inside = jnp.arange(STEPS)[None] < lengths[:, None]
     inside = inside.T if time_major else inside
     close(outputs, jnp.where(inside[..., None], stock_outputs, 0))
-    close(one_clock(carry), stock_carry)
+    close(carry, stock_carry)
     made = jax.eval_shape(stock.init, jax.random.key(0), x)["params"]
     assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, in_cell(params))
 
@@ -101,7 +94,18 @@ def test_stock_bidirectional_takes_our_layer_and_our_cell(kind):
     (carry, outputs), (stock_carry, stock_outputs) = run(params, theirs)
     inside = jnp.arange(STEPS)[None] < lengths[:, None]
     close(outputs, jnp.where(inside[..., None], stock_outputs, 0))
-    close(tuple(map(one_clock, carry)), stock_carry)
+    close(carry, stock_carry)
+
+
+@pytest.mark.parametrize("kind", ["always", "event"])
+def test_a_first_state_is_drawn_as_flax_draws_it(kind):
+    draw, key = nn.initializers.normal(), jax.random.key(7)
+    for ours, stock in (("lstm", nn.LSTMCell), ("gru", nn.GRUCell)):
+        cell = UnitCell(ours, FEATURES, SWITCHES[kind], carry_init=draw)
+        got = cell.initialize_carry(key, (BATCH, INPUTS))
+        got = tuple(got if kind == "always" else got.cell)
+        want = stock(FEATURES, carry_init=draw).initialize_carry(key, (BATCH, INPUTS))
+        close(got, want if ours == "lstm" else (want,))
 
 
 def test_the_stock_layer_gives_the_gradients_of_our_layer():

@@ -198,13 +198,13 @@ def _carry(unit, **fields):
             lambda: _call("dense", carry=cells.TanhCarry(jnp.zeros((3, 5)))),
         ),
         (
-            r"^carry\.c must have shape \(3, 6\), got \(2, 6\)$",
+            r"^carry\.cell\.c must have shape \(3, 6\), got \(2, 6\)$",
             lambda: _call(
                 carry=_carry("fourier", cell=cells.LSTMCarry(jnp.zeros((2, 6)), jnp.zeros((3, 6))))
             ),
         ),
         (
-            r"^carry.* must have shape \(3, 2\), got \(3, 1\)$",
+            r"^carry\.previous must have shape \(3, 2\), got \(3, 1\)$",
             lambda: _call("event", carry=_carry("event", previous=jnp.zeros((3, 1)))),
         ),
         (

@@ -11,7 +11,7 @@ import optax
 from data.batches import Batch
 from experiments.analysis import gates, gradients, plots
 from experiments.tasks.sequence.config import Config
-from experiments.tasks.sequence.task import TaskSpec, frames, run_model
+from experiments.tasks.sequence.task import TaskSpec, first_memory, frames, run_model
 from surnn_jax import cells, scan
 from surnn_jax.layers import mixers
 from surnn_jax.train.files import write_json
@@ -46,8 +46,7 @@ def inspect(
     tables, lengths = {}, batch.get("lengths")
     memory = None
     if spec.kind == "language":
-        size = batch["x"].shape[:1]
-        memory = model.apply({"params": params}, size, method="initial_carry")
+        memory = first_memory(model, params, batch["x"].shape[0])
 
     @jax.jit
     def traces(params, batch, memory):

@@ -20,6 +20,7 @@ from surnn_jax.layers import (
     SequenceTagger,
 )
 from surnn_jax.layers.sequence_models import Result
+from surnn_jax.scan import share_clock
 from surnn_jax.train import Task
 from surnn_jax.train.task import Metrics
 from surnn_jax.typing import Array, Params
@@ -157,6 +158,14 @@ def run_model(
     return model.apply({"params": params}, *arguments, rngs=rngs, **more)
 
 
+def first_memory(model: Any, params: Params, rows: int) -> Any:
+    """The carry from which a stream of `rows` rows begins.
+
+    All rows are always at the same step, so they share a clock, and their switches a table.
+    """
+    return share_clock(model.apply({"params": params}, (rows,), method="initial_carry"))
+
+
 def measure(spec: TaskSpec, batch: Mapping[str, Array], result: Result) -> Metrics:
     """Totals of the task's figures and of the update rate.
 
@@ -230,8 +239,7 @@ def task_of(config: Config, model: Any, spec: TaskSpec) -> Task:
         return Task(init, loss, evaluate)
 
     def memory(params, batch):
-        size = batch["x"].shape[:1]
-        return model.apply({"params": params}, size, method="initial_carry")
+        return first_memory(model, params, batch["x"].shape[0])
 
     def begun(params, batch, carry):
         # All rows of a stream begin together, see data.streams.

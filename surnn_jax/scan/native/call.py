@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from surnn_jax.cells import GRU, LSTM, LSTM_PEEPHOLE, TANH, Cell
-from surnn_jax.scan import adjoint, masked
+from surnn_jax.scan import derivatives, masked
 from surnn_jax.scan.native import library
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry, Params
@@ -73,7 +72,8 @@ def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     if (platform := _platform()) != "cpu":
         library.warn_of(platform)
     out = spec.cell.carry_dtype(inputs.params)
-    return _scan(
+    return derivatives.scan(
+        _KERNELS,
         spec,
         ScanInputs(
             *jax.tree.map(lambda v: v.astype(out), inputs[:5]), inputs.step_mask, inputs.resets
@@ -140,17 +140,12 @@ def _attributes(spec: ScanSpec, inputs: ScanInputs) -> dict[str, int]:
     return {"cell": _CELLS[spec.cell.rule], "table": _MASKS[axes]}
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(spec, inputs):
-    return _run(spec, inputs)
-
-
 # Under `jit`, JAX traces it once for all similar calls. The branch is chosen when the program is
 # lowered, for one platform or for several.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _run(spec, inputs):
     compiled = functools.partial(_run_compiled, spec)
-    dense = functools.partial(masked.scan, spec)
+    dense = functools.partial(masked.forward, spec)
     return jax.lax.platform_dependent(inputs, cpu=compiled, default=dense)
 
 
@@ -165,52 +160,31 @@ def _run_compiled(spec, inputs):
     return _carry(cell, leaves)
 
 
-def _forward(spec, primals):
-    inputs = adjoint.primal_values(primals)
-
-    def wanted(primal):
-        # Known while tracing, and carried to the backward pass by the structure of the tree.
-        return () if primal is not None and primal.perturbed else None
-
-    carries = _scan(spec, inputs)
-    return carries, (inputs, carries, (wanted(primals.x), wanted(primals.logits)))
+def _backward(spec, inputs, carries, wanted, ct_outputs):
+    return _pull(spec, wanted, inputs, carries, _ordered(ct_outputs))
 
 
-def _backward(spec, residuals, ct_outputs):
-    inputs, carries, wants = residuals
-    # None for a field of the carries that nothing depends on.
-    used = [None if isinstance(d, SymbolicZero) else d for d in _ordered(ct_outputs)]
-    cotangents = _pull(spec, inputs, carries, wants, used)
-    return (cotangents._replace(step_mask=None, resets=None),)
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _pull(spec, inputs, carries, wants, used):
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _pull(spec, wanted, inputs, carries, used):
     def dense(inputs, carries, used):
-        whole = [
-            jnp.zeros_like(carry) if d is None else d
-            for carry, d in zip(_ordered(carries), used, strict=True)
-        ]
-        (found,) = masked.backward(spec, (inputs, carries), _carry(spec.cell, whole))
-        x, logits = (
-            jax.tree.map(jnp.zeros_like, d) if want is None else d
-            for d, want in zip((found.x, found.logits), wants, strict=True)
+        ct_outputs = _carry(spec.cell, used)
+        found = masked.backward(spec, inputs, carries, wanted, ct_outputs)
+        return found._replace(
+            x=found.x if wanted.x else None, logits=found.logits if wanted.logits else None
         )
-        return found._replace(x=x, logits=logits)
 
-    compiled = functools.partial(_pull_compiled, spec, wants)
+    compiled = functools.partial(_pull_compiled, spec, wanted)
     return jax.lax.platform_dependent(inputs, carries, used, cpu=compiled, default=dense)
 
 
-def _pull_compiled(spec, wants, inputs, carries, used):
-    wants_x, wants_logits = wants
+def _pull_compiled(spec, wanted, inputs, carries, used):
     cell, x, logits = spec.cell, inputs.x, inputs.logits
     parameters = _flatten(cell, inputs.params)
     none = jax.ShapeDtypeStruct((0,), x.dtype)
     carry_types = [*_ordered(inputs.initial_carry), *_ordered(inputs.reset_carry)]
     results = [
-        none if wants_x is None else jax.typeof(x),
-        none if wants_logits is None else jax.typeof(logits),
+        jax.typeof(x) if wanted.x else none,
+        jax.typeof(logits) if wanted.logits else none,
         *map(jax.typeof, [*carry_types, *parameters]),
     ]
     call = jax.ffi.ffi_call(library.BACKWARD, results, vmap_method="sequential")
@@ -225,18 +199,14 @@ def _pull_compiled(spec, wants, inputs, carries, used):
         shape=1.0 if surrogate is None else surrogate.shape,
         rows=batch if surrogate is None else surrogate.gradient_rows(batch),
     )
-    if logits is None:
-        dlogits = None
-    elif wants_logits is None:
-        dlogits = jnp.zeros_like(logits)
     fields = len(cell.carry._fields)
     return ScanInputs(
         params=_unflatten(cell, rest[2 * fields :]),
-        x=jnp.zeros_like(x) if wants_x is None else dx,
-        logits=dlogits,
+        x=dx if wanted.x else None,
+        logits=dlogits if wanted.logits else None,
         initial_carry=_carry(cell, rest[:fields]),
         reset_carry=_carry(cell, rest[fields : 2 * fields]),
     )
 
 
-_scan.defvjp(_forward, _backward, symbolic_zeros=True)
+_KERNELS = derivatives.Kernels(_run, _backward)

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from surnn_jax.scan import adjoint, indexing, masked
-from surnn_jax.scan.compact import carries_before, instantiate_zeros, update_step
+from surnn_jax.scan import adjoint, derivatives, indexing, masked
+from surnn_jax.scan.compact import carries_before, update_step
+from surnn_jax.scan.derivatives import instantiate_zeros
 from surnn_jax.scan.pallas import kernels, tiling
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry
@@ -71,7 +72,15 @@ def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
 
 def scan_for_target(target: tiling.Target, spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """:func:`scan` for a target that need not be present, for example to lower it."""
-    return _scan(spec, target, inputs)
+    return derivatives.scan(_kernels(target), spec, inputs)
+
+
+@functools.cache
+def _kernels(target: tiling.Target) -> derivatives.Kernels:
+    """The same object for the same target, since it keys compiled programs."""
+    return derivatives.Kernels(
+        functools.partial(_forward, target), functools.partial(_backward, target)
+    )
 
 
 def _inside_shard_map() -> bool:
@@ -147,8 +156,7 @@ def _chunk_inputs(
     return x, kernels.Steps(turns[None].astype(jnp.int32), z, g, resets)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(spec, target, inputs):
+def _forward(target, spec, inputs):
     start, params = inputs.initial_carry, inputs.params
     todo = _active_chunks(spec, target, inputs, backward=False)
 
@@ -181,10 +189,10 @@ class _Gradients(NamedTuple):
     logits: Array | None
 
 
-def _backward(spec, target, residuals, ct_outputs):
-    inputs, carries, learned = residuals
+def _backward(target, spec, inputs, carries, wanted, ct_outputs):
+    learned = wanted.logits
     params, x, logits, initial_carry, reset_carry, *_ = inputs
-    todo = _active_chunks(spec, target, inputs, backward=learned is not None)
+    todo = _active_chunks(spec, target, inputs, backward=learned)
     ct_outputs = instantiate_zeros(ct_outputs, carries)
     ct_first, output_sums = _sum_outputs(todo, ct_outputs)
 
@@ -208,7 +216,7 @@ def _backward(spec, target, residuals, ct_outputs):
     dinitial = jax.tree.map(jnp.add, ct_future, ct_first)
     dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), gradients.params, params)
     dreset = gradients.reset_carry
-    return (ScanInputs(dparams, gradients.x, gradients.logits, dinitial, dreset),)
+    return ScanInputs(dparams, gradients.x, gradients.logits, dinitial, dreset)
 
 
 def _backward_chunk(
@@ -221,7 +229,7 @@ def _backward_chunk(
         target: of the kernels.
         inputs: of the scan.
         carries: the carries after all steps.
-        learned: ``()`` if the logits need a gradient, else None.
+        learned: whether the logits need a gradient.
         where: the steps ``[C]``, and how many of them are meant.
         ct_output: what flows into the carries after these steps, and into repetitions of them.
         ct_future: what flows into the carry after the last from later steps.
@@ -248,7 +256,7 @@ def _backward_chunk(
     dparams = jax.tree.map(jnp.add, dparams, more)
     dx_now = adjoint.input_cotangents(spec, params, cotangents.z)
     dx = dx.at[now].set(dx_now.astype(dx.dtype), mode="drop")
-    if learned is not None:
+    if learned:
         logits, mask = inputs.logits, inputs.step_mask
         if mask is not None:
             mask = mask.at[now].get(mode="fill", fill_value=False)
@@ -280,6 +288,3 @@ def _sum_outputs(todo: _ActiveChunks, ct_outputs: Carry) -> tuple[Carry, Callabl
         return jax.tree.map(lambda s: lax.dynamic_slice_in_dim(s, first + 1, todo.size), summed)
 
     return jax.tree.map(lambda s: s[0], summed), of_chunk
-
-
-_scan.defvjp(adjoint.save_residuals(_scan), _backward, symbolic_zeros=True)

@@ -1,0 +1,328 @@
+"""Derivatives of every mode and order for a scan whose kernels JAX cannot differentiate.
+
+A back end has two kernels, one forward and one backward. :func:`scan` uses them for values and for
+first gradients in reverse mode. Everything else (`jvp`, `linearize`, `jacfwd`, the gradient of a
+gradient) is that of :func:`twin`, the same scan written in JAX, which computes its own states anew.
+A hard switch has the derivatives of its surrogate at every order. The cells that decide for
+themselves (`cells.skip`) have theirs of second order only in reverse over forward mode.
+
+The tangent of a scan is one operation, `_push`, linear in the tangents of the inputs. Run as it
+is, it is the twin's; transposed, it is the backward kernel, whose derivative is the twin's again.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from surnn_jax.scan import adjoint
+from surnn_jax.scan.spec import ScanInputs, ScanSpec
+from surnn_jax.typing import Array, Carry
+
+
+class Wanted(NamedTuple):
+    """Which of the cotangents that cost something are wanted; known while tracing."""
+
+    x: bool
+    logits: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """The two directions of a back end.
+
+    Attributes:
+        forward: ``(spec, inputs) -> carries``.
+        backward: ``(spec, inputs, carries, wanted, ct_outputs) -> cotangents``. The fields of
+            `ct_outputs` are None if nothing depends on them. The result has cotangents of the
+            first five fields of the inputs; those not `wanted` may be None.
+    """
+
+    forward: Callable[[ScanSpec, ScanInputs], Carry]
+    backward: Callable[[ScanSpec, ScanInputs, Carry, Wanted, Carry], ScanInputs]
+
+
+def instantiate_zeros(cotangents: Any, like: Any) -> Any:
+    """None as arrays of zeros."""
+    return jax.tree.map(
+        lambda c, of: jnp.zeros_like(of) if c is None else c,
+        cotangents,
+        like,
+        is_leaf=lambda c: c is None,
+    )
+
+
+def twin(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """The same scan in operations that JAX differentiates as often as asked.
+
+    It has no rule of `jax.custom_jvp` of its own: `lax.scan` forgets such a rule where reverse mode
+    is differentiated once more.
+    """
+    params, x, logits, start, reset_carry, step_mask, resets = inputs
+    if step_mask is not None:
+        x = jnp.where(step_mask[..., None], x, 0)  # What is not read may be NaN.
+    g = _switches(spec, logits, step_mask, start.h)
+
+    def step(carry, now):
+        x, g, reset = now
+        if reset is not None:
+            carry = adjoint.select(reset, reset_carry, carry)
+        candidate = spec.cell.step(params, carry, x, spec.dtype)
+        if g is not None:
+            candidate = jax.tree.map(functools.partial(_mix, g), candidate, carry)
+        return candidate, candidate
+
+    return jax.lax.scan(step, start, (x, g, resets))[1]
+
+
+def _switches(
+    spec: ScanSpec, logits: Array | None, step_mask: Array | None, like: Array
+) -> Array | None:
+    """The switches ``[T, B, H]`` of all steps, with the surrogate's derivatives."""
+    g = None
+    if logits is not None:
+        g = spec.surrogate.differentiable_value(logits.astype(like.dtype))
+        g = g[:, None] if g.ndim == 2 else g
+        g = jnp.broadcast_to(g, (g.shape[0], *like.shape))
+        weights = spec.surrogate.row_weights(like.shape[0], like.dtype)
+        if weights is not None:
+            fixed = jax.lax.stop_gradient(g)
+            g = fixed + weights[:, None] * (g - fixed)
+    if step_mask is None:
+        return g
+    ones = jnp.ones((*step_mask.shape, like.shape[-1]), like.dtype)
+    return jnp.where(step_mask[..., None], ones if g is None else g, 0)
+
+
+def _mix(g: Array, candidate: Array, old: Array) -> Array:
+    # A closed neuron's candidate may be anything.
+    broken = (g == 0) & ~jnp.isfinite(candidate)
+    return g * jnp.where(broken, old, candidate) + (1 - g) * old
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def scan(kernels: Kernels, spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """All carries, by `kernels`; see the module."""
+    return kernels.forward(spec, inputs)
+
+
+@functools.partial(scan.defjvp, symbolic_zeros=True)
+def _scan_jvp(kernels, spec, primals, tangents):
+    (inputs,), (tangents,) = primals, tangents
+    carries = scan(kernels, spec, inputs)
+    tangents = jax.tree.leaves(tuple(tangents[:5]))
+    perturbed = tuple(not isinstance(d, SymbolicZero) for d in tangents)
+    form = jax.tree.structure((inputs, carries))
+    linear = _Linear(kernels, spec, form, perturbed, ())
+    moved = [d for d, free in zip(tangents, perturbed, strict=True) if free]
+    if not moved:
+        return carries, jax.tree.map(jnp.zeros_like, carries)
+    pushed = _push.bind(*jax.tree.leaves((inputs, carries)), *moved, linear=linear)
+    return carries, jax.tree.unflatten(jax.tree.structure(carries), pushed)
+
+
+class _Mapped(NamedTuple):
+    """One `vmap`: its size, and the mapped axis (or None) of each array that is given.
+
+    Tangents, and what comes out, have it in front.
+    """
+
+    size: int
+    axes: tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Linear:
+    """The tangent map of one scan.
+
+    Its arguments are lists: `given`, the arrays of the inputs and of the carries; and tangents, of
+    those arrays of the first five inputs that are perturbed.
+
+    Attributes:
+        kernels: of the back end.
+        spec: of the scan.
+        form: the tree of ``(inputs, carries)``.
+        perturbed: of each array of the first five inputs, whether it has a tangent.
+        maps: the `vmap` around it, from the inside out.
+    """
+
+    kernels: Kernels
+    spec: ScanSpec
+    form: Any
+    perturbed: tuple[bool, ...]
+    maps: tuple[_Mapped, ...]
+
+    @property
+    def given(self) -> int:
+        """The number of arrays given."""
+        return self.form.num_leaves
+
+    def free(self, given: list[Array]) -> list[Array]:
+        """The perturbed ones of the arrays given, or of anything that begins alike."""
+        return [v for v, free in zip(given, self.perturbed, strict=False) if free]
+
+    def twin(self, given: list[Array]) -> Callable[..., list[Array]]:
+        """The scan as a function of what is perturbed."""
+
+        def run(*free):
+            rest = iter(free)
+            first = [
+                next(rest) if moved else v for v, moved in zip(given, self.perturbed, strict=False)
+            ]
+            whole = [*first, *given[len(first) :]]
+            inputs, _ = jax.tree.unflatten(self.form, whole)
+            return jax.tree.leaves(twin(self.spec, inputs))
+
+        return run
+
+    def push(self, given: list[Array], tangents: list[Array]) -> list[Array]:
+        """The tangents of the carries."""
+
+        def one(given, tangents):
+            run = self.twin(given)
+            return jax.jvp(run, tuple(self.free(given)), tuple(tangents))[1]
+
+        return self._mapped(one)(given, tangents)
+
+    def pull(self, given: list[Array], cotangents: list[Array | None]) -> list[Array]:
+        """The cotangents of what is perturbed, from those of the carries."""
+        one = functools.partial(_pull, dataclasses.replace(self, maps=()))
+        return self._mapped(one)(given, cotangents)
+
+    def _mapped(self, function):
+        for mapped in self.maps:
+            function = jax.vmap(function, (list(mapped.axes), 0), axis_size=mapped.size)
+        return function
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _pull(linear, given, cotangents):
+    """The backward kernel."""
+    inputs, carries = jax.tree.unflatten(linear.form, given)
+    marks = jax.tree.unflatten(jax.tree.structure(tuple(inputs[:5])), linear.perturbed)
+    wanted = Wanted(x=marks[1], logits=bool(marks[2]))
+    fields = jax.tree.structure(carries)
+    ct_outputs = jax.tree.unflatten(fields, cotangents)
+    found = linear.kernels.backward(linear.spec, inputs, carries, wanted, ct_outputs)
+    # What is not wanted is not read: anything of the right form will do.
+    filled = [own if d is None else d for d, own in zip(found[:5], inputs[:5], strict=True)]
+    return linear.free(jax.tree.leaves(tuple(filled)))
+
+
+@functools.partial(_pull.defjvp, symbolic_zeros=True)
+def _pull_jvp(linear, primals, tangents):
+    given, cotangents = primals
+    fields = given[linear.given - len(cotangents) :]
+
+    def by_twin(given, cotangents):
+        transpose = jax.vjp(linear.twin(given), *linear.free(given))[1]
+        return list(transpose(instantiate_zeros(cotangents, fields)))
+
+    # The carries count as functions of the inputs, which the twin computes anew.
+    tangents = ([*tangents[0][: -len(fields)], *map(_still, fields)], tangents[1])
+    return _pull(linear, *primals), _jvp_of_moved(by_twin, primals, tangents)
+
+
+def _still(value: Array) -> SymbolicZero:
+    return SymbolicZero(jax.typeof(value))
+
+
+def _jvp_of_moved(function: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+    """The tangent of ``function(*primals)``, where some tangents are symbolic zeros."""
+    values, form = jax.tree.flatten(primals)
+    tangents = jax.tree.leaves(tangents)
+    moved = [not isinstance(d, SymbolicZero) for d in tangents]
+
+    def run(*free):
+        rest = iter(free)
+        merged = [next(rest) if m else v for v, m in zip(values, moved, strict=True)]
+        return function(*jax.tree.unflatten(form, merged))
+
+    def pick(items):
+        return tuple(v for v, m in zip(items, moved, strict=True) if m)
+
+    if not any(moved):
+        return jax.tree.map(jnp.zeros_like, jax.eval_shape(run))
+    return jax.jvp(run, pick(values), pick(tangents))[1]
+
+
+_push = Primitive("scan_tangent")
+_push.multiple_results = True
+
+
+def _push_arrays(*arrays, linear):
+    return linear.push(list(arrays[: linear.given]), list(arrays[linear.given :]))
+
+
+_push.def_impl(jax.jit(_push_arrays, static_argnames="linear"))
+mlir.register_lowering(_push, mlir.lower_fun(_push_arrays, multiple_results=True))
+
+
+@_push.def_abstract_eval
+def _push_types(*types, linear):
+    """Those of the carries, with the axes of every `vmap` in front."""
+    first = linear.given - len(linear.spec.cell.carry._fields)
+    fields = list(types[first : linear.given])
+    if not linear.maps:
+        return fields
+    outputs = []
+    for i, field in enumerate(fields, first):
+        shape = list(field.shape)
+        for mapped in reversed(linear.maps):
+            if mapped.axes[i] is not None:
+                del shape[mapped.axes[i]]
+        sizes = [mapped.size for mapped in reversed(linear.maps)]
+        outputs.append(field.update(shape=(*sizes, *shape), sharding=None))
+    return outputs
+
+
+def _push_jvp(primals, tangents, *, linear):
+    given = linear.given
+    outputs = _push.bind(*primals, linear=linear)
+    moved = [type(d) is not ad.Zero for d in tangents]
+    if not any(moved[:given]):
+        rest = map(ad.instantiate_zeros, tangents[given:])
+        return outputs, _push.bind(*primals[:given], *rest, linear=linear)
+    # The carries do not count, as above: the twin does not read them.
+    tangents = [d if m else _still(p) for p, d, m in zip(primals, tangents, moved, strict=True)]
+    by_twin = functools.partial(_push_arrays, linear=linear)
+    return outputs, _jvp_of_moved(by_twin, tuple(primals), tuple(tangents))
+
+
+def _push_transpose(cotangents, *arrays, linear):
+    given, tangents = list(arrays[: linear.given]), arrays[linear.given :]
+    nothing = [None] * linear.given
+    used = [None if type(c) is ad.Zero else c for c in cotangents]
+    if all(c is None for c in used):
+        return [
+            *nothing,
+            *(ad.Zero(t.aval) if ad.is_undefined_primal(t) else None for t in tangents),
+        ]
+    found = linear.pull(given, used)
+    return [
+        *nothing,
+        *(d if ad.is_undefined_primal(t) else None for d, t in zip(found, tangents, strict=True)),
+    ]
+
+
+def _push_batch(arrays, axes, *, linear):
+    size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+    tangents = [
+        batching.bdim_at_front(d, axis, size)
+        for d, axis in zip(arrays[linear.given :], axes[linear.given :], strict=True)
+    ]
+    mapped = _Mapped(size, tuple(axes[: linear.given]))
+    linear = dataclasses.replace(linear, maps=(*linear.maps, mapped))
+    outputs = _push.bind(*arrays[: linear.given], *tangents, linear=linear)
+    return outputs, [0] * len(outputs)
+
+
+ad.primitive_jvps[_push] = _push_jvp
+ad.primitive_transposes[_push] = _push_transpose
+batching.primitive_batchers[_push] = _push_batch

@@ -1,0 +1,171 @@
+"""Derivatives of every order and mode, and JAX's own checks of numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from core_case import (
+    BACK_ENDS,
+    GATES,
+    SWITCHES,
+    assert_close,
+    label,
+    problem,
+    random_like,
+    setting,
+    solve,
+    switch,
+)
+from tiers import tiered
+
+from surnn_jax import run, selective, switches
+from surnn_jax.scan import derivatives
+from surnn_jax.scan.derivatives import twin
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("gate", [switches.triangular(), *GATES[1:]], ids=lambda g: g.name)
+def test_debug_nans_is_silent_on_finite_numbers(gate):
+    """A switch makes no NaN on the way to its value, whether operations run alone or compiled."""
+    unit = selective("tanh", switches.fourier(9, gate=gate))
+    params, x, *_ = setting(unit, steps=3)
+
+    def loss(params, backend):
+        return jnp.sum(run(unit, params, x, backend=backend).outputs ** 2)
+
+    with jax.debug_nans(True):
+        gate.value(jnp.array([-1.0, 0.0, 1.0]))
+        for backend in ("reference", "masked"):
+            assert jnp.isfinite(jax.value_and_grad(loss)(params, backend)[0])
+    assert jnp.isnan(gate.value(jnp.array([jnp.nan]))).all()
+
+
+@pytest.mark.parametrize("kind", [SWITCHES[1], SWITCHES[3]], ids=label)
+def test_debug_nans_is_silent_on_a_new_switch(kind):
+    """Thresholds and phases are made without a NaN, also in float32."""
+    unit = selective("tanh", switch(kind))
+    x = jax.random.normal(jax.random.key(0), (5, 2, 3), jnp.float32)
+    with jax.debug_nans(True):
+        params = unit.init(jax.random.key(1), x, 4, jnp.float32)
+        outputs = run(unit, params, x, backend="masked").outputs
+    assert jnp.isfinite(outputs).all()
+
+
+KINDS = [SWITCHES[1], *(pytest.param(k, marks=pytest.mark.full) for k in (SWITCHES[3], None))]
+EVERY = tiered(
+    [name for name in (*BACK_ENDS, "auto") if name != "reference"], ("masked", "rows", "auto")
+)
+
+
+def _case(kind, cell="gru", steps=3):
+    """A unit, a loss of everything free by a back end, where to differentiate it, and whither."""
+    unit = selective(cell, None if kind is None else switch(kind, gate=switches.sigmoid()))
+    free, given = problem(unit, 3, steps=steps, features=4)
+    free["x"] = jnp.nan_to_num(free["x"])
+
+    def loss(free, backend):
+        result = solve(unit, free, given, backend)
+        return jnp.sum(jnp.sin(result.outputs)) + result.rate**2
+
+    along = random_like(np.random.default_rng(1), free)
+    return loss, free, along
+
+
+def _inner(one, two):
+    return sum(jnp.vdot(p, q) for p, q in zip(*map(jax.tree.leaves, (one, two)), strict=True))
+
+
+@pytest.mark.parametrize("backend", EVERY)
+@pytest.mark.parametrize("kind", KINDS, ids=label)
+def test_forward_mode(kind, backend):
+    """`jvp` and `linearize` give the product of the gradient with the direction."""
+    loss, free, along = _case(kind)
+
+    @jax.jit
+    def forward(free, along):
+        run = lambda free: loss(free, backend)  # noqa: E731
+        return jax.jvp(run, (free,), (along,)), jax.linearize(run, free)[1](along)
+
+    (value, moved), linear = forward(free, along)
+    want = jax.value_and_grad(loss)(free, "reference")
+    assert_close((value, moved, linear), (want[0], *[_inner(want[1], along)] * 2))
+
+
+@pytest.mark.parametrize("backend", EVERY)
+@pytest.mark.parametrize("kind", KINDS, ids=label)
+def test_second_order(kind, backend):
+    """The gradient of a gradient, and both mixed orders, give one Hessian: the plain loop's."""
+    loss, free, along = _case(kind)
+
+    def products(free, backend):
+        run = lambda free: loss(free, backend)  # noqa: E731
+        return {
+            "reverse over reverse": jax.grad(lambda f: _inner(jax.grad(run)(f), along))(free),
+            "forward over reverse": jax.jvp(jax.grad(run), (free,), (along,))[1],
+            "reverse over forward": jax.grad(lambda f: jax.jvp(run, (f,), (along,))[1])(free),
+        }
+
+    found = jax.jit(products, static_argnums=1)(free, backend)
+    want = jax.jit(products, static_argnums=1)(free, "reference")["forward over reverse"]
+    for product in found.values():
+        assert_close(product, want, 1e-8, 1e-10)
+
+
+def test_jacobians_and_vmap():
+    """`jacfwd`, `hessian`, gradients of `vmap` and `vmap` of gradients, on the default back end."""
+    unit = selective("tanh", switch(SWITCHES[1], gate=switches.sigmoid()))
+    params, x, *_ = setting(unit, steps=3, features=3)
+
+    def outputs(x, backend="auto"):
+        return run(unit, params, x, backend=backend).outputs
+
+    def loss(x, backend="auto"):
+        return jnp.sum(outputs(x, backend) ** 3)
+
+    assert_close(jax.jacfwd(outputs)(x), jax.jacrev(outputs)(x, "reference"))
+    hessian = jax.jit(jax.hessian(loss))(x)
+    size = x.size
+    square = hessian.reshape(size, size)
+    assert_close(square, square.T, 1e-8, 1e-10)
+    assert_close(jax.jit(jax.jacrev(jax.jacrev(loss)))(x), hessian, 1e-8, 1e-10)
+    two = jnp.stack([x, 0.5 * x])
+    want = jnp.stack([jax.grad(loss)(one, "reference") for one in two])
+    assert_close(jax.grad(lambda two: jnp.sum(jax.vmap(loss)(two)))(two), want)
+    assert_close(jax.vmap(jax.grad(loss))(two), want)
+
+
+def test_a_soft_hessian_is_that_of_differences():
+    """Without a surrogate, second derivatives are those of the function itself."""
+    unit = selective("lstm", switch(SWITCHES[1], gate=switches.soft(3.0)))
+    params, x, *_ = setting(unit, steps=3, features=3)
+    along = random_like(np.random.default_rng(2), params)
+
+    @jax.jit
+    def gradient(params):
+        return jax.grad(lambda p: jnp.sum(run(unit, p, x).outputs ** 2))(params)
+
+    def moved(by):
+        return gradient(jax.tree.map(lambda p, d: p + by * d, params, along))
+
+    found = jax.jvp(gradient, (params,), (along,))[1]
+    want = jax.tree.map(lambda p, q: (p - q) / 2e-5, moved(1e-5), moved(-1e-5))
+    assert_close(found, want, 1e-5, 1e-7)
+
+
+@pytest.mark.parametrize("backend", EVERY)
+def test_a_gradient_runs_the_kernels_alone(backend):
+    """The twin costs nothing unless it is asked for."""
+    loss, free, _ = _case(SWITCHES[1], steps=2)
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return twin(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(derivatives, "twin", counted)
+        jax.grad(loss)(free, backend)
+        assert not calls
+        jax.jvp(lambda f: loss(f, backend), (free,), (free,))
+    assert calls
