@@ -124,5 +124,5 @@ def test_npy_of_other_than_numbers(dtype):
     stream = io.BytesIO()
     np.save(stream, np.zeros(8, np.uint8))
     raw = stream.getvalue().replace(b"'|u1'", f"'{dtype}'".encode())
-    with pytest.raises(ValueError, match="header is damaged|other than numbers|unknown type"):
+    with pytest.raises(ValueError, match=r"header is damaged|unknown type"):
         arrays.head(raw)
