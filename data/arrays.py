@@ -32,6 +32,8 @@ def head(content: bytes) -> tuple[str, bool, list[int], int]:
     if not found or start > len(content):
         raise ValueError("its header is damaged, or it holds other than numbers")
     dtype, fortran, shape = found.groups()
+    if not _NUMBERS.fullmatch(dtype.decode()):
+        raise ValueError(f"numbers of the unknown type {dtype.decode()!r}")
     return dtype.decode(), fortran == b"True", [int(n) for n in re.findall(rb"\d+", shape)], start
 
 

@@ -7,9 +7,10 @@ import struct
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
-from data import files, pickles
+from data import arrays, files, pickles
 from data.sets import music
 from data.source import SPLITS
 
@@ -116,3 +117,12 @@ def test_pickle_that_holds_one_list_many_times(tmp_path, what):
     with pytest.raises(ValueError, match=r"too many steps|MIDI note a tuple") as caught:
         music.read_pickle(path)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("dtype", ["|u11", "<f3", "|O", "|S8", ">V16"])
+def test_npy_of_other_than_numbers(dtype):
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(8, np.uint8))
+    raw = stream.getvalue().replace(b"'|u1'", f"'{dtype}'".encode())
+    with pytest.raises(ValueError, match=r"header is damaged|unknown type"):
+        arrays.head(raw)
