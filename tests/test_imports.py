@@ -19,9 +19,9 @@ FLOORS = {
         {"surnn_jax"},
     ),
     "data": (
-        {"data.arrays", "data.cli", "data.matlab", "data.source", "data.prefetch"},
+        {"data.arrays", "data.cli", "data.guarded", "data.matlab", "data.source", "data.prefetch"},
         {"data.files", "data.paths", "data.pickles", "data.storage", "data.download"},
-        {"data.batches", "data.cache", "data.generation", "data.guarded", "data.tfds"},
+        {"data.batches", "data.cache", "data.generation", "data.tfds"},
         {"data.sets", "data.streams", "data.synthetic"},
         {"data"},
         {"data.describe", "data.export", "data.prepare"},
