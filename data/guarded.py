@@ -22,8 +22,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from data.paths import ROOT
-
 Answer = tuple[Any, list[dict[str, np.ndarray]]]
 """What a reader gives: facts that go through JSON, and records of arrays by name."""
 
@@ -44,7 +42,7 @@ class Reader:
         self._remarks = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._child = subprocess.Popen(
             [sys.executable, "-m", __name__, function, str(memory)],
-            cwd=ROOT,
+            cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._remarks,

@@ -19,9 +19,8 @@ FLOORS = {
         {"surnn_jax"},
     ),
     "data": (
-        {"data.cli", "data.source", "data.prefetch", "data.arrays", "data.matlab"},
-        {"data.files", "data.paths", "data.storage", "data.download", "data.pickles"},
-        {"data.guarded"},
+        {"data.arrays", "data.cli", "data.guarded", "data.matlab", "data.source", "data.prefetch"},
+        {"data.files", "data.paths", "data.pickles", "data.storage", "data.download"},
         {"data.batches", "data.cache", "data.generation", "data.tfds"},
         {"data.sets", "data.streams", "data.synthetic"},
         {"data"},
