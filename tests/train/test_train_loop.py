@@ -257,6 +257,7 @@ def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
         ({"config": {"cell": "tanh"}}, "features=8, which is not given now"),
         ({"config": CONFIG | {"layers": 2}}, "no layers, which is 2 now"),
         ({"seed": 1}, "seed=0, not 1"),
+        ({"patience": 3}, "patience=None, not 3"),
         ({"steps_per_epoch": 5}, "steps_per_epoch=6, not 5"),
     ],
 )
