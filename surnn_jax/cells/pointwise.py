@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -62,7 +63,10 @@ def rule_is_pointwise(
         return candidate, transpose(cotangent)
 
     try:
-        closed = jax.make_jaxpr(both)(arguments, arguments[1])
+        # In a thread of its own: a mesh or a trace around this call would add operations, and the
+        # answer is kept for all later calls.
+        with ThreadPoolExecutor(1) as thread:
+            closed = thread.submit(jax.make_jaxpr(both), arguments, arguments[1]).result()
     except Exception:
         # It needs another number of neurons, for example; a true error is raised when it runs.
         return False

@@ -122,7 +122,7 @@ SMALL = Config("adding", steps=24, features=8, batch_size=8, learning_rate=0.01)
         ({"layers": "sugru,s5"}, "unknown layer 's5'"),
         ({"layers": "attention", "heads": 3}, "heads must divide the width"),
         ({"switch": "furier"}, "unknown switch 'furier'; one of: fourier, event"),
-        ({"gate": "widow"}, "unknown gate 'widow'"),
+        ({"gate": "widow"}, "unknown surrogate 'widow'"),
         ({"rate": 1.5}, "rate must lie strictly between 0 and 1"),
         ({"positions": "sine"}, "unknown positions 'sine'; one of: none, learned, rotary"),
         ({"precision": "half"}, "unknown precision 'half'"),

@@ -331,7 +331,7 @@ def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(finished, d
         ({"evaluated": -1}, "eval_windows must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"weight_noise": -0.1}, "weight_noise must be at least 0, got -0.1"),
-        ({"floor": 0.0}, "floor must be positive, got 0.0"),
+        ({"floor": 0.0}, "min_std must be positive, got 0.0"),
         ({"cell": "gur"}, "unknown cell 'gur'"),
         ({"cell": "min_gru"}, "min_gru has no usual size here: give features"),
         ({"features": 0}, "features must be at least 1, got 0"),

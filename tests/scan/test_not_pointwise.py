@@ -11,6 +11,7 @@ from core_case import BACK_ENDS, SWITCHES, switch
 from tiers import tiered
 
 from surnn_jax import cells, run, selective
+from surnn_jax.cells.pointwise import rule_is_pointwise
 from surnn_jax.scan import auto
 
 pytestmark = pytest.mark.usefixtures("float64", "small_chunks")
@@ -102,3 +103,11 @@ def test_the_cells_that_there_are():
     """All but the one with a product inside; its rule is pointwise, too."""
     assert [name for name, cell in cells.CELLS.items() if not cell.pointwise] == ["gru_before"]
     assert all(cell.rule_is_pointwise for cell in cells.CELLS.values())
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+def test_a_mesh_around_the_first_call_changes_nothing(kind):
+    """It adds operations to every trace, and a wrong answer would be kept."""
+    rule_is_pointwise.cache_clear()
+    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(kind,))):
+        assert all(cell.rule_is_pointwise for cell in cells.CELLS.values())
