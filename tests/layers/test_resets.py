@@ -91,12 +91,12 @@ def test_what_resets_must_be():
         layer.init(jax.random.key(0), x, resets=jnp.zeros((2, 3), bool))
 
 
-@pytest.mark.parametrize("layers", tiered([(n,) for n in MIXERS], [("attention",), ("sugru",)]))
+@pytest.mark.parametrize("name", tiered(MIXERS, ["attention", "sugru"]))
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_packed_sequences_of_a_backbone(layers, bidirectional):
+def test_packed_sequences_of_a_backbone(name, bidirectional):
     """Learned positions begin anew; backwards, a sequence begins where the next one began."""
     model = Backbone(
-        layers, WIDTH, max_positions=STEPS, options=OPTIONS, bidirectional=bidirectional
+        (name,), WIDTH, max_positions=STEPS, options=OPTIONS, bidirectional=bidirectional
     )
     x = jax.random.normal(jax.random.key(0), (2, STEPS, 3))
     variables = model.init(jax.random.key(1), x)
