@@ -12,7 +12,8 @@ PACKAGES = ("surnn_jax", "data", "experiments", "benchmarks")
 
 FLOORS = {
     "surnn_jax": (
-        {"surnn_jax.typing"},
+        {"surnn_jax.names", "surnn_jax.typing"},
+        {"surnn_jax.command"},
         {"surnn_jax.cells", "surnn_jax.switches"},
         {"surnn_jax.scan"},
         {"surnn_jax.layers", "surnn_jax.train"},

@@ -86,7 +86,6 @@ class Ladder:
         results: the folder of the committed records; what is there is not run again.
         device: ``cpu`` for short presets, ``gpu`` for full ones.
         seeds: of the winner.
-        data_dir: folder of the originals, or None.
     """
 
     def __init__(
@@ -96,10 +95,9 @@ class Ladder:
         results: Path,
         device: str = "cpu",
         seeds: Sequence[int] = effort.SEEDS,
-        data_dir: str | None = None,
     ):
         self.name, self.entry, self.device, self.seeds = entry.name, entry, device, seeds
-        self._home, self._results, self._data_dir = workdir / entry.name, results, data_dir
+        self._home, self._results = workdir / entry.name, results
         self.draws = effort.draws(entry.task)
 
     def ready(self) -> list[Job]:
@@ -202,9 +200,7 @@ class Ladder:
         draw, folder = self.draws[number], self._home / name
         preset = f"--preset={self.entry.preset(self.device)}"
         rates = (f"--learning_rate={draw.learning_rate}", f"--weight_decay={draw.weight_decay}")
-        folders = (f"--workdir={folder}",)
-        folders += (f"--data_dir={self._data_dir}",) if self._data_dir else ()
-        command = _command(self.entry.program, preset, *rates, *flags, *folders)
+        command = _command(self.entry.program, preset, *rates, *flags, f"--workdir={folder}")
         return Job(command, folder, share)
 
 
@@ -219,7 +215,6 @@ class SearchGroup:
         flags: of the search, beside these.
         workdir: the folder of the reproduction.
         results: the folder of the committed records; what is there is not run again.
-        data_dir: folder of the originals, or None.
     """
 
     def __init__(
@@ -231,7 +226,6 @@ class SearchGroup:
         flags: tuple[str, ...],
         workdir: Path,
         results: Path,
-        data_dir: str | None = None,
     ):
         self.name = f"{protocol}/{dataset}/{unit}"
         self._stem, self._group = f"{protocol}-{dataset}-{unit}", f"{dataset}-{unit}"
@@ -239,7 +233,6 @@ class SearchGroup:
         names = {"experiment": experiment, "protocol": protocol, "datasets": dataset, "units": unit}
         self._flags = (*(f"--{name}={value}" for name, value in names.items()), *flags)
         self._flags += (f"--workdir={self._folder}",)
-        self._flags += (f"--data_dir={data_dir}",) if data_dir else ()
 
     def ready(self) -> list[Job]:
         """The search, if a seed is missing."""

@@ -1,12 +1,13 @@
 """Cells: what one step computes. They know nothing of time, switches or Flax."""
 
 from surnn_jax.cells.cell import Cell
-from surnn_jax.cells.clockwork import CLOCKWORK, clockwork
+from surnn_jax.cells.clockwork_cell import CLOCKWORK, clockwork
 from surnn_jax.cells.gru import GRU, GRU_BEFORE, GRU_CARRY, GRUCarry
 from surnn_jax.cells.lstm import LSTM, LSTM_PEEPHOLE, LSTMCarry
 from surnn_jax.cells.minimal import MIN_GRU, MIN_GRU_LOG, MIN_LSTM, MinimalCarry
 from surnn_jax.cells.skip import SA_GRU, SKIP_GRU, SACarry, SkipCarry
 from surnn_jax.cells.tanh import TANH, TanhCarry
+from surnn_jax.names import lookup
 
 CELLS: dict[str, Cell] = {
     cell.name: cell
@@ -24,11 +25,7 @@ def get(cell: str | Cell) -> Cell:
     Raises:
         ValueError: if there is no such cell.
     """
-    if isinstance(cell, Cell):
-        return cell
-    if cell not in CELLS:
-        raise ValueError(f"unknown cell {cell!r}; one of: {', '.join(CELLS)}")
-    return CELLS[cell]
+    return cell if isinstance(cell, Cell) else lookup("cell", cell, CELLS)
 
 
 __all__ = [

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from surnn_jax.layers import mixers
 from surnn_jax.layers.block import Block, Trace
 from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.names import unknown
 from surnn_jax.typing import Array, Carry
 
 ENCODERS = ("raw", "onehot", "embed", "dense")
@@ -45,7 +46,8 @@ class Backbone(nn.Module):
     """Encoder, blocks and a final norm.
 
     Attributes:
-        layers: names of the mixers, from the input up, see :func:`.mixers.names`.
+        layers: names of the mixers, from the input up, see :func:`.mixers.names`; one name is a
+            stack of one.
         features: M, width of the model.
         encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
             tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
@@ -59,7 +61,7 @@ class Backbone(nn.Module):
         bidirectional: see :class:`.Block`.
     """
 
-    layers: tuple[str, ...]
+    layers: str | tuple[str, ...]
     features: int
     encoder: str = "dense"
     vocabulary: int | None = None
@@ -69,6 +71,11 @@ class Backbone(nn.Module):
     expand: float = 2.0
     dropout: float = 0.0
     bidirectional: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.layers, str):
+            self.layers = (self.layers,)
+        super().__post_init__()
 
     def setup(self):
         check(self)
@@ -261,7 +268,7 @@ def check(model: Backbone) -> None:
     for kind in model.layers:
         mixers.check(kind, model.options)
     if model.encoder not in ENCODERS:
-        raise ValueError(f"unknown encoder {model.encoder!r}; one of: {', '.join(ENCODERS)}")
+        raise unknown("encoder", model.encoder, ENCODERS)
     if model.encoder in ("onehot", "embed") and (model.vocabulary or 0) < 1:
         raise ValueError(f"encoder {model.encoder!r} needs a vocabulary, got {model.vocabulary}")
     for name in ("features", "max_positions"):

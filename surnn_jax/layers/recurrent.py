@@ -32,9 +32,11 @@ class Recurrent(nn.Module):
     set for inputs of mean 0 and variance 1.
 
     Attributes:
-        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`; with the prefix ``su``
+            (``sugru``) it has the switch ``fourier`` if no other one is given.
         features: H, the number of neurons.
-        switch: when each neuron updates; None for always.
+        switch: when each neuron updates, or the name of a switch, which then has its defaults and
+            a horizon of 1,024 steps; None for always.
         time_major: inputs and outputs are ``[T, *batch, …]`` instead of ``[*batch, T, …]``.
         return_carry: return ``(carry, outputs)``.
         return_run: return a :class:`surnn_jax.ScanOutput`: outputs, carry, all carries, update
@@ -50,7 +52,7 @@ class Recurrent(nn.Module):
 
     cell: str | cells.Cell
     features: int
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     time_major: bool = False
     return_carry: bool = False
     return_run: bool = False
@@ -61,6 +63,22 @@ class Recurrent(nn.Module):
     chunk: int | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        self.cell, self.switch = scan.parts(self.cell, self.switch)
+        super().__post_init__()
+
+    @property
+    def num_feature_axes(self) -> int:
+        """There is none: it tells those who pass the layer to `nn.RNN` what to do.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "Recurrent runs whole sequences by itself: call it in place of nn.RNN, or give nn.RNN "
+            "the cell UnitCell(…)"
+        )
 
     @nn.compact
     def __call__(
@@ -205,6 +223,11 @@ class Recurrent(nn.Module):
         )
 
     def _bound(self):
+        if self.scope is None:
+            raise ValueError(
+                "the layer has no variables here: call layer.apply(variables, …, method='step') "
+                "(or method='initial_carry')"
+            )
         params = self.variables.get("params")
         if not params:
             raise ValueError("the layer has no parameters yet: call init with a sequence first")

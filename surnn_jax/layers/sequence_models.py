@@ -12,6 +12,7 @@ from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.backbone import Backbone, BackboneCarry
 from surnn_jax.layers.block import Trace
 from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.names import unknown
 from surnn_jax.typing import Array, Carry
 
 POOLINGS = ("last", "mean")
@@ -60,7 +61,7 @@ class Classifier(nn.Module):
 
     def setup(self):
         if self.pooling not in POOLINGS:
-            raise ValueError(f"unknown pooling {self.pooling!r}; one of: {', '.join(POOLINGS)}")
+            raise unknown("pooling", self.pooling, POOLINGS)
         self.head = nn.Dense(self.outputs)
 
     def __call__(
@@ -238,7 +239,10 @@ class LanguageModel(nn.Module):
 
     def setup(self):
         if self.backbone.encoder != "embed":
-            raise ValueError("a language model takes the encoder 'embed'")
+            raise ValueError(
+                "a language model reads tokens: LanguageModel(Backbone(layers, features, 'embed', "
+                f"vocabulary=…)), got the encoder {self.backbone.encoder!r}"
+            )
         self.drop = nn.Dropout(self.dropout)
         if self.tied:
             self.square = nn.Dense(self.backbone.features, use_bias=False)

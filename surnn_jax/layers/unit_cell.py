@@ -82,9 +82,11 @@ class UnitCell(nn.RNNCellBase):
         nn.RNN(UnitCell("gru", 64, zoneout(100)), split_rngs={"params": False, "dropout": True})
 
     Attributes:
-        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`; with the prefix ``su``
+            (``sugru``) it has the switch ``fourier`` if no other one is given.
         features: H, the number of neurons.
-        switch: when each neuron updates; None for always.
+        switch: when each neuron updates, or the name of a switch, which then has its defaults and
+            a horizon of 1,024 steps; None for always.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
         carry_init: how :meth:`initialize_carry` draws the state, as a Flax cell's.
@@ -92,10 +94,14 @@ class UnitCell(nn.RNNCellBase):
 
     cell: str | cells.Cell
     features: int
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
     carry_init: nn.initializers.Initializer = _ZEROS
+
+    def __post_init__(self):
+        self.cell, self.switch = scan.parts(self.cell, self.switch)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surnn_jax import cells
+from surnn_jax import cells, switches
+from surnn_jax.names import unknown
 from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Carry, Params
 
@@ -108,7 +109,41 @@ class Unit:
         return SelectiveCarry(state, jnp.zeros(batch_shape, jnp.int32), previous)
 
 
-def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
+SELECTIVE = "su"
+"""Prefix of a cell's name: ``sugru`` is the cell ``gru`` with a switch."""
+
+
+def parts(
+    cell: str | cells.Cell, switch: str | Switch | None = None
+) -> tuple[str | cells.Cell, Switch | None]:
+    """Cell and switch of a unit that may be given by names.
+
+    Args:
+        cell: a cell or its name; ``"sugru"`` is the cell ``"gru"`` with the switch ``"fourier"`` if
+            no other one is given.
+        switch: a switch or its name, see :func:`surnn_jax.switches.get`.
+
+    Returns:
+        The cell as given, without the prefix, and the switch.
+
+    Raises:
+        ValueError: if there is no such cell or switch.
+
+    Example:
+        >>> parts("sugru", "event")[0]
+        'gru'
+    """
+    switch = switches.get(switch)
+    if isinstance(cell, str) and cell not in cells.CELLS:
+        plain = cell.removeprefix(SELECTIVE)
+        if plain == cell or plain not in cells.CELLS:
+            raise unknown("cell", cell, [*cells.CELLS, *(SELECTIVE + name for name in cells.CELLS)])
+        return plain, switches.get("fourier") if switch is None else switch
+    cells.get(cell)
+    return cell, switch
+
+
+def selective(cell: str | cells.Cell, switch: str | Switch | None = None) -> Unit:
     """Any cell in its selective form: suRNN, suGRU, suLSTM.
 
         h[t] = h[t-1] + g[t] ∘ (f(h[t-1], x[t]) - h[t-1])
@@ -117,12 +152,18 @@ def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
     value is kept bit for bit (arXiv 2603.02226).
 
     Args:
-        cell: a cell or its name.
-        switch: when each neuron updates; None for the plain cell.
+        cell: a cell or its name; with the prefix ``su`` it has the switch ``fourier`` if no other
+            one is given.
+        switch: when each neuron updates, or the name of a switch; None for the plain cell.
 
     Raises:
-        ValueError: if there is no cell of that name.
+        ValueError: if there is no cell or switch of that name.
+
+    Example:
+        >>> selective("sugru").switch == switches.fourier(switches.HORIZON)
+        True
     """
+    cell, switch = parts(cell, switch)
     return Unit(cells.get(cell), switch)
 
 

@@ -328,22 +328,6 @@ def test_a_gru_that_carries_differs_in_where_it_starts():
     ("make", "message"),
     [
         (
-            lambda: switches.every(9, gate=switches.soft()),
-            "^every: no option 'gate'; it has: n, st",
-        ),
-        (lambda: switches.clockwork(9, rate=0.1), "^clockwork: no option 'rate'; it has: periods$"),
-        (
-            lambda: switches.phased(9, gate=switches.soft()),
-            "^phased: no option 'gate'; it has: sho",
-        ),
-        (lambda: switches.zoneout(9, frozen=True), "^zoneout: no option 'frozen'; it has: hold$"),
-        (
-            lambda: switches.threshold(9, harmonics=2),
-            "^threshold: no option 'harmonics'; it has: r",
-        ),
-        (lambda: switches.fourier(9, hold=0.1), "^fourier: no option 'hold'; it has: harmonics, r"),
-        (lambda: switches.event(9, n=3), "^event: no option 'n'; it has: harmonics"),
-        (
             lambda: switches.fourier(9, gate=switches.given()),
             "^fourier: its logits are no openness",
         ),

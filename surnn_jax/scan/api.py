@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from surnn_jax.names import unknown
 from surnn_jax.scan import auto, sequence, sharding
 from surnn_jax.scan.backends import BACKENDS
 from surnn_jax.scan.chunked import chunked
@@ -169,7 +170,7 @@ def step(
 
 def _check_options(backend: str, chunk: int | None, dtype: Any) -> None:
     if backend not in (*BACKENDS, "auto"):
-        raise ValueError(f"unknown back end {backend!r}; one of: auto, {', '.join(BACKENDS)}")
+        raise unknown("back end", backend, ("auto", *BACKENDS))
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1 step, or None, got {chunk}")
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
