@@ -22,7 +22,11 @@ SCRIPTS = {
     "music": music, "speech": speech, "lra": lra, "pixels": pixels, "synthetic": synthetic,
     "wikitext": wikitext,
 }  # fmt: skip
-PATHS = [path for path in sorted(RESULTS.rglob("*.json")) if "inside" not in path.parts]
+PATHS = [
+    path
+    for path in sorted(RESULTS.rglob("*.json"))
+    if "inside" not in path.parts and path.name != "inside.json"
+]
 
 
 def config_of(path):
