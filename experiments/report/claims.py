@@ -80,8 +80,8 @@ def claims(groups: Sequence[Group]) -> list[Claim]:
         groups: of :func:`evidence.groups`.
     """
     chung, surnn = "Chung et al. 2014", "the suRNN paper"
-    as_paper = [g for g in groups if g.protocol == "chung"]
-    equal = [g for g in groups if g.protocol == "controlled"]
+    as_paper = evidence.most_draws([g for g in groups if g.protocol == "chung"])
+    equal = evidence.most_draws([g for g in groups if g.protocol == "controlled"])
     gated = ("Mean of GRU and LSTM against tanh", ("GRU, LSTM", "tanh"))
     units = ("GRU against LSTM", ("GRU", "LSTM"))
     rates = ("lowest rate, ms", "highest rate, ms")

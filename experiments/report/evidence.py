@@ -115,6 +115,21 @@ def groups() -> list[Group]:
     return [_group(key, found[key]) for key in sorted(found)]
 
 
+def most_draws(groups: Sequence[Group]) -> list[Group]:
+    """Of several searches for one task, the one with the most draws."""
+    found: dict[str, Group] = {}
+    for group in groups:
+        before = found.setdefault(group.title, group)
+        if _budget(group) > _budget(before):
+            found[group.title] = group
+    return list(found.values())
+
+
+def _budget(group: Group) -> int:
+    record = next(iter(group.runs.values()))[0].record
+    return record.search["budget"]
+
+
 def dataset_of(record: Record) -> str:
     """The name of its data set in the tables."""
     return (record.search or {}).get("dataset", record.dataset)

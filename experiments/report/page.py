@@ -57,7 +57,8 @@ def build() -> str:
         "Smaller tasks with equal effort",
         paragraph(
             "Four draws of learning rate and weight decay for every model of a task, the same "
-            "ones; the best draw is trained with three seeds. Sizes lie within 10 % of one another."
+            "ones; the best draw is trained with three seeds. Sizes lie within 10 % of one "
+            "another. Minutes are of one of these three trainings."
         ),
         show_tables.equal_tables(groups),
     )

@@ -110,12 +110,11 @@ def _left_out(group: Group) -> str:
 def published_tables(groups: Sequence[Group]) -> str:
     """The tables of the suRNN paper, with ours at the same size below each figure."""
     suite = SUITES["surnn"]
-    ours = {
-        (group.dataset, model): runs
-        for group in groups
-        if group.suite == "surnn" and not suite.smaller(*_example(group))
-        for model, runs in group.runs.items()
-    }
+    ours: dict[tuple[str, Model], Sequence[Located]] = {}
+    for group in sorted(groups, key=lambda group: group.protocol != EQUAL):
+        if group.suite == "surnn" and not suite.smaller(*_example(group)):
+            for model, runs in group.runs.items():
+                ours.setdefault((group.dataset, model), runs)
     parts = []
     for title, datasets in PAPER_TABLES:
         rows = []

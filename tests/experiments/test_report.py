@@ -189,6 +189,22 @@ def test_without_records_every_claim_on_them_is_undecided(results):
                 for row in part.rows]  # fmt: skip
 
 
+def test_of_two_searches_for_a_data_set_the_one_with_more_draws_counts(results):
+    before = of(3).parts[0].rows
+    for path in sorted((results / "chung").rglob("*.json")):
+        name = path.stem if path.name != records.FILE else path.parent.name
+        if name.startswith("controlled-fsdd-"):
+            record = records.read(path)
+            search = {**record.search, "budget": 10}
+            folder = results / "chung" / f"more-{name}"
+            folder.mkdir()
+            records.write(record._replace(search=search), folder)
+    after = of(3).parts[0].rows
+    assert [row.task for row in after] == [row.task for row in before]
+    (changed,) = (a.link for a, b in zip(after, before, strict=True) if a.link != b.link)
+    assert "10-draws" in changed
+
+
 def test_events_that_open_too_often_are_left_out(results):
     for model, rate in (("sugru-event", 0.12), ("gru", 1.0)):
         published(results, "selective-copy", model, (0.1, 0.1, 0.1), rate=rate)
