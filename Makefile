@@ -80,7 +80,7 @@ native: install
 # Appends to runs/bench; what is there already stays.
 bench: install
 	mkdir -p runs/bench
-	for what in skip_scan dense_scan inference minimal memory; do \
+	for what in skip_scan dense_scan inference minimal memory models; do \
 	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
 	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
 	$(BIN)/python -m benchmarks.targets runs/bench/bench.jsonl

@@ -11,6 +11,8 @@ every rate, frozen and learned; the base has GRUs without a switch. All take tur
 import dataclasses
 from typing import Any
 
+from absl import flags
+
 from benchmarks import options
 from benchmarks.case import Case
 from data import cli
@@ -96,4 +98,5 @@ if __name__ == "__main__":
         switches="frozen,learned",
         backends="native",
     )
+    flags.adopt_module_key_flags(options)
     cli.run(main)

@@ -30,6 +30,9 @@ BY_ROUNDS = (
 )
 
 
+NO_MODELS = "None are committed yet: python -m benchmarks.models, on a machine that is idle."
+
+
 class Part(NamedTuple):
     """One comparison of a claim.
 
@@ -170,7 +173,7 @@ def claims(groups: Sequence[Group]) -> list[Claim]:
                     rates,
                     Kind.BEATS,
                     costs.models(),
-                    note=BY_ROUNDS,
+                    note=BY_ROUNDS + ("" if costs.models() else f" {NO_MODELS}"),
                 ),
                 *_timed(groups),
             ],
@@ -292,7 +295,7 @@ def _rare(title: str, groups: Sequence[Group], other: Model) -> Part:
 
     part = _of_surnn(title, Kind.AT_LEAST, groups, EVENT, other, wanted)
     left = [
-        group.title
+        group.short
         for group in groups
         if group.suite == "surnn" and group.dataset in VISIBLE and EVENT in group.runs
         if not wanted(group)

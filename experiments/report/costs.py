@@ -102,7 +102,7 @@ def runs(group: Group, models: Mapping[str, Model], dense: Model) -> list[Compar
         gains = {seed: math.log(slow[seed] / fast[seed]) for seed in seeds}
         shown = [1000 * sum(times[seed] for seed in seeds) / len(seeds) for times in (fast, slow)]
         note = f"{100 * group.rate(model):.0f} % updated"
-        title, link = f"{group.title}, {name}", f"#{group.anchor}"
+        title, link = f"{group.short}, {name}", f"#{group.anchor}"
         rows.append(Compared(title, "log of the time", FASTER, gains, *shown, note, link=link))
     return rows
 
@@ -124,7 +124,7 @@ def openings(groups: Sequence[Group], model: Model) -> list[Compared]:
             gains = {seed: math.log(at / other) for seed, (at, other) in found.items()}
             shown = [100 * sum(pair[i] for pair in found.values()) / len(found) for i in (0, 1)]
             link = f"#{group.anchor}"
-            rows.append(Compared(group.title, "log of the ratio", 0.1, gains, *shown, link=link))
+            rows.append(Compared(group.short, "log of the ratio", 0.1, gains, *shown, link=link))
     return rows
 
 

@@ -57,6 +57,12 @@ class Group(NamedTuple):
         return headline(next(iter(self.runs.values()))[0].record)[0]
 
     @property
+    def short(self) -> str:
+        """The title without what is smaller, but for the steps."""
+        name, *less = self.title.replace(" (made here)", "").split(", ")
+        return ", ".join([name, *(part for part in less if part.endswith("steps"))])
+
+    @property
     def anchor(self) -> str:
         """The name of its table on the page."""
         words = f"{self.suite} {self.protocol} {self.title} {self.draws}".lower()
@@ -73,7 +79,7 @@ class Group(NamedTuple):
             return None
         gains = {seed: left[seed] - right[seed] for seed in seeds}
         shown = [self._shown(models, seeds) for models in (first, second)]
-        return Compared(self.title, unit, margin, gains, *shown, link=f"#{self.anchor}")
+        return Compared(self.short, unit, margin, gains, *shown, link=f"#{self.anchor}")
 
     def _by_seed(self, models: Sequence[Model]) -> dict[int, float]:
         """Mean goodness of some models, by the seeds that all have."""

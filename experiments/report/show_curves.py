@@ -97,14 +97,15 @@ def learning(groups: Sequence[Group]) -> str:
             "No committed record has a learning curve yet. Those of runs with equal effort come "
             "with their records: <code>python -m experiments.reproduce --publish</code>."
         )
-    names = list(dict.fromkeys(name for series in found.values() for name in series))
+    present = {name for series in found.values() for name in series}
+    names = [name for name in SUITES["surnn"].units.values() if name in present]
     palette, drawn = Palette(names), []
     for group, series in found.items():
         every = [value for line in series.values() for _, value in line]
         late = [value for line in series.values() for _, value in line[len(line) // 10 :]]
         x = charts.axis("epoch", [epoch for line in series.values() for epoch, _ in line])
         y = charts.axis(group.metric, [min(every), max(late)])
-        drawn.append(charts.curves(group.of.title, x, y, series, palette))
+        drawn.append(charts.curves(group.of.short.partition(",")[0], x, y, series, palette))
     grid = f'<div class="charts">{"".join(drawn)}</div>'
     lead = html.paragraph("Validation figure after each epoch, seed 0 of each model.")
     return f"{lead}\n{palette.legend(names)}\n{grid}"
@@ -158,8 +159,7 @@ def pareto(groups: Sequence[Group]) -> str:
             if model[0] != "attention":
                 by_rate.append(Point(rate, value, name, label, hollow))
         better = "max" if group.unit == "accuracy, %" else "min"
-        title = group.title.replace(" (made here)", "")
-        title = title if len(title) < 30 else title.partition(",")[0]
+        title = group.short if len(group.short) < 30 else group.short.partition(",")[0]
         title += " *" if group.protocol == SINGLE else ""
         pair = []
         for points, words in ((by_time, "minutes of training"), (by_rate, "updates, %")):
@@ -191,7 +191,7 @@ def inside(groups: Sequence[Group]) -> str:
     for group in groups:
         for model, runs in group.runs.items():
             for layer, seen in costs.inside(runs[0].path).items():
-                title = f"{group.title}: {name_of(group.suite, model)}"
+                title = f"{group.short}: {name_of(group.suite, model)}"
                 rows.append(
                     [
                         html.link(html.file(runs[0].path), title),
