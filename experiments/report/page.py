@@ -71,7 +71,7 @@ def build() -> str:
         show_tables.single_tables(groups, "surnn"),
     )
     add("cost", "Accuracy against time and updates", show_curves.pareto(groups))
-    add("tuning", "How much tuning matters", show_curves.tuning())
+    add("tuning", "How much tuning matters", show_curves.tuning(groups))
     add("curves", "Learning curves", show_curves.learning(groups))
     add("inside", "Inside trained models", show_curves.inside(groups))
     add(

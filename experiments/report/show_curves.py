@@ -45,7 +45,44 @@ PICTURES = (
 """Committed pictures, with what they show."""
 
 
-def tuning() -> str:
+def tuning(groups: Sequence[Group]) -> str:
+    """Validation figures of every trial of the searches, then of the draws of equal effort."""
+    return f"{_searches()}\n{_draws(groups)}"
+
+
+def _draws(groups: Sequence[Group]) -> str:
+    """The draws of equal effort after their first round, by model; empty without records."""
+    units, drawn = SUITES["surnn"].units, []
+    equal = [group for group in groups if group.protocol == EQUAL]
+    present = {model for group in equal for model in group.runs}
+    palette = Palette([name for model, name in units.items() if model in present])
+    for group in equal:
+        points = []
+        for model, runs in group.runs.items():
+            search, name = runs[0].record.search, name_of("surnn", model)
+            first = search["rounds"][0] if search["rounds"] else {}
+            for draw in search["draws"]:
+                value = first.get(str(draw["number"]))
+                if value is not None:
+                    label = f"{name}: {value:.4g}, weight decay {draw['weight_decay']:.2g}"
+                    hollow = draw["number"] != search["draw"]
+                    points.append(Point(draw["learning_rate"], value, name, label, hollow))
+        if points:
+            x = charts.axis("learning rate", [point.x for point in points], log=True)
+            y = charts.axis("validation", [point.y for point in points])
+            title = group.short.partition(",")[0]
+            drawn.append(charts.scatter(title, x, y, points, palette))
+    if not drawn:
+        return ""
+    lead = html.paragraph(
+        "The four draws of equal effort after an eighth of the budget (lower is better), seed 0. "
+        "The filled mark is the draw that was chosen, after a quarter of it."
+    )
+    grid = f'<div class="charts">{"".join(drawn)}</div>'
+    return f"{lead}\n{palette.legend([units[m] for m in units if m in present])}\n{grid}"
+
+
+def _searches() -> str:
     """Best validation figure of every trial against its learning rate, by unit."""
     units = {name: name_of("chung", _model(unit)) for name, unit in protocols.UNITS.items()}
     palette, drawn = Palette(list(units.values())), []

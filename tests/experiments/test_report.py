@@ -15,7 +15,7 @@ from experiments.report import claims, collect, evidence, html, page
 from experiments.report.evidence import EQUAL
 from experiments.report.verdicts import Verdict
 from experiments.runner import records
-from experiments.tuning import matrix
+from experiments.tuning import effort, matrix
 
 COMMITTED = html.ROOT / html.FOLDER / "index.html"
 VOID = {"meta", "link", "img", "br", "circle", "rect", "line", "path", "polyline", "polygon"}
@@ -64,6 +64,15 @@ def test_another_process_writes_the_same_bytes(tmp_path):
     )
     assert done.stdout == f"{written}\n"
     assert written.read_bytes() == COMMITTED.read_bytes()
+
+
+def test_it_takes_neither_jax_nor_matplotlib():
+    code = "import sys; from experiments.report import page; page.build(); "
+    code += "print({'jax', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=html.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_links_lead_to_files_and_names_that_exist():
@@ -118,7 +127,7 @@ def results(tmp_path, monkeypatch):
 def published(results, task, model, errors, seconds=100.0, rate=1.0):
     """Puts the records of one cell where `experiments.reproduce --publish` would."""
     (entry,) = (e for e in matrix.surnn() if (e.task, e.model) == (task, model))
-    config = entry.config("cpu")
+    config, drawn = entry.config("cpu"), effort.draws(task)
     old = records.read(results / "surnn" / "text-sugru-cpu-0.json")
     for seed, error in enumerate(errors):
         folder = results / "surnn" / "short" / entry.name / f"seed-{seed}"
@@ -132,7 +141,7 @@ def published(results, task, model, errors, seconds=100.0, rate=1.0):
             update_rate=rate,
             metrics={**old.metrics, "test_error": error},
             config={**vars(config), "seed": seed},
-            search={"protocol": "equal", "budget": 4, "draw": 1, "draws": [], "rounds": []},
+            search=effort.summary(drawn, [dict.fromkeys(range(4), 0.5), {1: 0.4, 2: 0.5}], 1),
         )
         records.write(record, folder)
         lines = [{"epoch": 1, "valid/error": 0.5}, {"epoch": 2, "valid/error": error}]
@@ -161,6 +170,7 @@ def test_new_records_show_up_and_missing_ones_are_said_to_be(results):
     # Their learning curves are drawn, and their table has the planned models without a run.
     assert "No committed record has a learning curve" not in content
     assert content.count('class="curve k') >= 2
+    assert "after an eighth of the budget" in content
     (group,) = (group for group in evidence.groups() if group.protocol == EQUAL)
     table = content[content.index(f'<h4 id="{group.anchor}">') :].partition("</table>")[0]
     assert table.count("not run") == len({e.model for e in matrix.surnn() if e.task == "text"}) - 2
