@@ -22,6 +22,9 @@ from experiments.tuning.matrix import Entry
 
 _NONFINITE = "nonfinite.jsonl"
 
+KEPT = ("metrics.jsonl", "inside.json")
+"""Small files of a run that are published beside its record: learning curve, a look inside."""
+
 
 class Job(NamedTuple):
     """One process to run.
@@ -161,8 +164,8 @@ class Ladder:
     def publish(self) -> list[Path]:
         """Copies finished results to the committed ones; returns the folders that are new.
 
-        Each record says how the search chose its draw. The parameters of seed 0 are kept if they
-        are small.
+        Each record says how the search chose its draw. Its learning curve and what was seen inside
+        go with it, and the parameters of seed 0 if they are small.
         """
         new = []
         for seed in self.seeds:
@@ -174,6 +177,9 @@ class Ladder:
             search = effort.summary(self.draws, rounds, effort.best(rounds[-1])[0])
             record = records.read(run / records.FILE)
             records.write(record._replace(search=search), kept)
+            for name in KEPT:
+                if (run / name).exists():
+                    shutil.copyfile(run / name, kept / name)
             if seed == self.seeds[0] and (run / PARAMETERS).exists():
                 shutil.copyfile(run / PARAMETERS, kept / PARAMETERS)
             new.append(kept)

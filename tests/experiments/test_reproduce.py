@@ -231,10 +231,13 @@ def test_published_results_say_how_they_were_chosen_and_are_not_run_again(tmp_pa
         (home / f"seed-{seed}").mkdir()
         records.write(records.read(old)._replace(seed=seed), home / f"seed-{seed}")
     (home / "seed-0" / records.PARAMETERS).write_bytes(b"parameters")
+    (home / "seed-1" / "metrics.jsonl").write_text("{}\n")
+    (home / "seed-1" / "log.txt").write_text("not published")
     assert [folder.name for folder in steps.publish()] == ["seed-0", "seed-1"]
     assert steps.publish() == []
     kept = tmp_path / "results" / "text" / "gru"
     assert (kept / "seed-0" / records.PARAMETERS).read_bytes() == b"parameters"
+    assert {path.name for path in (kept / "seed-1").iterdir()} == {records.FILE, "metrics.jsonl"}
     search = records.read(kept / "seed-1" / records.FILE).search
     assert search["protocol"] == "equal"
     assert search["draw"] == 3
