@@ -233,9 +233,7 @@ def _weigh(result, weights):
     return total if previous is None else total + np.sum(previous * result.previous)
 
 
-@pytest.mark.parametrize(
-    "number", tiered(sorted({*ORACLE, *PAIRED}), [*DENSE, *PAIRED]), ids=_id
-)
+@pytest.mark.parametrize("number", tiered(sorted({*ORACLE, *PAIRED}), [*DENSE, *PAIRED]), ids=_id)
 def test_promise_1_reference_equals_the_equations(number):
     """Values against plain loops in NumPy; gradients against finite differences of them.
 
