@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.layers.meshes import rows_like
 from surnn_jax.layers.mixer_base import (
     check_carry,
     check_inputs,
@@ -132,7 +133,9 @@ class Attention(nn.Module):
                 query_seq_lengths=lengths,
             )
         else:
-            past = self.initial_carry(x.shape[:1]) if initial_carry is None else initial_carry
+            past = initial_carry
+            if past is None:
+                past = rows_like(x, self.initial_carry(x.shape[:1]))
             keys, values = (
                 jnp.concatenate([old, new.astype(wide)], axis=1)
                 for old, new in ((past.key, key), (past.value, value))

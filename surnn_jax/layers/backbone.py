@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from surnn_jax.layers import mixers
 from surnn_jax.layers.block import Block, Trace
+from surnn_jax.layers.meshes import by_rows, rows_like
 from surnn_jax.layers.mixer_base import last_reset, resets_within
 from surnn_jax.typing import Array, Carry
 
@@ -165,14 +166,14 @@ class Backbone(nn.Module):
         Event switches set their thresholds by the first inputs that they see. They recognise a
         constant input, but not what the layers below make of one.
         """
-        same = jnp.all(x == x[:1]) if len(x) > 1 else jnp.all(x == x[:, :1])
+        same = by_rows(_is_constant)(x)
         if not isinstance(same, jax.core.Tracer) and not same:
             return
         if self.encoder in ("onehot", "embed"):
             noise = jax.random.randint(jax.random.key(0), x.shape, 0, self.vocabulary, x.dtype)
         else:
             noise = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
-        y = self._encode(jnp.where(same, noise, x))
+        y = self._encode(jnp.where(same, rows_like(x, noise), x))
         if self.max_positions is not None:
             y = y + self._rows(x.shape[1], None, None).astype(y.dtype)
         self._run_blocks(y, lengths, None, False)
@@ -200,7 +201,7 @@ class Backbone(nn.Module):
             t = jnp.arange(steps, dtype=jnp.int32)[None]
             last = jax.lax.cummax(jnp.where(resets, t, -1), axis=1)
             place = jnp.where(last >= 0, t - last, place)
-        rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
+        rows = by_rows(_vectors_at)(place, self.position)
         return rows if inside is None else jnp.where(inside[..., None], rows, 0)
 
     def step(
@@ -217,7 +218,7 @@ class Backbone(nn.Module):
         y = self._encode(x)
         if self.max_positions is not None:
             place = jnp.broadcast_to(position, x.shape[:1])
-            rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
+            rows = by_rows(_vectors_at)(place, self.position)
             y = y + rows.astype(y.dtype)
         carries = []
         for block, before in zip(self.blocks, carry.layers, strict=True):
@@ -239,15 +240,29 @@ class Backbone(nn.Module):
         """The embedding, ``[V, M]``."""
         return self.embedding.embedding
 
+    def _embed(self, x, table):
+        # As nn.Embed, whose table is a variable.
+        return jnp.take(table.astype(self.options.dtype or table.dtype), x, axis=0)
+
     def _encode(self, x):
         if self.encoder == "embed":
             # Embeddings begin with unit length, and the blocks expect unit variance.
-            y = self.embedding(x) * self.features**0.5
+            y = by_rows(self._embed)(x, self.embedding.embedding) * self.features**0.5
         elif self.encoder == "onehot":
             y = jax.nn.one_hot(x, self.vocabulary, dtype=self.options.dtype or jnp.float32)
         else:
             y = self.dense(x) if self.encoder == "dense" else x
         return y
+
+
+def _is_constant(x: Array) -> Array:
+    """Whether all examples are the same; all steps, if there is one example only."""
+    return jnp.all(x == x[:1]) if len(x) > 1 else jnp.all(x == x[:, :1])
+
+
+def _vectors_at(place: Array, table: Array) -> Array:
+    """Rows of a table ``[N, M]``; NaN past its end."""
+    return table.at[place].get(mode="fill", fill_value=jnp.nan)
 
 
 def check(model: Backbone) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mamba import CausalConv, conv_tail, draw_dt_bias
+from surnn_jax.layers.meshes import by_rows
 from surnn_jax.layers.mixer_base import (
     init_memory,
     mask_padding,
@@ -180,6 +181,7 @@ def _draw_a_log(key, shape, dtype):
     return jnp.log(jax.random.uniform(key, shape, dtype, _LEAST_RATE, _GREATEST_RATE))
 
 
+@by_rows
 def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
     """The recurrence by chunks: ``(h [B, heads, P, N], y [B, T, heads, P])``.
 

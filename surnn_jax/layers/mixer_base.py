@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.layers.meshes import rows_like
 from surnn_jax.typing import Array, Carry
 
 
@@ -97,7 +98,7 @@ def init_memory(
     check_inputs(name, x, seq_lengths, resets)
     zero_carry = mixer.initial_carry(x.shape[:1])
     if initial_carry is None:
-        initial_carry = zero_carry
+        initial_carry = rows_like(x, zero_carry)
     check_carry(name, initial_carry, zero_carry)
     wide = state_dtype(mixer.param_dtype)
     lengths = lengths_within(x, seq_lengths)

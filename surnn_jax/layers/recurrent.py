@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from surnn_jax import cells, scan
 from surnn_jax.layers.calibration import calibrated_params, is_calibrating, shown
 from surnn_jax.layers.unit_cell import unit_params
+from surnn_jax.scan import sharding
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry
 
@@ -129,8 +130,8 @@ class Recurrent(nn.Module):
             raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
         reverse = value_or_default(reverse, self.reverse)
         params = unit_params(self, unit, inputs, seq_lengths, mask)
-        if is_calibrating(self) and self.switch is not None:
-            seen = shown(inputs, seq_lengths, mask, resets, reverse)
+        if is_calibrating(self) and "switch" in params:
+            seen = shown(*sharding.whole(inputs, seq_lengths, mask, resets), reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
         result = scan.run(
             unit,

@@ -278,7 +278,10 @@ def _push_types(*types, linear):
             if mapped.axes[i] is not None:
                 del shape[mapped.axes[i]]
         sizes = [mapped.size for mapped in reversed(linear.maps)]
-        outputs.append(field.update(shape=(*sizes, *shape), sharding=None))
+        shape = (*sizes, *shape)
+        mesh, whole = field.sharding.mesh, jax.P(*(None,) * len(shape))
+        place = None if mesh.empty else jax.NamedSharding(mesh, whole)
+        outputs.append(field.update(shape=shape, sharding=place))
     return outputs
 
 
