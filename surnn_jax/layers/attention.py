@@ -18,6 +18,7 @@ from surnn_jax.layers.mixer_base import (
     segments,
     state_dtype,
 )
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 
@@ -99,6 +100,7 @@ class Attention(nn.Module):
         Raises:
             ValueError: for shapes that do not fit, or a carry if attention is not causal.
         """
+        x, seq_lengths, resets = as_arrays(x, seq_lengths, resets)
         check_inputs("attention", x, seq_lengths, resets)
         wide = state_dtype(self.param_dtype)
         compute = self.dtype or wide
@@ -218,6 +220,7 @@ class Attention(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

@@ -10,6 +10,7 @@ from surnn_jax.layers import mixers
 from surnn_jax.layers.block import Block, Trace
 from surnn_jax.layers.meshes import by_rows, rows_like
 from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
 ENCODERS = ("raw", "onehot", "embed", "dense")
@@ -125,6 +126,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: for an input of the wrong kind, or longer than `max_positions`.
         """
+        x, lengths, resets = as_arrays(x, lengths, resets)
         tokens = self.encoder in ("onehot", "embed")
         if x.ndim != (2 if tokens else 3) or tokens != jnp.issubdtype(x.dtype, jnp.integer):
             wanted = "integer tokens [B, T]" if tokens else "frames [B, T, D]"
@@ -137,7 +139,7 @@ class Backbone(nn.Module):
             )
         inside = None
         if lengths is not None:  # before any product: NaN · 0 is NaN, and so would gradients be
-            lengths = jnp.asarray(lengths).astype(jnp.int32)
+            lengths = lengths.astype(jnp.int32)
             inside = jnp.arange(steps, dtype=jnp.int32)[None] < lengths[:, None]
             x = jnp.where(inside.reshape(*inside.shape, *(1,) * (x.ndim - 2)), x, 0)
         if self.is_initializing() and any(map(mixers.is_selective, self.layers)) and x.size:
@@ -212,6 +214,7 @@ class Backbone(nn.Module):
         With `resets`, booleans ``[B]``, a new sequence begins where they are true. Past the last
         learned position the outputs are NaN.
         """
+        x, resets = as_arrays(x, resets)
         position = carry.position
         if resets is not None:
             position = jnp.where(resets, 0, position)

@@ -17,6 +17,7 @@ from surnn_jax.layers.mixer_base import (
     state_dtype,
     torch_uniform,
 )
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 _WIDEST_HEAD = 64
@@ -103,7 +104,7 @@ class Mamba2(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "Mamba-2", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
@@ -156,6 +157,7 @@ class Mamba2(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

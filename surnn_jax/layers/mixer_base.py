@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.layers.meshes import rows_like
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
 
@@ -68,6 +69,7 @@ class CheckedInputs(NamedTuple):
     """Checked arguments of a mixer.
 
     Attributes:
+        x: the inputs, an array.
         initial_carry: the carry to begin with.
         lengths: ``[B]``, at most T; None for all of the input.
         wide: dtype of the state.
@@ -75,6 +77,7 @@ class CheckedInputs(NamedTuple):
         resets: booleans ``[B, T]``, False beyond the lengths; None for no reset.
     """
 
+    x: Array
     initial_carry: Carry
     lengths: Array | None
     wide: Any
@@ -95,6 +98,7 @@ def init_memory(
     Raises:
         ValueError: as :func:`check_inputs` and :func:`check_carry`.
     """
+    x, seq_lengths, resets = as_arrays(x, seq_lengths, resets)
     check_inputs(name, x, seq_lengths, resets)
     zero_carry = mixer.initial_carry(x.shape[:1])
     if initial_carry is None:
@@ -103,7 +107,7 @@ def init_memory(
     wide = state_dtype(mixer.param_dtype)
     lengths = lengths_within(x, seq_lengths)
     resets = resets_within(resets, lengths)
-    return CheckedInputs(initial_carry, lengths, wide, mixer.dtype or wide, resets)
+    return CheckedInputs(x, initial_carry, lengths, wide, mixer.dtype or wide, resets)
 
 
 def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:

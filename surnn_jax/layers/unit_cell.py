@@ -108,6 +108,7 @@ class UnitCell(nn.RNNCellBase):
         Returns:
             The next carry and the output ``[*batch, H]``.
         """
+        inputs = jnp.asarray(inputs)
         unit = scan.selective(self.cell, self.switch)
         sample = jnp.zeros((1, inputs.shape[-1]), inputs.dtype)  # read for its width alone
         if not self.has_variable("params", "cell"):  # thresholds are set by independent noise

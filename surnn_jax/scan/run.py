@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from surnn_jax.scan import auto, sequence, sharding
 from surnn_jax.scan.backends import BACKENDS
 from surnn_jax.scan.chunked import chunked
-from surnn_jax.scan.sequence import BatchAxes, Sequences
+from surnn_jax.scan.sequence import BatchAxes, Sequences, as_arrays
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.scan.start import Start, start_of
 from surnn_jax.scan.unit import SelectiveCarry, Unit, previous_inputs
@@ -59,13 +59,14 @@ def run(
     """Runs a unit over a batch of sequences.
 
     Inside ``jax.set_mesh(mesh)``, if the mesh has an axis ``data`` that divides the batch, every
-    device runs its own rows (:mod:`.sharding`). Its axes may be Explicit, as by default, or Auto. On
-    Explicit ones outputs, carries and masks are sharded as the steps and the batch of `x`.
+    device runs its own rows (:mod:`.sharding`). Its axes may be Explicit, as by default, or Auto.
+    On Explicit ones outputs, carries and masks are sharded as the steps and the batch of `x`.
 
     Args:
         unit: what to run, see :func:`surnn_jax.selective`.
         params: its parameters.
-        x: ``[T, *batch, D]``, any number of batch axes, none included.
+        x: ``[T, *batch, D]``, any number of batch axes, none included. It may be nested lists, as
+            lengths, mask and resets may.
         lengths: integers ``[*batch]``: beyond them the state is held and outputs are zero, so
             padding, whatever it contains, changes nothing; length 0 returns the initial carry.
         mask: booleans ``[T, *batch]``: if False, the state is held and the input is not read;
@@ -99,6 +100,7 @@ def run(
         ValueError: for shapes or dtypes that do not fit, or an unknown back end.
     """
     _check_options(backend, chunk, dtype)
+    x, lengths, mask, resets = as_arrays(x, lengths, mask, resets)
     _check_arrays(unit, params, x, lengths, mask, resets)
     options = _Options(unit, reverse, keep_order, backend, chunk, dtype)
     arrays = (params, x, lengths, mask, resets, carry, reset_carry, key)
@@ -219,7 +221,8 @@ def step(
     Returns:
         The next carry and the output ``[*batch, H]``.
     """
-    now = None if resets is None else jnp.asarray(resets)[None]
+    x, resets = as_arrays(x, resets)
+    now = None if resets is None else resets[None]
     one = run(unit, params, x[None], carry=carry, resets=now, reset_carry=reset_carry, dtype=dtype)
     return one.carry, one.outputs[0]
 
@@ -244,13 +247,12 @@ def _check_arrays(unit, params, x, lengths, mask, resets) -> None:
     if unit.switch is not None and unit.switch.has_parameters and "switch" not in params:
         raise ValueError("the unit has a switch, but its parameters have no entry 'switch'")
     batch = x.shape[1:-1]
-    if lengths is not None:
-        lengths = jnp.asarray(lengths)
-        if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(
-                f"lengths must be integers of shape {batch}, "
-                f"got {lengths.dtype} of shape {lengths.shape}"
-            )
+    fits = lengths is None or lengths.shape == batch
+    if not fits or (lengths is not None and not jnp.issubdtype(lengths.dtype, jnp.integer)):
+        raise ValueError(
+            f"lengths must be integers of shape {batch}, "
+            f"got {lengths.dtype} of shape {lengths.shape}"
+        )
     for name, value in (("mask", mask), ("resets", resets)):
         if value is not None and (value.shape != x.shape[:-1] or value.dtype != jnp.bool_):
             raise ValueError(

@@ -10,6 +10,7 @@ from jax.interpreters.partial_eval import JaxprTracer
 
 from surnn_jax import cells
 from surnn_jax.scan import sharding
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Carry, Params
 
@@ -63,6 +64,7 @@ class Unit:
         Raises:
             ValueError: if `features` or the width of `x` is not positive.
         """
+        x, lengths = as_arrays(x, lengths)
         first, second = jax.random.split(key)
         params = {"cell": self.cell.init(first, x.shape[-1], features, dtype)}
         if self.switch is not None and self.switch.has_parameters:
@@ -91,7 +93,7 @@ class Unit:
             valid = within if valid is None else valid & within
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        previous = previous_inputs(x, jnp.zeros_like(x[0]))
+        previous = previous_inputs(x, jnp.zeros(x.shape[1:], x.dtype))
         seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 
