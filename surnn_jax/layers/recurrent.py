@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from surnn_jax import cells, scan
 from surnn_jax.layers.calibration import calibrated_params, is_calibrating, shown
 from surnn_jax.layers.unit_cell import unit_params
+from surnn_jax.scan import sharding
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry
 
@@ -126,6 +128,7 @@ class Recurrent(nn.Module):
             if len(inputs) != 2:
                 raise ValueError(f"inputs must be an array or (inputs, mask), got {len(inputs)}")
             inputs, mask = inputs
+        inputs, mask, resets, seq_lengths = as_arrays(inputs, mask, resets, seq_lengths)
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
 
@@ -143,12 +146,12 @@ class Recurrent(nn.Module):
         unit = scan.selective(self.cell, self.switch)
         chance = self.switch is not None and self.switch.random and self.has_rng("dropout")
         batch = inputs.shape[1:-1]
-        if seq_lengths is not None and jnp.shape(seq_lengths) != batch:
-            raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
+        if seq_lengths is not None and seq_lengths.shape != batch:
+            raise ValueError(f"seq_lengths must have shape {batch}, got {seq_lengths.shape}")
         reverse = value_or_default(reverse, self.reverse)
         params = unit_params(self, unit, inputs, seq_lengths, mask)
-        if is_calibrating(self) and self.switch is not None:
-            seen = shown(inputs, seq_lengths, mask, resets, reverse)
+        if is_calibrating(self) and "switch" in params:
+            seen = shown(*sharding.whole(inputs, seq_lengths, mask, resets), reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
         result = scan.run(
             unit,

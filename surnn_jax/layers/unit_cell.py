@@ -34,7 +34,7 @@ def unit_params(
     size, dtype = module.features, module.param_dtype
     width = x.shape[-1]
     draws = {"cell": (unit.cell.init, width, size, dtype)}
-    if unit.switch is not None:
+    if unit.switch is not None and unit.switch.has_parameters:
         if module.has_variable("params", "switch"):  # only shapes are compared, and x may be empty
             x, lengths, mask = jnp.zeros((1, width), x.dtype), None, None
         draws["switch"] = (unit.init_switch, x, size, dtype, lengths, mask)
@@ -114,8 +114,9 @@ class UnitCell(nn.RNNCellBase):
         Returns:
             The next carry and the output ``[*batch, H]``.
         """
+        inputs = jnp.asarray(inputs)
         unit = scan.selective(self.cell, self.switch)
-        sample = inputs.reshape(-1, inputs.shape[-1])[:1]
+        sample = jnp.zeros((1, inputs.shape[-1]), inputs.dtype)  # read for its width alone
         if not self.has_variable("params", "cell"):  # thresholds are set by independent noise
             sample = jax.random.normal(jax.random.key(0), (_SAMPLE, 1, inputs.shape[-1]))
         params = unit_params(self, unit, sample)

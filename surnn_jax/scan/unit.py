@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters.partial_eval import JaxprTracer
 
 from surnn_jax import cells, switches
 from surnn_jax.names import unknown
+from surnn_jax.scan import sharding
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Carry, Params
 
@@ -49,7 +52,7 @@ class Unit:
         dtype: Any = jnp.float32,
         lengths: Array | None = None,
     ) -> Params:
-        """Draws the parameters ``{"cell": …}`` or ``{"cell": …, "switch": …}``.
+        """Draws the parameters ``{"cell": …}``, or ``{"cell": …, "switch": …}`` if it has any.
 
         Args:
             key: a JAX random key.
@@ -62,9 +65,10 @@ class Unit:
         Raises:
             ValueError: if `features` or the width of `x` is not positive.
         """
+        x, lengths = as_arrays(x, lengths)
         first, second = jax.random.split(key)
         params = {"cell": self.cell.init(first, x.shape[-1], features, dtype)}
-        if self.switch is not None:
+        if self.switch is not None and self.switch.has_parameters:
             params["switch"] = self.init_switch(second, x, features, dtype, lengths)
         return params
 
@@ -78,6 +82,9 @@ class Unit:
         mask: Array | None = None,
     ) -> Params:
         """The switch's part of :meth:`init`; `mask` as :func:`.run` takes it."""
+        if isinstance(x, JaxprTracer):  # `lazy_init` of Flax knows no more than the shape
+            x, lengths, mask = jnp.zeros(x.shape, x.dtype), None, None
+        x, lengths, mask = sharding.whole(x, lengths, mask)  # thresholds are those of all rows
         size = math.prod(x.shape[1:-1])
         x = x.reshape(x.shape[0], size, x.shape[-1])
         t = jnp.arange(x.shape[0], dtype=jnp.int32)
@@ -87,7 +94,7 @@ class Unit:
             valid = within if valid is None else valid & within
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        previous = previous_inputs(x, jnp.zeros_like(x[0]))
+        previous = previous_inputs(x, jnp.zeros(x.shape[1:], x.dtype))
         seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 

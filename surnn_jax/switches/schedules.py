@@ -21,6 +21,10 @@ class _Fixed(Switch):
 
     frozen = True
 
+    @property
+    def has_parameters(self) -> bool:
+        return False
+
     def init(
         self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
     ) -> Params:

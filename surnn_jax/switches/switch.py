@@ -58,6 +58,11 @@ class Switch:
         return False
 
     @property
+    def has_parameters(self) -> bool:
+        """Whether :meth:`init` draws any."""
+        return True
+
+    @property
     def random(self) -> bool:
         """Whether the switch wants a random key in training (:attr:`SwitchInputs.key`)."""
         return False

@@ -151,7 +151,9 @@ def test_parameter_counts_of_chung(cell, features, parameters):
 
 @each_cell
 def test_init(cell):
-    params = cell.init(jax.random.key(1), 6, 5, jnp.float64)
+    made = cell.init(jax.random.key(1), 6, 5, jnp.float64)
+    assert all(made.values()), "an empty entry"
+    params = cell.expanded(made)
     assert set(params["input"]) == set(cell.inputs)
     assert set(params["recurrent"]) == set(cell.recurrent + cell.inner_recurrent)
     assert {name: float(v[0]) for name, v in params["vector"].items()} == dict(cell.vectors)
@@ -163,7 +165,7 @@ def test_init(cell):
     kernels = [*params["input"].values(), *params["recurrent"].values()]
     assert len({float(k.ravel()[0]) for k in kernels}) == len(kernels), "gates share a draw"
     again = cell.init(jax.random.key(1), 6, 5, jnp.float64)
-    jax.tree.map(np.testing.assert_array_equal, params, again)
+    jax.tree.map(np.testing.assert_array_equal, made, again)
 
 
 @each_cell
