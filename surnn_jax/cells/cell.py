@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.cells.pointwise import rule_is_pointwise
+from surnn_jax.cells.pointwise import rule_is_linear, rule_is_pointwise
 from surnn_jax.typing import Array, Carry, Params
 
 Gates = Mapping[str, Array]
@@ -79,6 +79,14 @@ class Cell:
         products = self.recurrent + self.inner_recurrent
         vectors = tuple(name for name, _ in self.vectors)
         return rule_is_pointwise(self.rule, self.carry, self.inputs, products, vectors)
+
+    @property
+    def linear(self) -> bool:
+        """Whether a step is ``p ∘ h + q``, p and q known from the input: parallel over time."""
+        if self.recurrent or self.inner_recurrent or not self.pointwise:
+            return False
+        vectors = tuple(name for name, _ in self.vectors)
+        return rule_is_linear(self.rule, self.carry, self.inputs, vectors)
 
     def init(self, key: Array, inputs: int, features: int, dtype: Any = jnp.float32) -> Params:
         """Draws parameters.

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mamba import CausalConv, conv_tail, draw_dt_bias
 from surnn_jax.layers.mixer_base import (
     init_memory,
@@ -16,6 +15,7 @@ from surnn_jax.layers.mixer_base import (
     state_dtype,
     torch_uniform,
 )
+from surnn_jax.scan.linear_scan import linear_scan
 from surnn_jax.typing import Array
 
 _WIDEST_HEAD = 64

@@ -18,11 +18,11 @@ from mixer_case import (
     normal,
 )
 
-from surnn_jax.layers import linear_scan as linear
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
 from surnn_jax.layers.s4d import S4D
+from surnn_jax.scan import linear_scan as linear
 
 # Sums of a few dozen terms of size one to ten, in float64 (2.2e-16), with its own exp and FFT.
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}

@@ -67,6 +67,9 @@ def _checks(backend):
         return [*ORACLE, *FROZEN], range(len(UNITS))
     if backend == "pallas":
         return INTERPRETED[:2], INTERPRETED
+    if backend == "parallel":  # the others run on `masked`
+        every = [n for n in range(len(UNITS)) if UNITS[n][0].linear]
+        return [n for n in every if n in (*ORACLE, *FROZEN)], every
     return IN_TURN, ORACLE
 
 
