@@ -7,6 +7,7 @@ from surnn_jax.cells.lstm import LSTM, LSTM_PEEPHOLE, LSTMCarry
 from surnn_jax.cells.minimal import MIN_GRU, MIN_GRU_LOG, MIN_LSTM, MinimalCarry
 from surnn_jax.cells.skip import SA_GRU, SKIP_GRU, SACarry, SkipCarry
 from surnn_jax.cells.tanh import TANH, TanhCarry
+from surnn_jax.cells.variants import variant
 
 CELLS: dict[str, Cell] = {
     cell.name: cell
@@ -54,4 +55,5 @@ __all__ = [
     "TanhCarry",
     "clockwork",
     "get",
+    "variant",
 ]

@@ -19,7 +19,8 @@ def product(x: Array, kernel: Array, dtype: Any, out: Any) -> Array:
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=out)
 
 
-def _state_dtype(dtype: Any) -> Any:
+def state_dtype(dtype: Any) -> Any:
+    """Dtype of the state for parameters of `dtype`: the same, float32 at least."""
     wide = jnp.dtype(jnp.float64)
     return wide if dtype == wide else jnp.dtype(jnp.float32)
 
@@ -98,20 +99,18 @@ class Cell:
             key: a JAX random key.
             inputs: D, the width of an input frame.
             features: H, the number of neurons.
-            dtype: floating dtype of every parameter.
+            dtype: floating dtype of every parameter. In less than float32 they are drawn in
+                float32 and rounded.
 
         Returns:
             ``{"input": {gate: [D, H]}, "recurrent": {gate: [H, H]}, "vector": {name: [H]}}``,
             with 1 in place of the last H for what is `shared`.
 
         Raises:
-            ValueError: if `inputs` or `features` is not positive, or `dtype` too narrow.
+            ValueError: if `inputs` or `features` is not positive, or `dtype` not floating point.
         """
-        if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)):
-            raise ValueError(
-                f"{self.name}: parameters must be float32 or float64, got {jnp.dtype(dtype)}; "
-                "products alone may be computed in less"
-            )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"{self.name}: parameters must be floating point, got {dtype}")
         for what, size in (("inputs", inputs), ("features", features)):
             if size < 1:
                 raise ValueError(f"{self.name}: {what} must be at least 1, got {size}")
@@ -119,17 +118,19 @@ class Cell:
         keys = iter(jax.random.split(key, len(self.inputs) + len(hidden)))
         lecun, orthogonal = jax.nn.initializers.lecun_normal(), jax.nn.initializers.orthogonal()
         columns = dict.fromkeys(self.shared, 1)
-        return {
-            "input": {g: lecun(next(keys), (inputs, features), dtype) for g in self.inputs},
+        wide = state_dtype(jnp.dtype(dtype))
+        drawn = {
+            "input": {g: lecun(next(keys), (inputs, features), wide) for g in self.inputs},
             "recurrent": {
-                g: orthogonal(next(keys), (features, columns.get(g, features)), dtype)
+                g: orthogonal(next(keys), (features, columns.get(g, features)), wide)
                 for g in hidden
             },
             "vector": {
-                name: jnp.full((columns.get(name, features),), value, dtype)
+                name: jnp.full((columns.get(name, features),), value, wide)
                 for name, value in self.vectors
             },
         }
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
 
     def expanded(self, params: Params) -> Params:
         """Parameters as the kernels see them, from those that :meth:`init` draws.
@@ -159,11 +160,11 @@ class Cell:
 
     def zero_carry(self, shape: tuple[int, ...], dtype: Any) -> Carry:
         """A carry of zeros of `shape` ``[..., H]`` for parameters of `dtype`."""
-        return self.carry(*(jnp.zeros(shape, _state_dtype(dtype)) for _ in self.carry._fields))
+        return self.carry(*(jnp.zeros(shape, state_dtype(dtype)) for _ in self.carry._fields))
 
     def carry_dtype(self, params: Params) -> Any:
         """Dtype of the state: the parameters' own, float32 at least."""
-        return _state_dtype(next(iter(params["input"].values())).dtype)
+        return state_dtype(next(iter(params["input"].values())).dtype)
 
     def project(self, params: Params, x: Array, dtype: Any = None) -> dict[str, Array]:
         """Input products ``{gate: [..., H]}`` of ``x [..., D]``, in the dtype of the carry."""

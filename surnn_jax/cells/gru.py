@@ -20,10 +20,10 @@ class GRUCarry(NamedTuple):
     h: Array
 
 
-def _after(p, carry, z, u):
-    r = jax.nn.sigmoid(z["r"] + u["r"] + p["b_r"])
-    keep = jax.nn.sigmoid(z["z"] + u["z"] + p["b_z"])
-    n = jnp.tanh(z["n"] + p["b_n"] + r * (u["n"] + p["c_n"]))
+def _after(p, carry, z, u, gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh):
+    r = gate_fn(z["r"] + u["r"] + p["b_r"])
+    keep = gate_fn(z["z"] + u["z"] + p["b_z"])
+    n = activation_fn(z["n"] + p["b_n"] + r * (u["n"] + p["c_n"]))
     return GRUCarry((1 - keep) * n + keep * carry.h)
 
 
@@ -52,13 +52,13 @@ What a bias does for memory without any switch: the obvious objection to one.
 """
 
 
-def _reset_state(p, carry, z, u):
-    return jax.nn.sigmoid(z["r"] + u["r"] + p["b_r"]) * carry.h
+def _reset_state(p, carry, z, u, gate_fn=jax.nn.sigmoid):
+    return gate_fn(z["r"] + u["r"] + p["b_r"]) * carry.h
 
 
-def _before(p, carry, z, u):
-    move = jax.nn.sigmoid(z["z"] + u["z"] + p["b_z"])
-    n = jnp.tanh(z["n"] + u["n"] + p["b_n"])
+def _before(p, carry, z, u, gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh):
+    move = gate_fn(z["z"] + u["z"] + p["b_z"])
+    n = activation_fn(z["n"] + u["n"] + p["b_n"])
     return GRUCarry((1 - move) * carry.h + move * n)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax import cells
+from surnn_jax.cells.cell import state_dtype
 from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Carry, Params
 
@@ -76,7 +77,8 @@ class Unit:
         lengths: Array | None = None,
         mask: Array | None = None,
     ) -> Params:
-        """The switch's part of :meth:`init`; `mask` as :func:`.run` takes it."""
+        """The switch's part of :meth:`init`, float32 at least; `mask` as :func:`.run` takes it."""
+        dtype = state_dtype(jnp.dtype(dtype))
         size = math.prod(x.shape[1:-1])
         x = x.reshape(x.shape[0], size, x.shape[-1])
         t = jnp.arange(x.shape[0], dtype=jnp.int32)
