@@ -25,6 +25,10 @@ def state_dtype(dtype: Any) -> Any:
     return wide if dtype == wide else jnp.dtype(jnp.float32)
 
 
+def _vector(value: float | Callable[..., Array], key: Array, size: int, dtype: Any) -> Array:
+    return value(key, (size,), dtype) if callable(value) else jnp.full((size,), value, dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """What one step computes: a candidate state from the state before and the input.
@@ -48,7 +52,8 @@ class Cell:
         carry: a NamedTuple class; its field ``h`` is the output and what ``U`` multiplies.
         inputs: gates with an input product; all gates of a cell are kept as separate arrays.
         recurrent: gates with a product with ``h``.
-        vectors: per-neuron parameters ``(name, initial value)``: biases, peepholes.
+        vectors: per-neuron parameters ``(name, initial value)``: biases, peepholes. A function
+            ``(key, shape, dtype)`` in place of the value draws it.
         rule: ``(vectors, carry, z, u) -> carry``; every array ``[..., H]`` of one shape.
         inner: None, or the pointwise operand of the second product.
         inner_recurrent: gates with a product with that operand.
@@ -62,7 +67,7 @@ class Cell:
     carry: type
     inputs: tuple[str, ...]
     recurrent: tuple[str, ...]
-    vectors: tuple[tuple[str, float], ...]
+    vectors: tuple[tuple[str, float | Callable[..., Array]], ...]
     rule: Callable[[Gates, Carry, Gates, Gates], Carry]
     inner: Callable[[Gates, Carry, Gates, Gates], Array] | None = None
     inner_recurrent: tuple[str, ...] = ()
@@ -93,7 +98,7 @@ class Cell:
         """Draws parameters.
 
         Input kernels are LeCun normal, recurrent kernels orthogonal (each gate its own), vectors
-        constant.
+        constant or as the cell says.
 
         Args:
             key: a JAX random key.
@@ -126,8 +131,8 @@ class Cell:
                 for g in hidden
             },
             "vector": {
-                name: jnp.full((columns.get(name, features),), value, wide)
-                for name, value in self.vectors
+                name: _vector(value, jax.random.fold_in(key, i), columns.get(name, features), wide)
+                for i, (name, value) in enumerate(self.vectors)
             },
         }
         return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)

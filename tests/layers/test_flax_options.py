@@ -161,6 +161,8 @@ def test_recurrent_dropout_is_that_of_the_weights():
         seen[name] = kernel
     masked = {"cell": {**params["params"]["cell"], "recurrent": seen}}
     np.testing.assert_allclose(one, plain({"params": masked}, X), **CLOSE)
+    with pytest.raises(ValueError, match=r"^recurrent_dropout must lie in \[0, 1\), got 1.0$"):
+        Recurrent("gru", FEATURES, recurrent_dropout=1.0)
     many = Recurrent("tanh", 200, recurrent_dropout=rate)
     made = many.bind({}, rngs={"dropout": jax.random.key(0)})
     kernel = made._dropped({"recurrent": {"h": jnp.ones((200, 200))}})["recurrent"]["h"]

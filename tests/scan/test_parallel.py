@@ -14,7 +14,7 @@ from surnn_jax import cells, run, selective, switches
 from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec, auto, linear_scan, parallel
 
 pytestmark = pytest.mark.usefixtures("float64")
-LINEAR = ["min_gru", "min_lstm", "min_gru_log"]
+LINEAR = ["min_gru", "min_lstm", "min_gru_log", "rg_lru"]
 
 
 @pytest.fixture
