@@ -108,6 +108,9 @@ class Clockwork(_Fixed):
         return _at(seen, jnp.asarray(self.periods)[modules], jnp.zeros((1,), int))
 
 
+_LEAST_RATIO = 1e-3  # of a learned one
+
+
 @dataclasses.dataclass(frozen=True)
 class Phased(Switch):
     """The time gate of Phased LSTM (Neil et al. 2016, equations 6 and 7).
@@ -118,7 +121,13 @@ class Phased(Switch):
             leak · phi          else
 
     A neuron is k open: soft, never quite closed, and exactly differentiable in tau and s, which
-    are learned. The leak stays at evaluation (the authors' code has it in training alone).
+    are learned, and in r if that is. The leak stays at evaluation (the authors' code has it in
+    training alone).
+
+    t counts steps, or is a time stamp: ``Phased(horizon, time_feature=-1)`` reads it from the last
+    input feature, which the cell sees, too. Each example then has its own table, and all periods
+    are in the unit of the stamps. They should stay below 10^5 periods: their phase is computed in
+    the dtype of the parameters.
 
     Attributes:
         horizon: length in steps of the sequences it is made for; no period drawn is longer.
@@ -126,7 +135,9 @@ class Phased(Switch):
         longest: the longest.
         ratio: r, the share of its period for which a neuron is open.
         leak: how far it opens for the rest.
-        frozen: no gradient reaches tau and s.
+        frozen: no gradient reaches the parameters.
+        time_feature: which input feature is the time stamp; None for counting steps.
+        learn_ratio: r is a parameter of each neuron, kept within [0.001, 1], and begins at `ratio`.
     """
 
     horizon: int
@@ -135,6 +146,8 @@ class Phased(Switch):
     ratio: float = 0.05
     leak: float = 1e-3
     frozen: bool = False
+    time_feature: int | None = None
+    learn_ratio: bool = False
 
     gate = _GIVEN
 
@@ -153,8 +166,12 @@ class Phased(Switch):
 
     @property
     def rate(self) -> float:
-        """The mean opening over a period."""
+        """The mean opening over a period, with r as it begins."""
         return self.ratio / 2 + self.leak * (1 - self.ratio**2) / 2
+
+    @property
+    def per_example(self) -> bool:
+        return self.time_feature is not None
 
     def init(
         self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
@@ -162,14 +179,25 @@ class Phased(Switch):
         length, place = jax.random.split(key)
         low, high = (math.log(min(p, self.horizon)) for p in (self.shortest, self.longest))
         tau = jnp.exp(low + (high - low) * jax.random.uniform(length, (features,), dtype))
-        return {"tau": tau, "s": tau * jax.random.uniform(place, (features,), dtype)}
+        params = {"tau": tau, "s": tau * jax.random.uniform(place, (features,), dtype)}
+        if self.learn_ratio:
+            params["r"] = jnp.full((features,), self.ratio, dtype)
+        return params
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        phi = turn(seen.t, params["tau"], params["s"])
-        rise = 2 / self.ratio * phi
-        return jnp.where(
-            phi < self.ratio / 2, rise, jnp.where(phi < self.ratio, 2 - rise, self.leak * phi)
-        )
+        tau, s = params["tau"], params["s"]
+        if self.time_feature is None:
+            phi = turn(seen.t, tau, s)
+        else:
+            stamps = seen.x[..., self.time_feature, None].astype(tau.dtype)
+            turns = (stamps - s[None, None]) / tau[None, None]
+            phi = turns - jnp.floor(turns)
+        ratio = jnp.full_like(tau, self.ratio)
+        if self.learn_ratio:
+            ratio = jnp.clip(params["r"], _LEAST_RATIO, 1)
+        ratio = ratio.reshape((1,) * (phi.ndim - 1) + ratio.shape)
+        rise = 2 / ratio * phi
+        return jnp.where(phi < ratio / 2, rise, jnp.where(phi < ratio, 2 - rise, self.leak * phi))
 
 
 @dataclasses.dataclass(frozen=True)

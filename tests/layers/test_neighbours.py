@@ -125,62 +125,6 @@ def test_every_back_end_runs_clockwork():
     assert (np.asarray(wanted[1][0]["recurrent"]["h"]) != 0).tolist() == read.tolist()
 
 
-# Phased LSTM
-
-
-def _openness(t, tau, s, ratio=0.05, leak=1e-3):
-    phi = np.mod(t - s, tau) / tau
-    if phi < ratio / 2:
-        return 2 * phi / ratio
-    return 2 - 2 * phi / ratio if phi < ratio else leak * phi
-
-
-def test_phased_lstm_is_its_equation():
-    made = selective("lstm_peephole", switches.phased(40, ratio=0.4))
-    params, x = setting(made, steps=12)
-    theirs, state = plain(params), [np.zeros((BATCH, FEATURES))] * 2
-    tau, s = theirs["switch"]["tau"], theirs["switch"]["s"]
-    done = run(made, params, x)
-    for t in range(12):
-        k = [_openness(t, *neuron, 0.4) for neuron in zip(tau, s, strict=True)]
-        np.testing.assert_allclose(done.update_mask[t], k, rtol=1e-10)
-        new = core_oracle.step("lstm_peephole", theirs["cell"], state, np.asarray(x[t]))
-        state = [np.multiply(k, f) + (1 - np.array(k)) * h for f, h in zip(new, state, strict=True)]
-        for got, want in zip(done.carries, state, strict=True):
-            np.testing.assert_allclose(got[t], want, rtol=1e-10, atol=1e-14)
-    assert 0 < (np.asarray(done.update_mask) > 0.1).mean() < 1
-
-
-def test_period_and_shift_have_their_true_gradient():
-    made = selective("tanh", switches.phased(40, ratio=0.4))
-    params, x = setting(made, steps=12)
-
-    @jax.jit
-    def loss(own):
-        return jnp.sum(jnp.sin(run(made, {**params, "switch": own}, x).outputs))
-
-    grads, eps = jax.grad(loss)(params["switch"]), 1e-6
-    for name, value in params["switch"].items():
-        for i in range(FEATURES):
-            up, down = ({**params["switch"], name: value.at[i].add(d)} for d in (eps, -eps))
-            difference = (loss(up) - loss(down)) / (2 * eps)
-            np.testing.assert_allclose(grads[name][i], difference, rtol=1e-5, atol=1e-8)
-
-
-def test_phased_init_and_mean_openness():
-    made = switches.phased(100)
-    params = made.init(jax.random.key(0), None, 4000, "float64")
-    tau, s = params["tau"], params["s"]
-    assert np.e <= tau.min() < 3
-    assert 95 < tau.max() <= 100  # exp(6) is longer than the sequences
-    np.testing.assert_allclose(np.log(tau).mean(), (1 + np.log(100)) / 2, atol=0.05)
-    assert ((s >= 0) & (s <= tau)).all()
-    np.testing.assert_allclose((s / tau).mean(), 0.5, atol=0.02)
-    fine = np.linspace(0, 10, 20_001)
-    mean = np.mean([_openness(t, 10.0, 0.0) for t in fine])
-    assert made.rate == pytest.approx(mean, rel=1e-3)
-
-
 # Zoneout
 
 
