@@ -23,6 +23,8 @@ _LONG = 128  # steps from which an associative scan is expected to pay
 def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
     """Why steps depend on one another; None if they do not."""
     del shape
+    if spec.surrogate is not None and spec.surrogate.expected is not None:
+        return "fields have switches of their own"
     return None if spec.cell.linear else f"{spec.cell.name} is not linear in its state"
 
 
@@ -40,7 +42,7 @@ def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
 
 def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """All carries; :func:`.masked.scan` runs instead for other cells."""
-    if not spec.cell.linear:
+    if unsupported(spec, inputs.scan_shape()) is not None:
         return masked.scan(spec, inputs)
     return derivatives.scan(_KERNELS, spec, inputs)
 

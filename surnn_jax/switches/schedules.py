@@ -207,19 +207,28 @@ class Zoneout(_Fixed):
     With a random key (in training, see `key` of :func:`surnn_jax.scan.run`) every example, step
     and neuron draws for itself. Without one (in evaluation, and in streaming) there is the
     expectation: every neuron takes ``1 - hold`` of the candidate and keeps `hold` of its state.
-    All fields of a carry hold together; the paper has a probability for each.
+    All fields of a carry hold together, unless c, the memory cell of an LSTM, has a probability of
+    its own and draws for itself, as in the paper (0.5 for c and 0.05 for h). The output's is then
+    the rate that a run reports.
 
     Attributes:
         hold: the probability that a neuron keeps its state, in [0, 1).
+        hold_c: that it keeps c, in [0, 1); None for together with the rest.
     """
 
     hold: float = 0.1
+    hold_c: float | None = None
 
-    gate = _GIVEN
+    @property
+    def gate(self) -> surrogates.Surrogate:
+        if self.hold_c is None:
+            return _GIVEN
+        return surrogates.two_fields(1 - self.hold_c, 1 - self.hold)
 
     def __post_init__(self):
-        if not 0 <= self.hold < 1:
-            raise ValueError(f"zoneout: hold must lie in [0, 1), got {self.hold}")
+        for name, hold in (("hold", self.hold), ("hold_c", self.hold_c)):
+            if hold is not None and not 0 <= hold < 1:
+                raise ValueError(f"zoneout: {name} must lie in [0, 1), got {hold}")
 
     @property
     def rate(self) -> float:
@@ -234,10 +243,15 @@ class Zoneout(_Fixed):
         return True
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
+        dtype, shape = _dtype(seen), (*seen.x.shape[:2], seen.features)
         if seen.key is None:
-            return jnp.full((seen.t.shape[0], 1), self.rate, _dtype(seen))
-        shape = (*seen.x.shape[:2], seen.features)
-        return jax.random.bernoulli(seen.key, self.rate, shape).astype(_dtype(seen))
+            expected = self.rate if self.hold_c is None else -1
+            return jnp.full((seen.t.shape[0], 1), expected, dtype)
+        if self.hold_c is None:
+            return jax.random.bernoulli(seen.key, self.rate, shape).astype(dtype)
+        memory, others = jax.random.split(seen.key)
+        memory = jax.random.bernoulli(memory, 1 - self.hold_c, shape).astype(dtype)
+        return memory + 2 * jax.random.bernoulli(others, self.rate, shape).astype(dtype)
 
 
 def every(horizon: int, **options: Any) -> Every:

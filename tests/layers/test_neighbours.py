@@ -161,6 +161,78 @@ def test_zoneout_expects_without_a_key():
     np.testing.assert_allclose(done.update_mask, np.full((STEPS, FEATURES), 0.6))
 
 
+@pytest.mark.parametrize("backend", ["masked", "compact", "reference"])
+def test_zoneout_has_rates_of_its_own_for_c_and_h(backend):
+    """Krueger et al. 2017, equations 4 and 5, with the masks that the run drew."""
+    made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
+    params, x = setting(made, steps=20)
+    done = run(made, params, x, key=jax.random.key(1), backend=backend)
+    theirs, c, h = plain(params["cell"]), *np.zeros((2, BATCH, FEATURES))
+    held_c = np.asarray(done.carries.c[1:] == done.carries.c[:-1])
+    held_h = np.asarray(done.update_mask[1:] == 0)
+    assert held_c.mean() == pytest.approx(0.6, abs=0.1)
+    assert held_h.mean() == pytest.approx(0.3, abs=0.1)
+    # Independent: together as often as one by one.
+    assert (held_c & held_h).mean() == pytest.approx(0.18, abs=0.07)
+    for t in range(20):
+        new_c, new_h = core_oracle.step("lstm", theirs, (c, h), np.asarray(x[t]))
+        keep = held_c[t - 1] if t else np.asarray(done.carries.c[0] == 0)
+        c = np.where(keep, c, new_c)
+        h = np.where(np.asarray(done.update_mask[t]) == 0, h, new_h)
+        np.testing.assert_allclose(done.carries.c[t], c, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(done.carries.h[t], h, rtol=1e-10, atol=1e-14)
+    assert done.rate == pytest.approx(np.mean(done.update_mask))
+
+
+def test_zoneout_of_c_and_h_expects_without_a_key():
+    made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
+    params, x = setting(made)
+    done, (c, h) = run(made, params, x), np.zeros((2, BATCH, FEATURES))
+    for t in range(STEPS):
+        new_c, new_h = core_oracle.step("lstm", plain(params["cell"]), (c, h), np.asarray(x[t]))
+        c, h = 0.6 * c + 0.4 * new_c, 0.3 * h + 0.7 * new_h
+        np.testing.assert_allclose(done.carries.c[t], c, rtol=1e-10)
+        np.testing.assert_allclose(done.outputs[t], h, rtol=1e-10)
+    assert done.rate == pytest.approx(0.7)
+    np.testing.assert_allclose(done.update_mask, np.full((STEPS, FEATURES), 0.7))
+
+
+@pytest.mark.parametrize("key", [None, jax.random.key(2)], ids=["expected", "drawn"])
+def test_back_ends_agree_on_zoneout_of_c_and_h(key):
+    """Values, gradients and a second derivative, with lengths and resets; and every step alone."""
+    made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
+    params, x = setting(made)
+    given = {
+        "lengths": jnp.asarray([STEPS, 4, 2]),
+        "resets": jnp.zeros((STEPS, BATCH), bool).at[3, 0].set(True),
+        "key": key,
+    }
+
+    def loss(cell, x, backend):
+        done = surnn_jax.run(made, {**params, "cell": cell}, x, backend=backend, **given)
+        return jnp.sum(jnp.sin(done.outputs) + done.carry.cell.c.sum()), done
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
+    want = grad(params["cell"], x, "reference")
+    for backend in ("masked", "compact", *(["native"] if native.available() else []), "auto"):
+        assert_close(grad(params["cell"], x, backend), want)
+
+    def pushed(backend):
+        def value(scale):
+            return loss(jax.tree.map(lambda leaf: scale * leaf, params["cell"]), x, backend)[0]
+
+        return jax.jit(jax.jvp, static_argnums=0)(value, (1.0,), (1.0,))
+
+    assert_close(pushed("masked"), pushed("reference"))
+
+
+def test_a_rate_for_c_needs_a_cell_that_has_one():
+    made = selective("gru", switches.zoneout(9, hold_c=0.6))
+    params, x = setting(made)
+    with pytest.raises(ValueError, match="a switch of its own for c, but GRUCarry has no field c"):
+        run(made, params, x)
+
+
 def test_zoneout_holds_as_often_as_it_says():
     """Of 120,000 draws: three standard errors."""
     made = switches.zoneout(9, hold=0.3)
@@ -280,7 +352,10 @@ def test_a_gru_that_carries_differs_in_where_it_starts():
             lambda: switches.phased(9, gate=switches.soft()),
             "^phased: no option 'gate'; it has: sho",
         ),
-        (lambda: switches.zoneout(9, frozen=True), "^zoneout: no option 'frozen'; it has: hold$"),
+        (
+            lambda: switches.zoneout(9, frozen=True),
+            "^zoneout: no option 'frozen'; it has: hold, hold_c$",
+        ),
         (
             lambda: switches.threshold(9, harmonics=2),
             "^threshold: no option 'harmonics'; it has: r",
@@ -307,6 +382,10 @@ def test_a_gru_that_carries_differs_in_where_it_starts():
         (lambda: switches.phased(9, ratio=0.0), r"^phased: ratio must lie in \(0, 1\], got 0.0$"),
         (lambda: switches.phased(9, leak=-1.0), r"^phased: leak must lie in \[0, 1\], got -1.0$"),
         (lambda: switches.zoneout(9, hold=1.0), r"^zoneout: hold must lie in \[0, 1\), got 1.0$"),
+        (
+            lambda: switches.zoneout(9, hold_c=-1.0),
+            r"^zoneout: hold_c must lie in \[0, 1\), got -1",
+        ),
         (lambda: cells.clockwork(0), "^clockwork: modules must be at least 1, got 0$"),
     ],
 )
