@@ -7,7 +7,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations bench lint clean
+.PHONY: help install native music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
 	@echo "make test-fuzz  break the files of every reader in thousands of ways, for ten minutes"
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
+	@echo "make test-peers FLAX=FOLDER  run Flax's own tests of recurrent layers, from a checkout, on ours"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
 	@echo "make lint     check style"
@@ -69,6 +70,9 @@ test-faults: install
 
 test-mutations: install
 	$(BIN)/python tests/support/mutations.py
+
+test-peers: install
+	$(BIN)/python tests/peers/flax_suite.py "$(FLAX)"
 
 # About ten minutes; the children of it find its modules by PYTHONPATH.
 test-fuzz: install

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.scan.linear_scan import linear_scan
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 

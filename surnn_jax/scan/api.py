@@ -339,7 +339,7 @@ def _end_carry(unit, sequences, start: Start, position, carries, axes: BatchAxes
 def _rate_and_mask(unit, sequences, logits, carries) -> tuple[Array, Array | None]:
     """The update rate, and the update mask in the order in which the steps are run."""
     if unit.switch is not None:
-        opened = unit.switch.gate(logits)
+        opened = unit.switch.gate.openness(logits)
         rate = sequence.mean_open(opened, sequences.step_mask)
         return rate, jax.lax.stop_gradient(opened)
     if "open" in carries._fields:

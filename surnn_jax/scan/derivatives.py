@@ -75,7 +75,9 @@ def twin(spec: ScanSpec, inputs: ScanInputs) -> Carry:
             carry = adjoint.select(reset, reset_carry, carry)
         candidate = spec.cell.step(params, carry, x, spec.dtype)
         if g is not None:
-            candidate = jax.tree.map(functools.partial(_mix, g), candidate, carry)
+            candidate = jax.tree.map(
+                _mix, adjoint.by_field(spec.surrogate, g, carry), candidate, carry
+            )
         return candidate, candidate
 
     return jax.lax.scan(step, start, (x, g, resets))[1]

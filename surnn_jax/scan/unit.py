@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.interpreters.partial_eval import JaxprTracer
 
 from surnn_jax import cells, switches
+from surnn_jax.cells.cell import state_dtype
 from surnn_jax.names import unknown
 from surnn_jax.scan import sharding
 from surnn_jax.scan.sequence import as_arrays
@@ -81,7 +82,8 @@ class Unit:
         lengths: Array | None = None,
         mask: Array | None = None,
     ) -> Params:
-        """The switch's part of :meth:`init`; `mask` as :func:`.run` takes it."""
+        """The switch's part of :meth:`init`, float32 at least; `mask` as :func:`.run` takes it."""
+        dtype = state_dtype(jnp.dtype(dtype))
         if isinstance(x, JaxprTracer):  # `lazy_init` of Flax knows no more than the shape
             x, lengths, mask = jnp.zeros(x.shape, x.dtype), None, None
         x, lengths, mask = sharding.whole(x, lengths, mask)  # thresholds are those of all rows
