@@ -127,16 +127,14 @@ class Event(Rhythm):
         return quantile_bias(raw, rate=self.rate)
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        raw = self._raw(params, seen, params["b"])
+        raw = self._raw(params, seen, self.learned_bias(params))
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
-        sample = jax.lax.stop_gradient(raw)
-        weight = None if seen.valid is None else seen.valid[..., None]
-        scale = jnp.std(sample, axis=(0, 1), where=weight)
-        # A constant logit has no spread, nor has one step (as in streaming); that of huge or
-        # broken inputs overflows. The sign is all that counts then.
-        usable = (scale > 0) & jnp.isfinite(scale)
-        return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
+        return raw / _deviation(raw, seen.valid).reshape(1, 1, -1)
+
+    def deviation(self, params: Params, seen: SwitchInputs) -> Array:
+        # The same expression as in `logits`: XLA computes it once.
+        return _deviation(self._raw(params, seen, self.learned_bias(params)), seen.valid)
 
     def _raw(self, params: Params, seen: SwitchInputs, bias: Array) -> Array:
         # One product for all there is: its gradient is two products, where sums over
@@ -153,6 +151,17 @@ class Event(Rhythm):
             wave = self.rhythm(params, seen.t)
             raw = raw + (wave if wave.ndim == 3 else wave[:, None])
         return raw
+
+
+def _deviation(raw: Array, valid: Array | None) -> Array:
+    """The standard deviation over batch and time, ``[G]``, without a gradient through it."""
+    sample = jax.lax.stop_gradient(raw)
+    weight = None if valid is None else valid[..., None]
+    scale = jnp.std(sample, axis=(0, 1), where=weight)
+    # A constant logit has no spread, nor has one step (as in streaming); that of huge or
+    # broken inputs overflows. The sign is all that counts then.
+    usable = (scale > 0) & jnp.isfinite(scale)
+    return jnp.where(usable, scale, 1)
 
 
 def event(horizon: int, **options: Any) -> Event:
