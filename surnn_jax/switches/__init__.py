@@ -1,7 +1,7 @@
 """Switches: when each neuron updates. They know nothing of the cell or of Flax."""
 
 from surnn_jax.switches.event import EVENT_FEATURES, Event, event, threshold
-from surnn_jax.switches.fourier import Fourier, Rhythm, fourier
+from surnn_jax.switches.fourier import BALANCES, Fourier, Rhythm, fourier
 from surnn_jax.switches.schedules import (
     Clockwork,
     Every,
@@ -37,6 +37,7 @@ SWITCHES = {
 the others what they are compared to; an option that a switch does not have is an error."""
 
 __all__ = [
+    "BALANCES",
     "EVENT_FEATURES",
     "SURROGATES",
     "SWITCHES",

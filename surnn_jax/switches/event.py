@@ -51,8 +51,12 @@ class Event(Rhythm):
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
     it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
 
-    Keep the features few: they cost E + K products a neuron and step. Hold the rate with
-    :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
+    Keep the features few: they cost E + K products a neuron and step. Three times the learning
+    rate of the weights suits it. Trained by its gradient alone it shuts many neurons for good where
+    one step says little, as on images: take ``balance="target"``, which also holds the rate, or
+    ``balance="floor"`` beside a :func:`surnn_jax.switches.rate_penalty`. Let the whole batch teach
+    it: with a `gradient_fraction` below 1 few rows, each with an update mask of its own, give the
+    switch a gradient that is scaled up to stand for all, and it learns worse.
 
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
