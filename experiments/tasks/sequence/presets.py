@@ -53,8 +53,12 @@ OTHERS: Units = {
 HELD = {"hold": 1.0, "switch_scale": 3.0}
 """Settings of an event switch that the gradient alone trains, beside its rate: the first recipe."""
 
-BALANCED = {"share": 1.0, "balance": "target", "hold": 0.0}
-"""What the recipe of ``sugru-event`` changes in it. `experiments/README.md` has the comparison."""
+BALANCED: Units = {
+    "target": {"share": 1.0, "balance": "target", "hold": 0.0},
+    "floor": {"share": 1.0, "balance": "floor"},
+}
+"""What the recipe of ``sugru-event`` changes in it: `target`, or `floor` for tasks where few steps
+matter and neurons want rates of their own. `experiments/README.md` has the comparison."""
 
 EVERYTHING: Units = {**SELECTIVE, **NEIGHBOURS, **OTHERS}
 
@@ -66,6 +70,7 @@ def units(
     dense: Mapping[str, Any] | None = None,
     other: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
+    balance: str = "target",
 ) -> dict[str, Config]:
     """A task's configuration for every model.
 
@@ -75,12 +80,13 @@ def units(
         dense: changes for the neighbours beside their layer, such as the learning rate.
         other: changes for attention and state spaces.
         event: changes for the event switch.
+        balance: the recipe of ``sugru-event``, see :data:`BALANCED`.
     """
     runs = {}
     for group, own in ((SELECTIVE, {}), (NEIGHBOURS, dense or {}), (OTHERS, other or {})):
         for name, changes in group.items():
             more = {**own, **changes}
-            more = _with_events(name, more, event)
+            more = _with_events(name, more, event, balance)
             pattern = str(more.get("layers", task.layers)).split(",")
             times = max(1, depth // len(pattern))
             more["layers"] = ",".join(pattern * times)
@@ -93,14 +99,14 @@ def units(
 
 
 def _with_events(
-    name: str, changes: Mapping[str, Any], event: Mapping[str, Any] | None
+    name: str, changes: Mapping[str, Any], event: Mapping[str, Any] | None, balance: str
 ) -> dict[str, Any]:
     """A model's changes, with those that its event switch needs."""
     if changes.get("switch") not in ("event", "threshold"):
         return dict(changes)
     found = {**HELD, **(event or {}), **changes}
     if name == "sugru-event":
-        found |= BALANCED
+        found |= BALANCED[balance]
     if name == "sugru-threshold":  # nothing in it is learned
         found |= {"hold": 0.0}
     return found
@@ -157,6 +163,7 @@ def short(
     *,
     sizes: Units,
     event: Mapping[str, Any] | None = None,
+    balance: str = "target",
 ) -> dict[str, Config]:
     """A task's configuration for every model of :data:`SHORT`, for two cores.
 
@@ -168,11 +175,12 @@ def short(
         depth: layers; a mixed stack repeats its pattern that often, halved.
         sizes: what a model changes to have as many parameters as the others.
         event: what the event switch changes: its rate, and the weight of the rate penalty.
+        balance: the recipe of ``sugru-event``, see :data:`BALANCED`.
     """
     runs = {}
     for name, changes in SHORT.items():
         more = {**changes, **sizes.get(name, {})}
-        more = _with_events(name, more, event)
+        more = _with_events(name, more, event, balance)
         pattern = str(more.get("layers", task.layers)).split(",")
         more["layers"] = ",".join(pattern * max(1, depth // len(pattern)))
         runs[name] = dataclasses.replace(task, **more)
