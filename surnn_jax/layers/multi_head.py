@@ -71,6 +71,7 @@ class MultiHeadRecurrent(nn.Module):
             outputs=_concat_heads(run.outputs),
             carries=jax.tree.map(_concat_heads, run.carries),
             rate=run.rate.mean(),
+            balance=jnp.sum(run.balance),
             update_mask=None if run.update_mask is None else _concat_heads(run.update_mask),
         )
         if value_or_default(return_run, self.layer.return_run and return_carry is None):

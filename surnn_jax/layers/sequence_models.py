@@ -175,7 +175,7 @@ class PairClassifier(nn.Module):
         a, b = u.outputs, v.outputs
         y = nn.gelu(self.hidden(jnp.concatenate([a, b, a * b, a - b], axis=-1)))
         traces = tuple(
-            Trace((one.rate + two.rate) / 2, one.update_mask)
+            Trace((one.rate + two.rate) / 2, one.update_mask, (one.balance + two.balance) / 2)
             for one, two in zip(u.traces, v.traces, strict=True)
         )
         return Result(self.head(y), None, traces)

@@ -53,8 +53,12 @@ class Event(Rhythm):
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
     it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
 
-    Keep the features few: they cost E + K products a neuron and step. Hold the rate with
-    :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
+    Keep the features few: they cost E + K products a neuron and step. Three times the learning
+    rate of the weights suits it. Trained by its gradient alone it shuts many neurons for good where
+    one step says little, as on images: take ``balance="target"``, which also holds the rate, or
+    ``balance="floor"`` beside a :func:`surnn_jax.switches.rate_penalty`. Let the whole batch teach
+    it: with a `gradient_fraction` below 1 few rows, each with an update mask of its own, give the
+    switch a gradient that is scaled up to stand for all, and it learns worse.
 
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
@@ -126,16 +130,14 @@ class Event(Rhythm):
         return quantile_bias(raw, rate=self.rate)
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        raw = self._raw(params, seen, params["b"])
+        raw = self._raw(params, seen, self.learned_bias(params))
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
-        sample = jax.lax.stop_gradient(raw)
-        weight = None if seen.valid is None else seen.valid[..., None]
-        scale = jnp.std(sample, axis=(0, 1), where=weight)
-        # A constant logit has no spread, nor has one step (as in streaming); that of huge or
-        # broken inputs overflows. The sign is all that counts then.
-        usable = (scale > 0) & jnp.isfinite(scale)
-        return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
+        return raw / _deviation(raw, seen.valid).reshape(1, 1, -1)
+
+    def deviation(self, params: Params, seen: SwitchInputs) -> Array:
+        # The same expression as in `logits`: XLA computes it once.
+        return _deviation(self._raw(params, seen, self.learned_bias(params)), seen.valid)
 
     def _raw(self, params: Params, seen: SwitchInputs, bias: Array) -> Array:
         # One product for all there is: its gradient is two products, where sums over
@@ -154,6 +156,17 @@ class Event(Rhythm):
         return raw
 
 
+def _deviation(raw: Array, valid: Array | None) -> Array:
+    """The standard deviation over batch and time, ``[G]``, without a gradient through it."""
+    sample = jax.lax.stop_gradient(raw)
+    weight = None if valid is None else valid[..., None]
+    scale = jnp.std(sample, axis=(0, 1), where=weight)
+    # A constant logit has no spread, nor has one step (as in streaming); that of huge or
+    # broken inputs overflows. The sign is all that counts then.
+    usable = (scale > 0) & jnp.isfinite(scale)
+    return jnp.where(usable, scale, 1)
+
+
 def event(
     horizon: int,
     *,
@@ -167,6 +180,7 @@ def event(
     groups: int | None = None,
     gate: Surrogate | str = TRIANGULAR,
     frozen: bool = False,
+    balance: str = "none",
 ) -> Event:
     """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
 
@@ -186,6 +200,7 @@ def event(
         groups=groups,
         gate=gate,
         frozen=frozen,
+        balance=balance,
     )
 
 

@@ -145,7 +145,8 @@ def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate
             ⌈gradient_fraction · B⌉ rows of a batch only, scaled up to stand for all, so that the
             candidates of nearly open neurons are needed in those rows alone. Unbiased if the rows
             of a batch are in random order; no other gradient changes. If a batch is cut over
-            devices, each uses its own first rows.
+            devices, each uses its own first rows. For switches of time, whose rows share one update
+            mask; leave it at 1 for event switches, whose few rows would give a noisy gradient.
     """
     return _hard("triangular", "width", width, gradient_fraction)
 

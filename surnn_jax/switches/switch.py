@@ -40,12 +40,14 @@ class Switch:
         frozen: no gradient reaches the switch.
         rate: share of open switches at the start of training.
         groups: G, how many schedules the layer has; None for one a neuron.
+        balance: the rule of :meth:`balance_term`; ``none`` for no such rule.
     """
 
     gate: surrogates.Surrogate = surrogates.triangular()
     frozen: bool = False
     rate: float
     groups: int | None = None
+    balance: str = "none"
 
     @property
     def uses_previous_input(self) -> bool:
@@ -93,6 +95,20 @@ class Switch:
         With groups ``[T, G]`` or ``[T, B, G]``: :func:`for_neurons` repeats them.
         """
         raise NotImplementedError
+
+    def balance_term(self, params: Params, seen: SwitchInputs, share: Array) -> Array:
+        """A term of the loss that keeps thresholds in place; 0 for a switch that has no such rule.
+
+        Its value is 0 and its gradient is the correction of the thresholds, see
+        :attr:`.Rhythm.balance`.
+
+        Args:
+            params: the switch's.
+            seen: the batch.
+            share: ``[G]``, the share of valid steps of the batch at which each schedule was open.
+        """
+        del params, seen
+        return jnp.zeros((), share.dtype)
 
 
 def for_neurons(a: Array, features: int) -> Array:
