@@ -30,6 +30,13 @@ class ScanOutput(NamedTuple):
         update_mask: 1 where a neuron updates, 0 where it holds (in between for a soft switch), in
             the order of the outputs: ``[T, H]`` if the batch shares it, else ``[T, *batch, H]``;
             None without a switch. No gradient.
+
+    Examples:
+        >>> from surnn_jax import run, selective
+        >>> unit, x = selective("gru", None), jnp.ones((5, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(0), x, features=4), x)
+        >>> result.outputs.shape, result.carry.h.shape, float(result.rate), result.update_mask
+        ((5, 2, 4), (2, 4), 1.0, None)
     """
 
     outputs: Array
@@ -96,6 +103,19 @@ def run(
 
     Raises:
         ValueError: for shapes or dtypes that do not fit, or an unknown back end.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.every(6, n=2))
+        >>> x = jax.random.normal(jax.random.key(0), (6, 2, 3))  # [T, B, D]
+        >>> params = unit.init(jax.random.key(1), x, features=4)
+        >>> result = run(unit, params, x, lengths=jnp.array([6, 3]))
+        >>> result.outputs.shape, result.update_mask[:, 0].astype(int).tolist()
+        ((6, 2, 4), [1, 0, 1, 0, 1, 0])
+        >>> bool((result.outputs[1] == result.outputs[0]).all())  # held, bit for bit
+        True
+        >>> bool((result.outputs[3:, 1] == 0).all())  # padding
+        True
     """
     _check_options(backend, chunk, dtype)
     _check_arrays(unit, params, x, lengths, mask, resets)
@@ -161,6 +181,17 @@ def step(
 
     Returns:
         The next carry and the output ``[*batch, H]``.
+
+    Examples:
+        >>> from surnn_jax import run, selective, step, switches
+        >>> unit = selective("gru", switches.every(6, n=2))
+        >>> x = jax.random.normal(jax.random.key(0), (6, 2, 3))
+        >>> params = unit.init(jax.random.key(1), x, features=4)
+        >>> carry = None
+        >>> for frame in x:
+        ...     carry, h = step(unit, params, carry, frame)
+        >>> bool(jnp.allclose(h, run(unit, params, x).outputs[-1], atol=1e-6))
+        True
     """
     now = None if resets is None else jnp.asarray(resets)[None]
     one = run(unit, params, x[None], carry=carry, resets=now, reset_carry=reset_carry, dtype=dtype)

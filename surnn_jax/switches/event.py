@@ -57,6 +57,12 @@ class Event(Rhythm):
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
         init_std: standard deviation of the initial v.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Event(horizon=100, rate=0.1, event_features="pair")
+        >>> switch.per_example, switch.uses_previous_input
+        (True, True)
     """
 
     event_features: str = "input"
@@ -156,7 +162,16 @@ class Event(Rhythm):
 
 
 def event(horizon: int, **options: Any) -> Event:
-    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields."""
+    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.event(horizon=50, rate=0.1))
+        >>> x = jax.random.normal(jax.random.key(0), (50, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((50, 2, 4), 0.1)
+    """
     return configure(Event, horizon, **options)
 
 
@@ -175,6 +190,12 @@ def threshold(horizon: int, **options: Any) -> Event:
     Args:
         horizon: not looked at; every maker of a switch takes it.
         options: `rate`, `event_features`, `init_std` and `groups`, as the fields of :class:`Event`.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.threshold(100, rate=0.2)
+        >>> switch.frozen, switch.harmonics
+        (True, 0)
     """
     check_options("threshold", options, _THRESHOLD)
     return Event(horizon, **options, harmonics=0, frozen=True)

@@ -39,6 +39,13 @@ class Rhythm(Switch):
             :mod:`surnn_jax.switches.surrogates`.
         frozen: the switch gets no gradient and keeps its random start: the control for claims
             about learned rhythms.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> rhythm = switches.Rhythm(horizon=100, harmonics=2)
+        >>> params = rhythm.init_rhythm(jax.random.key(0), 4, jnp.float32)
+        >>> rhythm.rhythm(params, jnp.arange(6)).shape
+        (6, 4)
     """
 
     horizon: int
@@ -142,6 +149,12 @@ class Fourier(Rhythm):
     The paper does not give K, initialisation, surrogate or the treatment of omega. The defaults
     are ours: K = 4 log-spaced periods from 2 to the horizon, alpha ~ N(0, 1), phi uniform,
     b by quantile.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Fourier(horizon=100, rate=0.2, groups=2)
+        >>> switch.per_example, switch.schedules(features=8)
+        (False, 2)
     """
 
     def __post_init__(self):
@@ -167,7 +180,16 @@ class Fourier(Rhythm):
 
 
 def fourier(horizon: int, **options: Any) -> Fourier:
-    """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields."""
+    """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.fourier(horizon=100, rate=0.2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((100, 4), 0.2)
+    """
     return configure(Fourier, horizon, **options)
 
 

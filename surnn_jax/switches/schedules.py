@@ -50,6 +50,13 @@ class Every(_Fixed):
         n: steps from one update to the next.
         staggered: neuron i opens if ``t mod n = i mod n``, so that some neurons open at every step.
             False opens all at once and leaves n - 1 of n steps empty.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.Every(n=4))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
     """
 
     n: int = 3
@@ -82,6 +89,11 @@ class Clockwork(_Fixed):
 
     Attributes:
         periods: one a module, in steps, in rising order.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.Clockwork(periods=(1, 2, 4)).rate
+        0.5833333333333334
     """
 
     periods: Sequence[int] = tuple(2**m for m in range(8))
@@ -127,6 +139,11 @@ class Phased(Switch):
         ratio: r, the share of its period for which a neuron is open.
         leak: how far it opens for the rest.
         frozen: no gradient reaches tau and s.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> round(switches.Phased(horizon=100, ratio=0.1).rate, 4)
+        0.0505
     """
 
     horizon: int
@@ -183,6 +200,11 @@ class Zoneout(_Fixed):
 
     Attributes:
         hold: the probability that a neuron keeps its state, in [0, 1).
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.Zoneout(hold=0.25).rate
+        0.75
     """
 
     hold: float = 0.1
@@ -213,23 +235,56 @@ class Zoneout(_Fixed):
 
 
 def every(horizon: int, **options: Any) -> Every:
-    """An :class:`Every` switch; `horizon` is not looked at, options as its fields."""
+    """An :class:`Every` switch; `horizon` is not looked at, options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.every(100, n=3))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]
+    """
     del horizon
     return configure(Every, **options)
 
 
 def clockwork(horizon: int, **options: Any) -> Clockwork:
-    """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields."""
+    """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.clockwork(100, periods=(2, 4)))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
+    """
     del horizon
     return configure(Clockwork, **options)
 
 
 def phased(horizon: int, **options: Any) -> Phased:
-    """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields."""
+    """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit, x = selective("lstm", switches.phased(100)), jnp.ones((12, 2, 3))
+        >>> openness = run(unit, unit.init(jax.random.key(0), x, 4), x).update_mask
+        >>> openness.shape, bool((openness >= 0).all() and (openness <= 1).all())
+        ((12, 4), True)
+    """
     return configure(Phased, horizon, **options)
 
 
 def zoneout(horizon: int, **options: Any) -> Zoneout:
-    """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields."""
+    """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit, x = selective("gru", switches.zoneout(100, hold=0.5)), jnp.ones((12, 2, 3))
+        >>> params = unit.init(jax.random.key(0), x, 4)
+        >>> drawn = run(unit, params, x, key=jax.random.key(1)).update_mask  # in training
+        >>> sorted(set(drawn.ravel().tolist())), float(run(unit, params, x).rate)  # the expectation
+        ([0.0, 1.0], 0.5)
+    """
     del horizon
     return configure(Zoneout, **options)
