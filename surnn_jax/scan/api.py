@@ -33,6 +33,13 @@ class ScanOutput(NamedTuple):
         balance: scalar of value 0, whose gradient is the correction of the switch's thresholds: to
             be added to the loss, see :attr:`surnn_jax.switches.Rhythm.balance`. A plain 0
             if the switch has no such rule.
+
+    Examples:
+        >>> from surnn_jax import run, selective
+        >>> unit, x = selective("gru", None), jnp.ones((5, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(0), x, features=4), x)
+        >>> result.outputs.shape, result.carry.h.shape, float(result.rate), result.update_mask
+        ((5, 2, 4), (2, 4), 1.0, None)
     """
 
     outputs: Array
@@ -102,6 +109,19 @@ def run(
 
     Raises:
         ValueError: for shapes or dtypes that do not fit, or an unknown back end.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.every(6, n=2))
+        >>> x = jax.random.normal(jax.random.key(0), (6, 2, 3))  # [T, B, D]
+        >>> params = unit.init(jax.random.key(1), x, features=4)
+        >>> result = run(unit, params, x, lengths=jnp.array([6, 3]))
+        >>> result.outputs.shape, result.update_mask[:, 0].astype(int).tolist()
+        ((6, 2, 4), [1, 0, 1, 0, 1, 0])
+        >>> bool((result.outputs[1] == result.outputs[0]).all())  # held, bit for bit
+        True
+        >>> bool((result.outputs[3:, 1] == 0).all())  # padding
+        True
     """
     _check_options(backend, chunk, dtype)
     x, lengths, mask, resets = as_arrays(x, lengths, mask, resets)
@@ -227,6 +247,17 @@ def step(
 
     Returns:
         The next carry and the output ``[*batch, H]``.
+
+    Examples:
+        >>> from surnn_jax import run, selective, step, switches
+        >>> unit = selective("gru", switches.every(6, n=2))
+        >>> x = jax.random.normal(jax.random.key(0), (6, 2, 3))
+        >>> params = unit.init(jax.random.key(1), x, features=4)
+        >>> carry = None
+        >>> for frame in x:
+        ...     carry, h = step(unit, params, carry, frame)
+        >>> bool(jnp.allclose(h, run(unit, params, x).outputs[-1], atol=1e-6))
+        True
     """
     x, resets = as_arrays(x, resets)
     now = None if resets is None else resets[None]

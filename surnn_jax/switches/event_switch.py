@@ -63,6 +63,12 @@ class Event(Rhythm):
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
         init_std: standard deviation of the initial v.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Event(horizon=100, rate=0.1, event_features="pair")
+        >>> switch.per_example, switch.uses_previous_input
+        (True, True)
     """
 
     event_features: str = "input"
@@ -184,9 +190,13 @@ def event(
 ) -> Event:
     """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
 
-    Example:
-        >>> event(784, rate=0.05, gate="sigmoid").rate
-        0.05
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.event(horizon=50, rate=0.1))
+        >>> x = jax.random.normal(jax.random.key(0), (50, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((50, 2, 4), 0.1)
     """
     return Event(
         horizon,
@@ -227,9 +237,11 @@ def threshold(
         init_std: standard deviation of v.
         groups: G, how many schedules the layer has.
 
-    Example:
-        >>> threshold(784, rate=0.05).frozen
-        True
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.threshold(100, rate=0.2)
+        >>> switch.frozen, switch.harmonics
+        (True, 0)
     """
     return Event(
         horizon,

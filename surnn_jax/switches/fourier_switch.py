@@ -60,6 +60,13 @@ class Rhythm(Switch):
             (`ScanOutput.balance`) whose value is 0 and whose gradient by b is ``s_i (r_i - …)``.
             Add it to the loss. For ``target`` the optimizer must take b's gradient as it is, times
             η (`OptimizerConfig.balance_rate`).
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> rhythm = switches.Rhythm(horizon=100, harmonics=2)
+        >>> params = rhythm.init_rhythm(jax.random.key(0), 4, jnp.float32)
+        >>> rhythm.rhythm(params, jnp.arange(6)).shape
+        (6, 4)
     """
 
     horizon: int
@@ -186,6 +193,12 @@ class Fourier(Rhythm):
     The paper does not give K, initialisation, surrogate or the treatment of omega. The defaults
     are ours: K = 4 log-spaced periods from 2 to the horizon, alpha ~ N(0, 1), phi uniform,
     b by quantile.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Fourier(horizon=100, rate=0.2, groups=2)
+        >>> switch.per_example, switch.schedules(features=8)
+        (False, 2)
     """
 
     def __post_init__(self):
@@ -229,9 +242,13 @@ def fourier(
 ) -> Fourier:
     """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields.
 
-    Example:
-        >>> fourier(784, rate=0.1, groups=1).groups
-        1
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.fourier(horizon=100, rate=0.2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((100, 4), 0.2)
     """
     return Fourier(
         horizon,

@@ -19,6 +19,12 @@ class SwitchInputs(NamedTuple):
         valid: booleans ``[T, B]``, false at padding, or None where all is valid.
         key: a random key in training, for a switch that asks for one (:attr:`Switch.random`).
         features: H, the number of neurons, for switches without parameters.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> seen = switches.SwitchInputs(jnp.ones((6, 2, 3)), None, jnp.arange(6), features=4)
+        >>> switches.every(100, n=3).logits({}, seen)[:, 0].tolist()
+        [1.0, -1.0, -1.0, 1.0, -1.0, -1.0]
     """
 
     x: Array
@@ -41,6 +47,11 @@ class Switch:
         rate: share of open switches at the start of training.
         groups: G, how many schedules the layer has; None for one a neuron.
         balance: the rule of :meth:`balance_term`; ``none`` for no such rule.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> isinstance(switches.fourier(100), switches.Switch)
+        True
     """
 
     gate: surrogates.Surrogate = surrogates.triangular()
@@ -112,7 +123,13 @@ class Switch:
 
 
 def for_neurons(a: Array, features: int) -> Array:
-    """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋."""
+    """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.for_neurons(jnp.array([[1.0, -1.0]]), features=4).tolist()
+        [[1.0, 1.0, -1.0, -1.0]]
+    """
     groups = a.shape[-1]
     return a if groups == features else jnp.repeat(a, features // groups, axis=-1)
 
@@ -126,5 +143,10 @@ def rate_penalty(rate: Array, target: float) -> Array:
     Args:
         rate: the differentiable rate that :func:`surnn_jax.scan.run` returns.
         target: the wanted share of open switches.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> round(switches.rate_penalty(jnp.array(0.3), target=0.1).item(), 3)
+        0.04
     """
     return jnp.square(rate - target)
