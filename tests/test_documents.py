@@ -22,7 +22,7 @@ READMES = (
     "surnn_jax/scan/README.md",
     "surnn_jax/train/README.md",
 )
-DOCUMENTS = (*READMES, "CHANGELOG.md", "CONTRIBUTING.md", "data/OWN_DATA.md")
+DOCUMENTS = (*READMES, "CHANGELOG.md", "CONTRIBUTING.md", "data/OWN_DATA.md", "docs/peers.md")
 CONFIGS = (Music, Sequence, Speech)
 
 

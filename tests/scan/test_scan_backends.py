@@ -79,6 +79,9 @@ def _checks(backend):
         return [*DENSE, *PAIRED, FROZEN[0], FROZEN[2]], range(len(UNITS))
     if backend == "pallas":  # kernels that are interpreted compile slowly
         return DENSE[:2], DENSE
+    if backend == "parallel":  # the others run on `masked`
+        every = [n for n in range(len(UNITS)) if UNITS[n][0].linear]
+        return [n for n in every if n in (*ORACLE, *FROZEN)], every
     return [DENSE[0], DENSE[4], *IN_TURN], ORACLE
 
 

@@ -16,8 +16,10 @@ STEPS, BATCH, INPUTS, FEATURES = 4, 3, 2, 6
 HORIZON = 9
 
 NEIGHBOURS = ("gru_carry", "clockwork", "skip_gru", "sa_gru", "min_gru_log")
-CELLS = tuple(cell for cell in cells.CELLS.values() if cell.name not in NEIGHBOURS)
-"""Those that differ in what back ends do; `test_neighbours` and `test_deciding` have the others."""
+ZOO = ("mgu", "ind_rnn", "rg_lru", "slstm", "gru_layer_norm", "lstm_layer_norm")
+CELLS = tuple(cell for cell in cells.CELLS.values() if cell.name not in NEIGHBOURS + ZOO)
+"""Those that differ in what back ends do; `test_neighbours`, `test_deciding` and `test_zoo` have
+the others."""
 GATES = (
     switches.triangular(1.0, gradient_fraction=0.4),
     switches.sigmoid(),

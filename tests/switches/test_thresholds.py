@@ -11,7 +11,7 @@ from tiers import full, tiered
 
 from surnn_jax import run, scan, selective, switches
 from surnn_jax.switches import SwitchInputs
-from surnn_jax.switches.fourier import quantile_bias
+from surnn_jax.switches.fourier_switch import quantile_bias
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(60, 4, 3)), jnp.float32)
 
