@@ -7,11 +7,12 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native music reproduce data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
+.PHONY: help install native music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
 	@echo "make reproduce  run what the tables of the suRNN paper lack (days; stop it at any time)"
+	@echo "make report   write docs/report/index.html anew from the committed records (seconds)"
 	@echo "make data     prepare every data set that can be had (Pathfinder32 takes long)"
 	@echo "make test     run the test suite; what it compiles is kept in .cache for the next time"
 	@echo "make test-full  run all tests, those that take minutes too"
@@ -44,6 +45,9 @@ music: install
 # Runs what the tables of the suRNN paper lack; the same command goes on after any stop.
 reproduce: install
 	nice $(BIN)/python -m experiments.reproduce --suite=surnn --jobs=$(WORKERS)
+
+report: install
+	$(BIN)/python -m experiments.report_page
 
 data: install
 	$(BIN)/python -m data.prepare all
@@ -80,7 +84,7 @@ native: install
 # Appends to runs/bench; what is there already stays.
 bench: install
 	mkdir -p runs/bench
-	for what in skip_scan dense_scan inference minimal memory; do \
+	for what in skip_scan dense_scan inference minimal memory models; do \
 	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
 	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
 	$(BIN)/python -m benchmarks.targets runs/bench/bench.jsonl

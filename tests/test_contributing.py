@@ -134,7 +134,7 @@ def test_a_cell(added, monkeypatch):
 
 
 def test_a_switch(added, monkeypatch):
-    added("surnn_jax/switches/beat.py")
+    added("surnn_jax/switches/beat_switch.py")
     beat = executed("surnn_jax/switches/__init__.py").SWITCHES["beat"]
     monkeypatch.setitem(switches.SWITCHES, "beat", beat)
     unit = selective("tanh", switches.SWITCHES["beat"](100, n=3))
@@ -145,7 +145,7 @@ def test_a_switch(added, monkeypatch):
     h = results[1][0]
     assert (h[0] == h[1]).all()
     assert not (h[2] == h[3]).any()
-    with pytest.raises(ValueError, match="m"):
+    with pytest.raises(TypeError, match="'m'"):
         switches.SWITCHES["beat"](100, m=3)
 
 

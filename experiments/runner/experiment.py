@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from data.batches import ALL, Batch
+from data.storage import READ, Split
 from experiments.runner import records
 from experiments.runner.config import TrainConfig
 from experiments.runner.records import Record
@@ -45,6 +46,7 @@ class Prepared(NamedTuple):
         recurrent: parameters -> those that records count as recurrent.
         scored: the splits whose figures a record holds.
         about: a line to print before training; None for none.
+        data: what was read, see :class:`.Record`; None for data that are made batch by batch.
     """
 
     task: train.Task
@@ -57,6 +59,7 @@ class Prepared(NamedTuple):
     recurrent: Callable[[Params], Any]
     scored: tuple[str, ...] = ("valid", "test")
     about: Callable[[], str] | None = None
+    data: dict[str, str] | None = None
 
 
 class Experiment(NamedTuple):
@@ -74,6 +77,12 @@ class Experiment(NamedTuple):
     config: type[TrainConfig]
     check: Callable[[Any], None]
     prepare: Callable[[Any, str | None], Prepared]
+
+
+def what_was_read(split: Split) -> dict[str, str] | None:
+    """The entry ``data`` of a record, for data of which `split` is one part."""
+    read = split.facts.get(READ)
+    return read and {"kind": read["kind"], "name": Path(read["path"]).name}
 
 
 def training_settings(
@@ -167,6 +176,7 @@ def record_of(
         config=dataclasses.asdict(config),
         versions=records.versions(),
         command=command,
+        data=prepared.data,
         search=None if search is None else dict(search),
     )
 

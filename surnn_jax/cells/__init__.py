@@ -1,7 +1,7 @@
 """Cells: what one step computes. They know nothing of time, switches or Flax."""
 
 from surnn_jax.cells.cell import Cell
-from surnn_jax.cells.clockwork import CLOCKWORK, clockwork
+from surnn_jax.cells.clockwork_cell import CLOCKWORK, clockwork
 from surnn_jax.cells.gru import GRU, GRU_BEFORE, GRU_CARRY, MGU, GRUCarry
 from surnn_jax.cells.independent import IND_RNN, IndCarry
 from surnn_jax.cells.layer_norm import GRU_LAYER_NORM, LSTM_LAYER_NORM
@@ -12,6 +12,7 @@ from surnn_jax.cells.skip import SA_GRU, SKIP_GRU, SACarry, SkipCarry
 from surnn_jax.cells.slstm import SLSTM, SLSTMCarry
 from surnn_jax.cells.tanh import TANH, TanhCarry
 from surnn_jax.cells.variants import variant
+from surnn_jax.names import lookup
 
 CELLS: dict[str, Cell] = {
     cell.name: cell
@@ -30,11 +31,7 @@ def get(cell: str | Cell) -> Cell:
     Raises:
         ValueError: if there is no such cell.
     """
-    if isinstance(cell, Cell):
-        return cell
-    if cell not in CELLS:
-        raise ValueError(f"unknown cell {cell!r}; one of: {', '.join(CELLS)}")
-    return CELLS[cell]
+    return cell if isinstance(cell, Cell) else lookup("cell", cell, CELLS)
 
 
 __all__ = [

@@ -109,7 +109,8 @@ class Cell:
 
         Returns:
             ``{"input": {gate: [D, H]}, "recurrent": {gate: [H, H]}, "vector": {name: [H]}}``,
-            with 1 in place of the last H for what is `shared`.
+            with 1 in place of the last H for what is `shared`. A kind without entries is left
+            out, since many tools drop empty entries of a tree; :meth:`expanded` puts them back.
 
         Raises:
             ValueError: if `inputs` or `features` is not positive, or `dtype` not floating point.
@@ -135,14 +136,16 @@ class Cell:
                 for i, (name, value) in enumerate(self.vectors)
             },
         }
+        drawn = {kind: leaves for kind, leaves in drawn.items() if leaves}
         return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
 
     def expanded(self, params: Params) -> Params:
-        """Parameters as the kernels see them, from those that :meth:`init` draws.
+        """Parameters as the kernels see them, from those that :meth:`init` draws, of all kinds.
 
         :func:`surnn_jax.scan.run` calls it once for a sequence; the products and
         :meth:`update` below want what it returns. Twice is as good as once.
         """
+        params = {"input": {}, "recurrent": {}, "vector": {}, **params}
         if self.shared:
             features = self.features(params)
 
@@ -195,7 +198,7 @@ class Cell:
         out = self.carry_dtype(params)
         return {
             name: jnp.broadcast_to(v.astype(out).reshape((1,) * (len(shape) - 1) + v.shape), shape)
-            for name, v in params["vector"].items()
+            for name, v in params.get("vector", {}).items()
         }
 
     def update(self, params: Params, carry: Carry, z: Gates, u: Gates) -> Carry:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.layers.mamba import CausalConv, conv_tail, draw_dt_bias
+from surnn_jax.layers.meshes import by_rows
 from surnn_jax.layers.mixer_base import (
     init_memory,
     mask_padding,
@@ -16,6 +17,7 @@ from surnn_jax.layers.mixer_base import (
     torch_uniform,
 )
 from surnn_jax.scan.linear_scan import linear_scan
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 _WIDEST_HEAD = 64
@@ -110,7 +112,7 @@ class Mamba2(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "Mamba-2", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
@@ -170,6 +172,7 @@ class Mamba2(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]
@@ -195,6 +198,7 @@ def _draw_a_log(key, shape, dtype):
     return jnp.log(jax.random.uniform(key, shape, dtype, _LEAST_RATE, _GREATEST_RATE))
 
 
+@by_rows
 def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
     """The recurrence by chunks: ``(h [B, heads, P, N], y [B, T, heads, P])``.
 

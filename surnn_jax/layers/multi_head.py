@@ -107,4 +107,4 @@ class MultiHeadRecurrent(nn.Module):
 def _concat_heads(leaf: Array) -> Array:
     """``[N, …, H]`` as ``[…, N · H]``."""
     leaf = jnp.moveaxis(leaf, 0, -2)
-    return leaf.reshape(*leaf.shape[:-2], -1)
+    return leaf.reshape(*leaf.shape[:-2], leaf.shape[-2] * leaf.shape[-1])

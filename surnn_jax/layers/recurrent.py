@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from surnn_jax import cells, scan
 from surnn_jax.layers.calibration import calibrated_params, is_calibrating, shown
 from surnn_jax.layers.unit_cell import as_floating, unit_params
+from surnn_jax.scan import sharding
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry, Params
 
@@ -31,9 +33,11 @@ class Recurrent(nn.Module):
     set for inputs of mean 0 and variance 1.
 
     Attributes:
-        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`; with the prefix ``su``
+            (``sugru``) it has the switch ``fourier`` if no other one is given.
         features: H, the number of neurons.
-        switch: when each neuron updates; None for always.
+        switch: when each neuron updates, or the name of a switch, which then has its defaults and
+            a horizon of 1,024 steps; None for always.
         time_major: inputs and outputs are ``[T, *batch, …]`` instead of ``[*batch, T, …]``.
         return_carry: return ``(carry, outputs)``.
         return_run: return a :class:`surnn_jax.ScanOutput`: outputs, carry, all carries, update
@@ -53,7 +57,7 @@ class Recurrent(nn.Module):
 
     cell: str | cells.Cell
     features: int
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     time_major: bool = False
     return_carry: bool = False
     return_run: bool = False
@@ -68,9 +72,21 @@ class Recurrent(nn.Module):
     unroll: int = 1
 
     def __post_init__(self):
+        self.cell, self.switch = scan.parts(self.cell, self.switch)
         super().__post_init__()
         if not 0 <= self.recurrent_dropout < 1:
             raise ValueError(f"recurrent_dropout must lie in [0, 1), got {self.recurrent_dropout}")
+
+    def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
+        """There is none: it tells those who pass the layer to `nn.RNN` what to do.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "Recurrent runs whole sequences by itself: call it in place of nn.RNN, or give nn.RNN "
+            "the cell UnitCell(…)"
+        )
 
     @nn.compact
     def __call__(
@@ -118,6 +134,7 @@ class Recurrent(nn.Module):
             if len(inputs) != 2:
                 raise ValueError(f"inputs must be an array or (inputs, mask), got {len(inputs)}")
             inputs, mask = inputs
+        inputs, mask, resets, seq_lengths = as_arrays(inputs, mask, resets, seq_lengths)
         inputs = as_floating(inputs, self.param_dtype)
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
@@ -136,12 +153,12 @@ class Recurrent(nn.Module):
         unit = scan.selective(self.cell, self.switch)
         chance = self.switch is not None and self.switch.random and self.has_rng("dropout")
         batch = inputs.shape[1:-1]
-        if seq_lengths is not None and jnp.shape(seq_lengths) != batch:
-            raise ValueError(f"seq_lengths must have shape {batch}, got {jnp.shape(seq_lengths)}")
+        if seq_lengths is not None and seq_lengths.shape != batch:
+            raise ValueError(f"seq_lengths must have shape {batch}, got {seq_lengths.shape}")
         reverse = value_or_default(reverse, self.reverse)
         params = unit_params(self, unit, inputs, seq_lengths, mask)
-        if is_calibrating(self) and self.switch is not None:
-            seen = shown(inputs, seq_lengths, mask, resets, reverse)
+        if is_calibrating(self) and "switch" in params:
+            seen = shown(*sharding.whole(inputs, seq_lengths, mask, resets), reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
         if self.recurrent_dropout and self.has_rng("dropout"):
             params = {**params, "cell": self._dropped(params["cell"])}
@@ -234,6 +251,11 @@ class Recurrent(nn.Module):
         return 1
 
     def _bound(self):
+        if self.scope is None:
+            raise ValueError(
+                "the layer has no variables here: call layer.apply(variables, …, method='step') "
+                "(or method='initial_carry')"
+            )
         params = self.variables.get("params")
         if not params:
             raise ValueError("the layer has no parameters yet: call init with a sequence first")

@@ -41,7 +41,7 @@ def unit_params(
     size, dtype = module.features, module.param_dtype
     width = x.shape[-1]
     draws = {"cell": (unit.cell.init, width, size, dtype)}
-    if unit.switch is not None:
+    if unit.switch is not None and unit.switch.has_parameters:
         if module.has_variable("params", "switch"):  # only shapes are compared, and x may be empty
             x, lengths, mask = jnp.zeros((1, width), x.dtype), None, None
         draws["switch"] = (unit.init_switch, x, size, dtype, lengths, mask)
@@ -103,9 +103,11 @@ class UnitCell(nn.RNNCellBase):
         nn.RNN(UnitCell("gru", 64, zoneout(100)), split_rngs={"params": False, "dropout": True})
 
     Attributes:
-        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`; with the prefix ``su``
+            (``sugru``) it has the switch ``fourier`` if no other one is given.
         features: H, the number of neurons.
-        switch: when each neuron updates; None for always.
+        switch: when each neuron updates, or the name of a switch, which then has its defaults and
+            a horizon of 1,024 steps; None for always.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
         carry_init: how :meth:`initialize_carry` draws the state, as a Flax cell's.
@@ -113,10 +115,14 @@ class UnitCell(nn.RNNCellBase):
 
     cell: str | cells.Cell
     features: int
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
     carry_init: nn.initializers.Initializer = _ZEROS
+
+    def __post_init__(self):
+        self.cell, self.switch = scan.parts(self.cell, self.switch)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
@@ -129,9 +135,9 @@ class UnitCell(nn.RNNCellBase):
         Returns:
             The next carry and the output ``[*batch, H]``.
         """
-        inputs = as_floating(inputs, self.param_dtype)
+        inputs = as_floating(jnp.asarray(inputs), self.param_dtype)
         unit = scan.selective(self.cell, self.switch)
-        sample = inputs.reshape(-1, inputs.shape[-1])[:1]
+        sample = jnp.zeros((1, inputs.shape[-1]), inputs.dtype)  # read for its width alone
         if not self.has_variable("params", "cell"):  # thresholds are set by independent noise
             sample = noise(inputs.shape[-1])
         params = unit_params(self, unit, sample)

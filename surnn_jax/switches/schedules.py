@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from surnn_jax.switches import surrogates
 from surnn_jax.switches.phase import turn, unsigned
-from surnn_jax.switches.switch import Switch, SwitchInputs, configure
+from surnn_jax.switches.switch import Switch, SwitchInputs
 from surnn_jax.typing import Array, Params
 
 _GIVEN = surrogates.given()
@@ -20,6 +20,10 @@ class _Fixed(Switch):
     """Base of schedules that learn nothing and have no parameters."""
 
     frozen = True
+
+    @property
+    def has_parameters(self) -> bool:
+        return False
 
     def init(
         self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
@@ -254,24 +258,63 @@ class Zoneout(_Fixed):
         return memory + 2 * jax.random.bernoulli(others, self.rate, shape).astype(dtype)
 
 
-def every(horizon: int, **options: Any) -> Every:
-    """An :class:`Every` switch; `horizon` is not looked at, options as its fields."""
+def every(horizon: int, *, n: int = 3, staggered: bool = False) -> Every:
+    """An :class:`Every` switch; `horizon` is not looked at, options as its fields.
+
+    Example:
+        >>> every(784, n=4).rate
+        0.25
+    """
     del horizon
-    return configure(Every, **options)
+    return Every(n, staggered)
 
 
-def clockwork(horizon: int, **options: Any) -> Clockwork:
-    """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields."""
+def clockwork(horizon: int, *, periods: Sequence[int] = Clockwork.periods) -> Clockwork:
+    """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields.
+
+    Example:
+        >>> clockwork(784, periods=(1, 2, 4)).periods
+        (1, 2, 4)
+    """
     del horizon
-    return configure(Clockwork, **options)
+    return Clockwork(periods)
 
 
-def phased(horizon: int, **options: Any) -> Phased:
-    """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields."""
-    return configure(Phased, horizon, **options)
+def phased(
+    horizon: int,
+    *,
+    shortest: float = Phased.shortest,
+    longest: float = Phased.longest,
+    ratio: float = 0.05,
+    leak: float = 1e-3,
+    frozen: bool = False,
+    time_feature: int | None = None,
+    learn_ratio: bool = False,
+) -> Phased:
+    """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields.
+
+    Example:
+        >>> phased(784, ratio=0.1).ratio
+        0.1
+    """
+    return Phased(
+        horizon,
+        shortest=shortest,
+        longest=longest,
+        ratio=ratio,
+        leak=leak,
+        frozen=frozen,
+        time_feature=time_feature,
+        learn_ratio=learn_ratio,
+    )
 
 
-def zoneout(horizon: int, **options: Any) -> Zoneout:
-    """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields."""
+def zoneout(horizon: int, *, hold: float = 0.1, hold_c: float | None = None) -> Zoneout:
+    """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields.
+
+    Example:
+        >>> zoneout(784, hold=0.2).rate
+        0.8
+    """
     del horizon
-    return configure(Zoneout, **options)
+    return Zoneout(hold, hold_c)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.names import lookup
 from surnn_jax.typing import Array
 
 
@@ -209,7 +210,6 @@ def get(surrogate: str | Surrogate) -> Surrogate:
     """
     if isinstance(surrogate, Surrogate):
         return surrogate
-    name = _OLD_NAMES.get(surrogate, surrogate)
-    if name not in SURROGATES:
-        raise ValueError(f"unknown surrogate {surrogate!r}; one of: {', '.join(SURROGATES)}")
-    return SURROGATES[name]()
+    if isinstance(surrogate, str):
+        surrogate = _OLD_NAMES.get(surrogate, surrogate)
+    return lookup("surrogate", surrogate, SURROGATES)()

@@ -1,6 +1,5 @@
 """The contract of a switch: its inputs, its parameters and its logits."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -59,6 +58,11 @@ class Switch:
         return False
 
     @property
+    def has_parameters(self) -> bool:
+        """Whether :meth:`init` draws any."""
+        return True
+
+    @property
     def random(self) -> bool:
         """Whether the switch wants a random key in training (:attr:`SwitchInputs.key`)."""
         return False
@@ -95,24 +99,6 @@ def for_neurons(a: Array, features: int) -> Array:
     """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋."""
     groups = a.shape[-1]
     return a if groups == features else jnp.repeat(a, features // groups, axis=-1)
-
-
-def configure(kind: type[Switch], *given: Any, **options: Any) -> Any:
-    """``kind(*given, **options)``, with an error that names unknown options.
-
-    Raises:
-        ValueError: an option that `kind` does not have, or a value that it refuses.
-    """
-    known = [field.name for field in dataclasses.fields(kind)][len(given) :]
-    check_options(kind.__name__.lower(), options, known)
-    return kind(*given, **options)
-
-
-def check_options(name: str, options: Any, known: Any) -> None:
-    """Checks that the switch has all of these options."""
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name}: no option {option!r}; it has: {', '.join(known)}")
 
 
 def rate_penalty(rate: Array, target: float) -> Array:

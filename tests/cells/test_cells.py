@@ -139,7 +139,9 @@ def test_parameter_counts_of_chung(cell, features, parameters):
 
 @each_cell
 def test_init(cell):
-    params = cell.init(jax.random.key(1), 6, 5, jnp.float64)
+    made = cell.init(jax.random.key(1), 6, 5, jnp.float64)
+    assert all(made.values()), "an empty entry"
+    params = cell.expanded(made)
     assert set(params["input"]) == set(cell.inputs)
     assert set(params["recurrent"]) == set(cell.recurrent + cell.inner_recurrent)
     assert {name: float(v[0]) for name, v in params["vector"].items()} == dict(cell.vectors)
@@ -151,7 +153,7 @@ def test_init(cell):
     kernels = [*params["input"].values(), *params["recurrent"].values()]
     assert len({float(k.ravel()[0]) for k in kernels}) == len(kernels), "gates share a draw"
     again = cell.init(jax.random.key(1), 6, 5, jnp.float64)
-    jax.tree.map(np.testing.assert_array_equal, params, again)
+    jax.tree.map(np.testing.assert_array_equal, made, again)
 
 
 @each_cell
@@ -181,7 +183,9 @@ def test_products_round_their_operands_only():
 
 def test_get():
     assert cells.get("gru") is cells.GRU is cells.get(cells.GRU)
-    with pytest.raises(ValueError, match=r"unknown cell 'gnu'; one of: tanh, gru, gru_before, lst"):
+    with pytest.raises(
+        ValueError, match=r"unknown cell 'gnu'; did you mean 'gru'\? One of: tanh, gru, gru_before"
+    ):
         cells.get("gnu")
 
 

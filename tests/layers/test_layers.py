@@ -337,7 +337,7 @@ def test_arguments_that_do_not_fit_are_named(message, inputs, options, initialis
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("unknown cell 'grue'; one of: tanh, gru, ", {"cell": "grue"}),
+        (r"unknown cell 'grue'; did you mean 'gru'\? One of: tanh, gru, ", {"cell": "grue"}),
         ("unknown back end 'fast'; one of: .*reference, masked", {"backend": "fast"}),
         ("features must be at least 1, got 0", {"features": 0}),
         ("dtype must be floating point, got int32", {"dtype": jnp.int32}),
@@ -348,9 +348,12 @@ def test_arguments_that_do_not_fit_are_named(message, inputs, options, initialis
     ],
 )
 def test_options_that_do_not_exist_are_named(message, arguments):
-    layer = Recurrent(**{"cell": "gru", "features": FEATURES, **arguments})
-    with pytest.raises(ValueError, match=message):
+    def init():
+        layer = Recurrent(**{"cell": "gru", "features": FEATURES, **arguments})
         jax.eval_shape(layer.init, jax.random.key(0), X)
+
+    with pytest.raises(ValueError, match=message):
+        init()
 
 
 def test_a_stream_needs_parameters_and_a_carry_that_fits():

@@ -133,7 +133,7 @@ _STEPS = {
 
 def step(cell: str, params, state, x):
     """The candidate state, a tuple in the order of the carry's fields."""
-    return _STEPS[cell](params["input"], params["recurrent"], params["vector"], state, x)
+    return _STEPS[cell](params["input"], params.get("recurrent"), params["vector"], state, x)
 
 
 def value(gate, a):

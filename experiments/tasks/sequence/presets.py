@@ -49,7 +49,7 @@ OTHERS: Units = {
 """Attention and state spaces; and suGRU mixed with a state space."""
 
 HELD = {"hold": 1.0, "switch_scale": 3.0}
-"""Settings of the event switch beside its rate: see the recipe in `surnn_jax.switches.event`."""
+"""Settings of the event switch beside its rate: see :mod:`surnn_jax.switches.event_switch`."""
 
 EVERYTHING: Units = {**SELECTIVE, **NEIGHBOURS, **OTHERS}
 

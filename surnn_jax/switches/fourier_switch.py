@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 
 from surnn_jax.switches import surrogates
 from surnn_jax.switches.phase import angle
-from surnn_jax.switches.switch import Switch, SwitchInputs, configure
+from surnn_jax.switches.switch import Switch, SwitchInputs
 from surnn_jax.typing import Array, Params
 
 _MOST_STEPS = 4096
-_TRIANGULAR = surrogates.triangular()
+TRIANGULAR = surrogates.triangular()
+"""The surrogate that learned switches have by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,13 @@ class Rhythm(Switch):
     longest: float | None = None
     per_neuron: bool = False
     groups: int | None = None
-    gate: surrogates.Surrogate = _TRIANGULAR
+    gate: surrogates.Surrogate = TRIANGULAR
     frozen: bool = False
 
     def __post_init__(self):
         name = type(self).__name__.lower()
+        if not isinstance(self.horizon, numbers.Real):
+            raise ValueError(f"{name}: horizon is a number of steps, got {self.horizon!r}")
         if self.horizon < 1:
             raise ValueError(f"{name}: horizon must be at least 1 step, got {self.horizon}")
         if self.harmonics < 0:
@@ -166,9 +170,35 @@ class Fourier(Rhythm):
         return (raw + params["b"].reshape(*lead, -1)) / power.reshape(*lead, -1)
 
 
-def fourier(horizon: int, **options: Any) -> Fourier:
-    """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields."""
-    return configure(Fourier, horizon, **options)
+def fourier(
+    horizon: int,
+    *,
+    rate: float = 0.17,
+    harmonics: int = 4,
+    shortest: float = 2.0,
+    longest: float | None = None,
+    per_neuron: bool = False,
+    groups: int | None = None,
+    gate: surrogates.Surrogate | str = TRIANGULAR,
+    frozen: bool = False,
+) -> Fourier:
+    """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields.
+
+    Example:
+        >>> fourier(784, rate=0.1, groups=1).groups
+        1
+    """
+    return Fourier(
+        horizon,
+        rate=rate,
+        harmonics=harmonics,
+        shortest=shortest,
+        longest=longest,
+        per_neuron=per_neuron,
+        groups=groups,
+        gate=gate,
+        frozen=frozen,
+    )
 
 
 def weigh(features: Array, weights: Array) -> Array:

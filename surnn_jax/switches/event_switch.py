@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.fourier import Rhythm, quantile_bias, weigh
-from surnn_jax.switches.switch import SwitchInputs, check_options, configure
+from surnn_jax.names import unknown
+from surnn_jax.switches.fourier_switch import TRIANGULAR, Rhythm, quantile_bias, weigh
+from surnn_jax.switches.surrogates import Surrogate
+from surnn_jax.switches.switch import SwitchInputs
 from surnn_jax.typing import Array, Params
 
 
@@ -66,10 +68,7 @@ class Event(Rhythm):
     def __post_init__(self):
         super().__post_init__()
         if self.event_features not in EVENT_FEATURES:
-            raise ValueError(
-                f"event: no event_features {self.event_features!r}; "
-                f"one of: {', '.join(EVENT_FEATURES)}"
-            )
+            raise unknown("event_features", self.event_features, EVENT_FEATURES)
         if not (math.isfinite(self.init_std) and self.init_std > 0):
             raise ValueError(f"event: init_std must be a positive number, got {self.init_std}")
 
@@ -155,15 +154,49 @@ class Event(Rhythm):
         return raw
 
 
-def event(horizon: int, **options: Any) -> Event:
-    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields."""
-    return configure(Event, horizon, **options)
+def event(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    harmonics: int = 4,
+    shortest: float = 2.0,
+    longest: float | None = None,
+    per_neuron: bool = False,
+    groups: int | None = None,
+    gate: Surrogate | str = TRIANGULAR,
+    frozen: bool = False,
+) -> Event:
+    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
+
+    Example:
+        >>> event(784, rate=0.05, gate="sigmoid").rate
+        0.05
+    """
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        harmonics=harmonics,
+        shortest=shortest,
+        longest=longest,
+        per_neuron=per_neuron,
+        groups=groups,
+        gate=gate,
+        frozen=frozen,
+    )
 
 
-_THRESHOLD = ("rate", "event_features", "init_std", "groups")
-
-
-def threshold(horizon: int, **options: Any) -> Event:
+def threshold(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    groups: int | None = None,
+) -> Event:
     """A fixed threshold on the input: a frozen event switch without a rhythm.
 
         g[t,b,i] = 1[b[i] + Σ_e v[e,i] e[t,b,e] > 0]
@@ -174,7 +207,21 @@ def threshold(horizon: int, **options: Any) -> Event:
 
     Args:
         horizon: not looked at; every maker of a switch takes it.
-        options: `rate`, `event_features`, `init_std` and `groups`, as the fields of :class:`Event`.
+        rate: as the field of :class:`Event`, and so are the others.
+        event_features: what it reads.
+        init_std: standard deviation of v.
+        groups: G, how many schedules the layer has.
+
+    Example:
+        >>> threshold(784, rate=0.05).frozen
+        True
     """
-    check_options("threshold", options, _THRESHOLD)
-    return Event(horizon, **options, harmonics=0, frozen=True)
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        groups=groups,
+        harmonics=0,
+        frozen=True,
+    )
