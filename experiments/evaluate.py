@@ -23,9 +23,9 @@ from absl import flags
 
 from data import cli
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a finished run.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
-_SHOW = flags.DEFINE_string("show", None, "Folder for pictures and sounds of it; made if missing.")
+_CHECKPOINT = cli.define_path("checkpoint", None, "The workdir of a finished run.")
+_DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+_SHOW = cli.define_path("show", None, "Folder for pictures and sounds of it; made if missing.")
 
 _BESIDE = flags.DEFINE_string("beside", None, "A run of another seed: do both open alike?")
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from data.batches import ALL, Batch
+from data.storage import READ, Split
 from experiments.runner import records
 from experiments.runner.config import TrainConfig
 from experiments.runner.records import Record
@@ -52,6 +53,7 @@ class Prepared(NamedTuple):
             parameters open at the same steps (:func:`experiments.analysis.gates.agreement`); None
             for an experiment that does not compare them.
         about: a line to print before training; None for none.
+        data: what was read, see :class:`.Record`; None for data that are made batch by batch.
     """
 
     task: train.Task
@@ -65,6 +67,7 @@ class Prepared(NamedTuple):
     scored: tuple[str, ...] = ("valid", "test")
     agree: Callable[[Params, Params], dict[str, float]] | None = None
     about: Callable[[], str] | None = None
+    data: dict[str, str] | None = None
 
 
 class Experiment(NamedTuple):
@@ -82,6 +85,12 @@ class Experiment(NamedTuple):
     config: type[TrainConfig]
     check: Callable[[Any], None]
     prepare: Callable[[Any, str | None], Prepared]
+
+
+def what_was_read(split: Split) -> dict[str, str] | None:
+    """The entry ``data`` of a record, for data of which `split` is one part."""
+    read = split.facts.get(READ)
+    return read and {"kind": read["kind"], "name": Path(read["path"]).name}
 
 
 def training_settings(
@@ -177,6 +186,7 @@ def record_of(
         config=dataclasses.asdict(config),
         versions=records.versions(),
         command=command,
+        data=prepared.data,
         search=None if search is None else dict(search),
     )
 

@@ -32,6 +32,12 @@ class GatedFeedForward(nn.Module):
     Attributes:
         hidden: width of the gated layer.
         dtype: operands of products are rounded to it; None for not at all.
+
+    Examples:
+        >>> from surnn_jax.layers import GatedFeedForward
+        >>> layer, x = GatedFeedForward(hidden=16), jnp.ones((2, 5, 8))
+        >>> layer.init_with_output(jax.random.key(0), x)[0].shape
+        (2, 5, 8)
     """
 
     hidden: int
@@ -63,6 +69,13 @@ class Block(nn.Module):
         expand: width of the feed-forward layer, in units of M; 0 for none.
         dropout: share of the outputs of mixer and feed-forward layer that is dropped.
         bidirectional: a second mixer reads from the end; attention sees both sides at once.
+
+    Examples:
+        >>> from surnn_jax.layers import Block
+        >>> block, x = Block("gru", features=8), jnp.ones((2, 5, 8))
+        >>> (carry, y, trace), _ = block.init_with_output(jax.random.key(0), x)
+        >>> y.shape, trace
+        ((2, 5, 8), None)
     """
 
     kind: str

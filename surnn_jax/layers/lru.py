@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.scan.linear_scan import linear_scan
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 
@@ -42,6 +43,13 @@ class LRU(nn.Module):
         max_phase: largest angle of λ at the beginning.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import LRU
+        >>> layer, x = LRU(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int
@@ -82,7 +90,7 @@ class LRU(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "LRU", self, x, initial_carry, seq_lengths, resets
         )
         inputs = x.shape[-1]
@@ -131,6 +139,7 @@ class LRU(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

@@ -16,6 +16,7 @@ from surnn_jax.layers.mixer_base import (
     state_dtype,
     torch_uniform,
 )
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 _SLOWEST, _FASTEST = 0.001, 0.1  # of dt at the beginning, as published
@@ -55,6 +56,13 @@ class Mamba(nn.Module):
         chunk: steps whose states are kept at a time for the gradient, the others computed anew.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import Mamba
+        >>> layer, x = Mamba(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int
@@ -93,7 +101,7 @@ class Mamba(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "Mamba", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
@@ -136,6 +144,7 @@ class Mamba(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

@@ -27,6 +27,12 @@ class MultiHeadRecurrent(nn.Module):
     Attributes:
         layer: one head; all heads have its options.
         num_heads: N.
+
+    Examples:
+        >>> from surnn_jax.layers import MultiHeadRecurrent, Recurrent
+        >>> layer = MultiHeadRecurrent(Recurrent("gru", 4), num_heads=2)
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+        (2, 5, 8)
     """
 
     layer: Recurrent
@@ -108,4 +114,4 @@ class MultiHeadRecurrent(nn.Module):
 def _concat_heads(leaf: Array) -> Array:
     """``[N, …, H]`` as ``[…, N · H]``."""
     leaf = jnp.moveaxis(leaf, 0, -2)
-    return leaf.reshape(*leaf.shape[:-2], -1)
+    return leaf.reshape(*leaf.shape[:-2], leaf.shape[-2] * leaf.shape[-1])

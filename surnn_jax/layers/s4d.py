@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 _SLOWEST, _FASTEST = 0.001, 0.1  # of dt, as published
@@ -49,6 +50,13 @@ class S4D(nn.Module):
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
             The convolution is always computed in the dtype of the carry.
         param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import S4D
+        >>> layer, x = S4D(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int
@@ -85,7 +93,7 @@ class S4D(nn.Module):
             ValueError: for shapes that do not fit.
         """
         continued = initial_carry is not None
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "S4D", self, x, initial_carry, seq_lengths, resets
         )
         steps, inputs = x.shape[1:]
@@ -141,6 +149,7 @@ class S4D(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

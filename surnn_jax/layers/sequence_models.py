@@ -12,6 +12,8 @@ from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.backbone import Backbone, BackboneCarry
 from surnn_jax.layers.block import Trace
 from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.names import unknown
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
 POOLINGS = ("last", "mean")
@@ -52,6 +54,14 @@ class Classifier(nn.Module):
         backbone: reads the sequence.
         outputs: number of classes, or of values to predict.
         pooling: ``last``, the output at the last valid step, or ``mean`` over all valid steps.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, Classifier
+        >>> model = Classifier(Backbone(("gru",), 8), outputs=10)
+        >>> x, lengths = jnp.ones((2, 5, 3)), jnp.array([5, 4])
+        >>> found, _ = model.init_with_output(jax.random.key(0), x, lengths)
+        >>> found.outputs.shape
+        (2, 10)
     """
 
     backbone: Backbone
@@ -60,7 +70,7 @@ class Classifier(nn.Module):
 
     def setup(self):
         if self.pooling not in POOLINGS:
-            raise ValueError(f"unknown pooling {self.pooling!r}; one of: {', '.join(POOLINGS)}")
+            raise unknown("pooling", self.pooling, POOLINGS)
         self.head = nn.Dense(self.outputs)
 
     def __call__(
@@ -76,6 +86,7 @@ class Classifier(nn.Module):
 
         With resets the answer is that for the last sequence of each row.
         """
+        lengths, resets = as_arrays(lengths, resets)
         before = None if carry is None else carry.backbone
         encoded = self.backbone(x, lengths, before, train, resets)
         y = _wide(encoded.outputs)
@@ -107,6 +118,7 @@ class Classifier(nn.Module):
         self, carry: ClassifierCarry, x: Array, resets: Array | None = None
     ) -> tuple[ClassifierCarry, Array]:
         """The answer ``[B, outputs]`` for the sequence so far."""
+        x, resets = as_arrays(x, resets)
         backbone, y = self.backbone.step(carry.backbone, x, resets)
         y = _wide(y)
         if resets is not None:
@@ -145,6 +157,13 @@ class PairClassifier(nn.Module):
         backbone: reads each sequence.
         outputs: number of classes.
         pooling: as for :class:`Classifier`.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, PairClassifier
+        >>> model = PairClassifier(Backbone(("gru",), 8, "embed", vocabulary=20))
+        >>> one, two = jnp.zeros((2, 5), int), jnp.ones((2, 7), int)
+        >>> model.init_with_output(jax.random.key(0), one, None, two, None)[0].outputs.shape
+        (2, 2)
     """
 
     backbone: Backbone
@@ -183,6 +202,12 @@ class SequenceTagger(nn.Module):
     Attributes:
         backbone: reads the sequence.
         outputs: number of classes, or of values to predict.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, SequenceTagger
+        >>> model = SequenceTagger(Backbone(("gru",), 8), outputs=10)
+        >>> model.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].outputs.shape
+        (2, 5, 10)
     """
 
     backbone: Backbone
@@ -229,6 +254,14 @@ class LanguageModel(nn.Module):
             the softmax: the residual path carries the present word, which would otherwise score
             itself highest.
         dropout: rate of dropout of the last outputs.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, LanguageModel
+        >>> model = LanguageModel(Backbone(("gru",), 8, "embed", vocabulary=20))
+        >>> words = jnp.ones((2, 6), int)
+        >>> found, _ = model.init_with_output(jax.random.key(0), words[:, :-1], words[:, 1:])
+        >>> found.outputs.shape  # log-probabilities
+        (2, 5)
     """
 
     backbone: Backbone
@@ -238,7 +271,10 @@ class LanguageModel(nn.Module):
 
     def setup(self):
         if self.backbone.encoder != "embed":
-            raise ValueError("a language model takes the encoder 'embed'")
+            raise ValueError(
+                "a language model reads tokens: LanguageModel(Backbone(layers, features, 'embed', "
+                f"vocabulary=…)), got the encoder {self.backbone.encoder!r}"
+            )
         self.drop = nn.Dropout(self.dropout)
         if self.tied:
             self.square = nn.Dense(self.backbone.features, use_bias=False)
@@ -271,8 +307,9 @@ class LanguageModel(nn.Module):
             train: whether to apply dropout.
             resets: booleans ``[B, T]``: if True, a new text begins with this token.
         """
+        x, y, lengths, resets = as_arrays(x, y, lengths, resets)
         if lengths is not None:  # targets in padding may be anything
-            lengths = jnp.asarray(lengths).astype(jnp.int32)
+            lengths = lengths.astype(jnp.int32)
             inside = jnp.arange(y.shape[1], dtype=jnp.int32)[None] < lengths[:, None]
             y = jnp.where(inside, y, 0)
         encoded = self.backbone(x, lengths, carry, train, resets)

@@ -9,6 +9,11 @@ import jax.numpy as jnp
 from surnn_jax.typing import Array
 
 
+def as_arrays(*values: Any) -> tuple[Any, ...]:
+    """What was given as nested lists, or by NumPy, as JAX arrays; None stays."""
+    return tuple(None if value is None else jnp.asarray(value) for value in values)
+
+
 class BatchAxes(NamedTuple):
     """Any number of batch axes, flattened to one.
 

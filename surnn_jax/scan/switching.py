@@ -49,8 +49,8 @@ def logits(unit: Unit, params: Params, seen: SwitchInputs | None) -> Array | Non
     if switch is None:
         return None
     # Compiled once, also outside `jit`: a rhythm's exact phase takes a hundred operations.
-    table = _table if _is_hashable(switch) else _table.__wrapped__
-    found = table(switch, seen.features, params["switch"], seen._replace(features=None))
+    table = _table if is_hashable(switch) else _table.__wrapped__
+    found = table(switch, seen.features, params.get("switch", {}), seen._replace(features=None))
     return jax.lax.stop_gradient(found) if switch.frozen else found
 
 
@@ -59,7 +59,8 @@ def _table(switch: Any, features: int, params: Params, seen: SwitchInputs) -> Ar
     return for_neurons(switch.logits(params, seen._replace(features=features)), features)
 
 
-def _is_hashable(switch: Any) -> bool:
+def is_hashable(switch: Any) -> bool:
+    """Whether a switch, or a unit, can be a static argument of a compiled function."""
     try:
         hash(switch)
     except TypeError:
@@ -72,7 +73,7 @@ def rate_and_mask(
 ) -> tuple[Array, Array | None]:
     """The update rate, and the update mask in the order in which the steps are run."""
     if unit.switch is not None:
-        opened = unit.switch.gate(logits)
+        opened = unit.switch.gate.openness(logits)
         rate = sequence.mean_open(opened, sequences.step_mask)
         return rate, jax.lax.stop_gradient(opened)
     if "open" in carries._fields:

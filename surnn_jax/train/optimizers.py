@@ -63,7 +63,7 @@ class OptimizerConfig:
         switch_scale: factor on the learning rate of the parameters below a key ``switch``; 0
             keeps them as they are.
         balance_rate: η, the rate at which a homeostat moves the parameters ``b`` below a key
-            ``switch`` (:attr:`surnn_jax.switches.fourier.Rhythm.balance`, ``target``): by
+            ``switch`` (:attr:`surnn_jax.switches.Rhythm.balance`, ``target``): by
             their gradient as it is, times η and the schedule relative to its peak, whatever the
             learning rate is. None for parameters like the others of the switch.
         ssm_lr_multiplier: factor on the learning rate of the time steps and poles of state
@@ -74,6 +74,14 @@ class OptimizerConfig:
 
     Raises:
         ValueError: a name that does not exist, or a number out of range.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.OptimizerConfig("adam", 0.01, schedule="cosine", total_steps=1000).warmup
+        0
+        >>> train.OptimizerConfig("adam", learning_rate=-1)
+        Traceback (most recent call last):
+        ValueError: learning_rate must be positive, got -1
     """
 
     name: str = "adam"
@@ -129,6 +137,14 @@ def make(
         learning_rate: a scalar in place of the one in `config`; may be traced, so that one
             compiled program serves many rates.
         weight_decay: replaces the one in `config`; may be traced.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> rule = train.make_optimizer(train.OptimizerConfig("adam", 0.1))
+        >>> params = {"w": jnp.ones(())}
+        >>> updates, state = rule.update({"w": jnp.ones(())}, rule.init(params), params)
+        >>> round(float(updates["w"]), 3)
+        -0.1
     """
     peak = config.learning_rate if learning_rate is None else learning_rate
     share = config.weight_decay if weight_decay is None else weight_decay

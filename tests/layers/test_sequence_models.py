@@ -222,9 +222,9 @@ def test_past_the_learned_positions_a_stream_says_nothing():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layers": ("grru",)}, "unknown layer 'grru'; one of: tanh, gru"),
+        ({"layers": ("grru",)}, "unknown layer 'grru'; did you mean 'gru'\\? One of: tanh, gru"),
         ({"layers": ()}, "layers: name one at least"),
-        ({"layers": ("sugru",), "options": Options()}, "needs a switch; 'gru' has none"),
+        ({"options": Options(switch="furier")}, "unknown switch 'furier'; did you mean 'fourier'"),
         ({"options": Options(num_heads=3)}, "heads must divide the width of the model: 8 by 3"),
         ({"encoder": "bytes"}, "unknown encoder 'bytes'; one of: raw"),
         ({"vocabulary": None}, "encoder 'embed' needs a vocabulary, got None"),

@@ -48,7 +48,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         ValueError: bad configuration or data.
         OSError: data that are missing; the message names the command that prepares them.
     """
-    spec, feeds = data.load(config, data_dir)
+    spec, feeds, read = data.load(config, data_dir)
     model = model_of(config, spec)
     task, first = task_of(config, model, spec), feeds["train"].batch(0)
 
@@ -72,6 +72,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         agree=agree,
         recurrent=_blocks,
         about=lambda: _about(config, model, task, first),
+        data=read,
     )
 
 

@@ -1,5 +1,6 @@
 """Pictures and numbers of a trained sequence model: rates, periods, memory, depth, gradients."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from surnn_jax.typing import Params
 
 FILE = "inside.json"
 _EXAMPLES = 16
+_WIDEST = 4
+"""The most numbers a frame that are drawn above the raster."""
 _FRACTIONS = (0.0, 0.25, 0.5, 0.75)
 
 
@@ -54,7 +57,13 @@ def inspect(
         shown = table if table.ndim == 2 else table[0]
         if table.ndim == 3 and lengths is not None:
             shown = shown[: lengths[0]]
-        plots.raster(shown, folder / "switches.png", title=f"{title}, {label}")
+        plots.raster(
+            shown,
+            folder / "switches.png",
+            title=f"{title}, {label}",
+            above=strip_of(spec, config.dataset, batch["x"][0][: len(shown)]),
+            above_height=0.25,
+        )
         draw(tables, lengths, folder, title)
     reached = reach_of(config, model, spec, params, batch)
     if reached is not None:
@@ -158,6 +167,14 @@ def events_of(dataset: str, batch: dict[str, np.ndarray]) -> np.ndarray | None:
     if dataset in ("selective_copy", "copy"):
         return (x > 0) & (x < x.max())
     return None
+
+
+def strip_of(spec: TaskSpec, dataset: str, x: np.ndarray) -> Callable[[Any], None] | None:
+    """Draws the input ``[T]`` or ``[T, D]`` of one example; None if there is too much to see."""
+    if spec.tokens is None:
+        return plots.input_strip(x, None) if x.ndim == 1 or x.shape[1] <= _WIDEST else None
+    marked = dataset in ("selective_copy", "copy")
+    return plots.input_strip(x, spec.tokens) if marked else None
 
 
 def reach_of(

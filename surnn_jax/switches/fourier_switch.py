@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 import math
+import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.names import unknown
 from surnn_jax.switches import surrogates
 from surnn_jax.switches.phase import angle
-from surnn_jax.switches.switch import Switch, SwitchInputs, configure
+from surnn_jax.switches.switch import Switch, SwitchInputs
 from surnn_jax.typing import Array, Params
 
 BALANCES = ("none", "target", "floor")
@@ -20,7 +22,8 @@ FLOOR = 0.2
 """Below this share of `rate` the balance ``floor`` lifts a neuron."""
 
 _MOST_STEPS = 4096
-_TRIANGULAR = surrogates.triangular()
+TRIANGULAR = surrogates.triangular()
+"""The surrogate that learned switches have by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,13 @@ class Rhythm(Switch):
             (`ScanOutput.balance`) whose value is 0 and whose gradient by b is ``s_i (r_i - …)``.
             Add it to the loss. For ``target`` the optimizer must take b's gradient as it is, times
             η (`OptimizerConfig.balance_rate`).
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> rhythm = switches.Rhythm(horizon=100, harmonics=2)
+        >>> params = rhythm.init_rhythm(jax.random.key(0), 4, jnp.float32)
+        >>> rhythm.rhythm(params, jnp.arange(6)).shape
+        (6, 4)
     """
 
     horizon: int
@@ -66,14 +76,16 @@ class Rhythm(Switch):
     longest: float | None = None
     per_neuron: bool = False
     groups: int | None = None
-    gate: surrogates.Surrogate = _TRIANGULAR
+    gate: surrogates.Surrogate = TRIANGULAR
     frozen: bool = False
     balance: str = "none"
 
     def __post_init__(self):
         name = type(self).__name__.lower()
+        if not isinstance(self.horizon, numbers.Real):
+            raise ValueError(f"{name}: horizon is a number of steps, got {self.horizon!r}")
         if self.balance not in BALANCES:
-            raise ValueError(f"{name}: no balance {self.balance!r}; one of: {', '.join(BALANCES)}")
+            raise unknown("balance", self.balance, BALANCES)
         if self.horizon < 1:
             raise ValueError(f"{name}: horizon must be at least 1 step, got {self.horizon}")
         if self.harmonics < 0:
@@ -181,6 +193,12 @@ class Fourier(Rhythm):
     The paper does not give K, initialisation, surrogate or the treatment of omega. The defaults
     are ours: K = 4 log-spaced periods from 2 to the horizon, alpha ~ N(0, 1), phi uniform,
     b by quantile.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Fourier(horizon=100, rate=0.2, groups=2)
+        >>> switch.per_example, switch.schedules(features=8)
+        (False, 2)
     """
 
     def __post_init__(self):
@@ -209,9 +227,41 @@ class Fourier(Rhythm):
         return jnp.sqrt(jnp.sum(jnp.square(params["alpha"]), axis=0))
 
 
-def fourier(horizon: int, **options: Any) -> Fourier:
-    """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields."""
-    return configure(Fourier, horizon, **options)
+def fourier(
+    horizon: int,
+    *,
+    rate: float = 0.17,
+    harmonics: int = 4,
+    shortest: float = 2.0,
+    longest: float | None = None,
+    per_neuron: bool = False,
+    groups: int | None = None,
+    gate: surrogates.Surrogate | str = TRIANGULAR,
+    frozen: bool = False,
+    balance: str = "none",
+) -> Fourier:
+    """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.fourier(horizon=100, rate=0.2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((100, 4), 0.2)
+    """
+    return Fourier(
+        horizon,
+        rate=rate,
+        harmonics=harmonics,
+        shortest=shortest,
+        longest=longest,
+        per_neuron=per_neuron,
+        groups=groups,
+        gate=gate,
+        frozen=frozen,
+        balance=balance,
+    )
 
 
 def weigh(features: Array, weights: Array) -> Array:

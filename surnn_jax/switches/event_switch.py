@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.fourier import Rhythm, quantile_bias, weigh
-from surnn_jax.switches.switch import SwitchInputs, check_options, configure
+from surnn_jax.names import unknown
+from surnn_jax.switches.fourier_switch import TRIANGULAR, Rhythm, quantile_bias, weigh
+from surnn_jax.switches.surrogates import Surrogate
+from surnn_jax.switches.switch import SwitchInputs
 from surnn_jax.typing import Array, Params
 
 
@@ -61,6 +63,12 @@ class Event(Rhythm):
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
         init_std: standard deviation of the initial v.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Event(horizon=100, rate=0.1, event_features="pair")
+        >>> switch.per_example, switch.uses_previous_input
+        (True, True)
     """
 
     event_features: str = "input"
@@ -70,10 +78,7 @@ class Event(Rhythm):
     def __post_init__(self):
         super().__post_init__()
         if self.event_features not in EVENT_FEATURES:
-            raise ValueError(
-                f"event: no event_features {self.event_features!r}; "
-                f"one of: {', '.join(EVENT_FEATURES)}"
-            )
+            raise unknown("event_features", self.event_features, EVENT_FEATURES)
         if not (math.isfinite(self.init_std) and self.init_std > 0):
             raise ValueError(f"event: init_std must be a positive number, got {self.init_std}")
 
@@ -168,15 +173,55 @@ def _deviation(raw: Array, valid: Array | None) -> Array:
     return jnp.where(usable, scale, 1)
 
 
-def event(horizon: int, **options: Any) -> Event:
-    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields."""
-    return configure(Event, horizon, **options)
+def event(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    harmonics: int = 4,
+    shortest: float = 2.0,
+    longest: float | None = None,
+    per_neuron: bool = False,
+    groups: int | None = None,
+    gate: Surrogate | str = TRIANGULAR,
+    frozen: bool = False,
+    balance: str = "none",
+) -> Event:
+    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.event(horizon=50, rate=0.1))
+        >>> x = jax.random.normal(jax.random.key(0), (50, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((50, 2, 4), 0.1)
+    """
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        harmonics=harmonics,
+        shortest=shortest,
+        longest=longest,
+        per_neuron=per_neuron,
+        groups=groups,
+        gate=gate,
+        frozen=frozen,
+        balance=balance,
+    )
 
 
-_THRESHOLD = ("rate", "event_features", "init_std", "groups")
-
-
-def threshold(horizon: int, **options: Any) -> Event:
+def threshold(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    groups: int | None = None,
+) -> Event:
     """A fixed threshold on the input: a frozen event switch without a rhythm.
 
         g[t,b,i] = 1[b[i] + Σ_e v[e,i] e[t,b,e] > 0]
@@ -187,7 +232,23 @@ def threshold(horizon: int, **options: Any) -> Event:
 
     Args:
         horizon: not looked at; every maker of a switch takes it.
-        options: `rate`, `event_features`, `init_std` and `groups`, as the fields of :class:`Event`.
+        rate: as the field of :class:`Event`, and so are the others.
+        event_features: what it reads.
+        init_std: standard deviation of v.
+        groups: G, how many schedules the layer has.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.threshold(100, rate=0.2)
+        >>> switch.frozen, switch.harmonics
+        (True, 0)
     """
-    check_options("threshold", options, _THRESHOLD)
-    return Event(horizon, **options, harmonics=0, frozen=True)
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        groups=groups,
+        harmonics=0,
+        frozen=True,
+    )
