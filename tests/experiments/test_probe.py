@@ -1,15 +1,17 @@
-"""Whether switches learn when: rare neurons, openings at events, agreement between seeds."""
+"""Whether switches learn when, and what an experiment's loss does to keep them open."""
 
 import dataclasses
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate
+from experiments import evaluate, music, speech
 from experiments.analysis import gates
 from experiments.runner import launch
+from experiments.runner.experiment import BALANCE_RATE, training_settings
 from experiments.runner.flags import LaunchOptions
 from experiments.tasks import registry
 from experiments.tasks.sequence.config import Config
@@ -89,3 +91,81 @@ def test_seeds_are_compared(tmp_path, capsys):
     other = run._replace(config=dataclasses.replace(SMALL, rate=0.2))
     with pytest.raises(ValueError, match="differs in more than its seed"):
         evaluate.compare(other, tmp_path / "1", None, None)
+
+
+def _music(config):
+    from experiments.tasks.music import task
+
+    random = np.random.default_rng(0)
+    x = (random.random((2, 12, 88)) < 0.1).astype(np.float32)
+    pieces = task.TrainingStats(-2.0, 20.0)
+    batch = {"x": x, "lengths": np.array([12, 7], np.int32), "index": np.arange(2)}
+    return task.task_of(config, task.model_of(config), pieces), batch
+
+
+def _speech(config):
+    from experiments.tasks.speech import task
+    from experiments.tasks.speech.data import Normalization
+
+    x = np.random.default_rng(0).integers(-2000, 2000, (2, 120)).astype(np.int16)
+    scale = Normalization(0.0, 1000.0)
+    return task.task_of(config, task.model_of(config), scale), {"x": x, "index": np.arange(2)}
+
+
+def _sequence(config):
+    from experiments.tasks.sequence import data, task
+
+    spec = data.dummy_spec(config)
+    batch = {
+        "x": np.random.default_rng(0).random((2, 24, 2)).astype(np.float32),
+        "y": np.zeros((2, 1, 1), np.float32),
+        "index": np.arange(2),
+    }
+    return task.task_of(config, task.model_of(config, spec), spec), batch
+
+
+KEY = jax.random.key(1)
+ONE = {"switch": "event", "features": 6, "rate": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("make", "config"),
+    [
+        (_music, music.Config("jsb", **ONE)),
+        (_speech, speech.Config("fsdd", **ONE)),
+        (_sequence, dataclasses.replace(SMALL, features=6)),
+    ],
+    ids=["music", "speech", "sequence"],
+)
+def test_losses_balance_the_switch_that_the_configuration_asks_for(make, config):
+    """The loss keeps its value; by `target` a bias gets the homeostat's gradient alone."""
+    found = {}
+    for balance in ("none", "target"):
+        task, batch = make(dataclasses.replace(config, balance=balance))
+        params = jax.jit(task.init)(jax.random.key(0), batch)
+
+        def shut(path, leaf):
+            bias = path[-1].key == "b" and path[-2].key == "switch"
+            return leaf - 50.0 if bias else leaf
+
+        params = jax.tree_util.tree_map_with_path(shut, params)
+        loss = jax.jit(jax.value_and_grad(lambda p, t=task, b=batch: t.loss(p, b, KEY)[0]))
+        value, slope = loss(params)
+        leaves = jax.tree_util.tree_leaves_with_path(slope)
+        (bias,) = [
+            leaf for path, leaf in leaves if path[-1].key == "b" and path[-2].key == "switch"
+        ]
+        found[balance] = float(value), np.asarray(bias)
+    assert found["none"][0] == found["target"][0]
+    # Nothing is open: no gradient through the window, and every bias is to rise.
+    assert not found["none"][1].any()
+    assert (found["target"][1] < 0).all()
+
+
+@pytest.mark.parametrize(("frozen", "rate"), [(False, BALANCE_RATE), (True, None)])
+def test_the_optimizer_is_told_of_the_homeostat(frozen, rate):
+    config = dataclasses.replace(SMALL, balance="target", frozen=frozen)
+    assert training_settings(config, "mse", 10)[1].balance_rate == rate
+    for balance in ("none", "floor"):
+        other = dataclasses.replace(config, balance=balance)
+        assert training_settings(other, "mse", 10)[1].balance_rate is None
