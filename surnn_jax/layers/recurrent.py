@@ -53,6 +53,20 @@ class Recurrent(nn.Module):
             and all of its batch; the others are divided by what is left (DropConnect, as in
             AWD-LSTM, Merity et al. 2018, arXiv 1708.02182). In [0, 1).
         unroll: accepted because `nn.RNN` has it, and ignored: looping is the back end's affair.
+
+    Examples:
+        >>> from surnn_jax.layers import Recurrent
+        >>> from surnn_jax.switches import event
+        >>> layer = Recurrent("gru", 4, event(horizon=50), return_run=True)
+        >>> x = jax.random.normal(jax.random.key(0), (2, 50, 3))  # [B, T, D]
+        >>> variables = layer.init(jax.random.key(1), x)
+        >>> run = layer.apply(variables, x, seq_lengths=jnp.array([50, 20]))
+        >>> run.outputs.shape, run.carry.cell.h.shape, run.update_mask.shape
+        ((2, 50, 4), (2, 4), (2, 50, 4))
+        >>> carry = layer.apply(variables, (2,), method="initial_carry")
+        >>> carry, h = layer.apply(variables, carry, x[:, 0], method="step")  # a stream
+        >>> bool(jnp.allclose(h, run.outputs[:, 0], atol=1e-6))
+        True
     """
 
     cell: str | cells.Cell

@@ -22,6 +22,12 @@ def initialize_distributed(text: str) -> None:
 
     Raises:
         ValueError: not of this form.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.initialize_distributed("localhost:8476,2,2")
+        Traceback (most recent call last):
+        ValueError: distributed: process 2 of 2; they are counted from 0
     """
     if text == "auto":
         jax.distributed.initialize()

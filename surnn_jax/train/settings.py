@@ -29,6 +29,11 @@ class Settings:
 
     Raises:
         ValueError: a value out of range.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.Settings(max_epochs=10, monitor="mse", patience=3).restore
+        'latest'
     """
 
     max_epochs: int
