@@ -31,7 +31,7 @@ class ScanOutput(NamedTuple):
             the order of the outputs: ``[T, H]`` if the batch shares it, else ``[T, *batch, H]``;
             None without a switch. No gradient.
         balance: scalar of value 0, whose gradient is the correction of the switch's thresholds: to
-            be added to the loss, see :attr:`surnn_jax.switches.Rhythm.balance`. A plain 0
+            be added to the loss, see :attr:`surnn_jax.switches.Rhythm.balance`. Without a gradient
             if the switch has no such rule.
 
     Examples:
@@ -47,7 +47,7 @@ class ScanOutput(NamedTuple):
     carries: Carry
     rate: Array
     update_mask: Array | None
-    balance: Array | float = 0.0
+    balance: Array
 
 
 def run(

@@ -98,11 +98,11 @@ def balance(
     sequences: Sequences,
     seen: SwitchInputs | None,
     update_mask: Array | None,
-) -> Array | float:
+) -> Array:
     """The term that corrects the switch's thresholds, see `ScanOutput.balance`."""
     switch = unit.switch
     if switch is None or switch.balance == "none" or switch.frozen:
-        return 0.0
+        return jnp.zeros((), sequences.x.dtype)
     share = sequence.open_shares(update_mask, sequences.step_mask)
     share = share.reshape(switch.groups or seen.features, -1).mean(-1)
     term = switch.balance_term(params["switch"], seen, share)
