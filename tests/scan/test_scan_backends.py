@@ -81,7 +81,7 @@ def _checks(backend):
         return DENSE[:2], DENSE
     if backend == "parallel":  # the others run on `masked`
         every = [n for n in range(len(UNITS)) if UNITS[n][0].linear]
-        return [n for n in every if n in (*ORACLE, *FROZEN)], every
+        return [n for n in every if n in (*DENSE, *PAIRED)], every
     return [DENSE[0], DENSE[4], *IN_TURN], ORACLE
 
 
