@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r"^\{\{ include ([\w./-]+)(?:#([\w-]+))? \}\}$", re.M)
+DOCUMENTED = re.compile(r"^::: ([\w.]+)$", re.M)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.M | re.S)
 _PICTURES = {".png", ".svg", ".jpg", ".gif"}
@@ -62,6 +63,7 @@ def on_page_markdown(markdown, page, config, files):
     """Fills in the includes and turns the links."""
     here = page.file.src_uri
     markdown = _turned(markdown, f"docs/{here}", here)
+    markdown = DOCUMENTED.sub(lambda match: f"::: {documented_path(match[1])}", markdown)
 
     def included(match):
         path, anchor = match.groups()
@@ -70,6 +72,16 @@ def on_page_markdown(markdown, page, config, files):
         return _turned(text, path, here)
 
     return INCLUDE.sub(included, markdown)
+
+
+def documented_path(name: str) -> str:
+    """The path at which the reference looks for an object.
+
+    ``package.fourier`` may be both a function and the module that defines it, and a tool that reads
+    files takes the module.
+    """
+    path = name.replace(".", "/")
+    return f"{name}.{name.rpartition('.')[2]}" if (ROOT / f"{path}.py").exists() else name
 
 
 def section(text: str, anchor: str) -> str:

@@ -1,5 +1,6 @@
 """Docstrings name other objects by roles such as ``:class:`.Block```; the site links them."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -7,14 +8,16 @@ import griffe
 
 ROOT = Path(__file__).resolve().parent.parent
 _ROLE = re.compile(r":(?:class|func|meth|attr|data|mod|exc):`[~.]?([\w.]+)`")
-_PAGES = re.compile(r"^::: ([\w.]+)$", re.M)
 
 
 def documented() -> dict[str, str]:
-    """The last part of a name -> the whole name under which the reference has it."""
+    """The last part of a name -> the path under which the reference has it."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
     pages = (ROOT / "docs" / "api").glob("*.md")
-    names = [name for page in sorted(pages) for name in _PAGES.findall(page.read_text())]
-    return {name.rpartition(".")[2]: name for name in reversed(names)}
+    names = [name for page in sorted(pages) for name in hooks.DOCUMENTED.findall(page.read_text())]
+    return {name.rpartition(".")[2]: hooks.documented_path(name) for name in reversed(names)}
 
 
 class Roles(griffe.Extension):
