@@ -11,7 +11,7 @@ import jax
 from experiments.analysis import curves
 from experiments.runner import experiment as experiments
 from experiments.runner import parameters, records
-from experiments.runner.config import TrainConfig
+from experiments.runner.config import TrainConfig, identity
 from experiments.runner.experiment import Experiment, Prepared
 from experiments.runner.flags import LaunchOptions
 from experiments.runner.records import Record
@@ -107,7 +107,7 @@ def train_run(
             tensorboard=options.tensorboard,
         ),
         workdir=workdir,
-        config={"experiment": experiment, **dataclasses.asdict(config)},
+        config={"experiment": experiment, **identity(config)},
         mesh=train.make_mesh(options.mesh) if options.mesh else None,
     )
     if not first:
