@@ -338,7 +338,8 @@ def _end_carry(unit, sequences, start: Start, position, carries, axes: BatchAxes
 def _rate_and_mask(unit, sequences, logits, carries) -> tuple[Array, Array | None]:
     """The update rate, and the update mask in the order in which the steps are run."""
     if unit.switch is not None:
-        opened = unit.switch.gate(logits)
+        # Without a rule of its own, which `lax.scan` around the run could forget.
+        opened = unit.switch.gate.differentiable_value(logits)
         rate = sequence.mean_open(opened, sequences.step_mask)
         return rate, jax.lax.stop_gradient(opened)
     if "open" in carries._fields:

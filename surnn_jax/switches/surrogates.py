@@ -71,7 +71,9 @@ class Surrogate:
             u = jnp.clip(a / self.shape, -1, 1)
             smooth = u - u * jnp.abs(u) / 2
         else:
-            smooth = a if self.name == "straight_through" else jax.nn.sigmoid(self.shape * a)
+            bounded = jnp.where(jnp.isfinite(a), a, 0)  # infinity less itself is no number
+            straight = self.name == "straight_through"
+            smooth = bounded if straight else jax.nn.sigmoid(self.shape * a)
         return value + (smooth - jax.lax.stop_gradient(smooth))
 
     def gradient_rows(self, batch: int) -> int:
