@@ -22,6 +22,9 @@ from data.source import SPLITS, Column, Count, Example, Reading
 
 FACTS = "facts.json"
 
+READ = "read"
+"""The fact that says what was read: its kind (see :class:`data.source.Reading`) and its path."""
+
 
 class Ragged(Sequence):
     """Sequences of different lengths, stored end to end; item i is a view, nothing is copied.
@@ -110,7 +113,8 @@ def write(name: str, columns: dict[str, Column], reading: Reading, folder: Path)
         column: {"dtype": c.dtype, "shape": c.shape, "text": c.text}
         for column, c in columns.items()
     }
-    facts = {"name": name, "columns": form, "facts": reading.facts}
+    read = {"kind": reading.kind, "path": reading.where}
+    facts = {"name": name, "columns": form, "facts": {**reading.facts, READ: read}}
     (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
 
 

@@ -34,7 +34,7 @@ import pytest
 # shape that nobody wrote.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", int(os.environ.get("SURNN_TEST_DEVICES", "2")))
 
 hypothesis.settings.register_profile("surnn", deadline=None, print_blob=True)
 hypothesis.settings.register_profile(

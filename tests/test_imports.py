@@ -13,7 +13,8 @@ PACKAGES = ("surnn_jax", "data", "experiments", "benchmarks")
 
 FLOORS = {
     "surnn_jax": (
-        {"surnn_jax.typing"},
+        {"surnn_jax.names", "surnn_jax.typing"},
+        {"surnn_jax.command"},
         {"surnn_jax.cells", "surnn_jax.switches"},
         {"surnn_jax.scan"},
         {"surnn_jax.layers", "surnn_jax.train"},
@@ -42,7 +43,7 @@ its own: not from those above, and not from the others on its own. The longest n
 ``data`` is that module alone."""
 
 PROGRAMS = {"evaluate", "export", "lra", "music", "pixels", "search", "speech", "synthetic"}
-PROGRAMS |= {"reproduce", "tables", "wikitext"}
+PROGRAMS |= {"report_page", "reproduce", "tables", "wikitext"}
 ROOMS = {"analysis", "report", "runner", "tasks", "tuning"}
 
 OTHER_PACKAGES = {

@@ -44,7 +44,7 @@ def _line(name: str, config: Any, facts: suites.PaperTable | None, done: list[Re
     published = facts.published.get((config.dataset, config.kinds, config.switch_name))
     if facts.smaller(config.dataset, vars(config)):
         published = None
-    quoted = f"{published:10.2f}" if published is not None else f"{'–':>10}"
+    quoted = f"{published.value:10.2f}" if published is not None else f"{'–':>10}"
     if not found:
         return f"{name:<40}{quoted}{'–':>20}{config.max_epochs:>8}"
     values = [headline(r)[1] for r in found]

@@ -43,6 +43,11 @@ class TrainConfig:
     hold: float = field(
         0.0, "Weight of the penalty (update rate - update_rate)^2 in the loss", flag="rate_penalty"
     )
+    balance: str = field(
+        "none",
+        "What keeps neurons open: none, target (a homeostat moves each one's bias) or floor (lifts "
+        "those that hardly open)",
+    )
     horizon: int = field(160, "Longest period of a switch, in steps", flag="max_period")
     optimiser: str = field("adam", "adam, rmsprop, adagrad", flag="optimizer")
     learning_rate: float = field(0.003, "Learning rate of the weights")

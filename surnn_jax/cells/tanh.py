@@ -24,9 +24,9 @@ class TanhCarry(NamedTuple):
     h: Array
 
 
-def _rule(p, carry, z, u):
+def _rule(p, carry, z, u, activation_fn=jnp.tanh):
     del carry
-    return TanhCarry(jnp.tanh(z["h"] + u["h"] + p["b"]))
+    return TanhCarry(activation_fn(z["h"] + u["h"] + p["b"]))
 
 
 TANH = Cell(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.cells.cell import product
+from surnn_jax.layers.meshes import by_rows
 from surnn_jax.typing import Array
 
 _BLOCK = 128
@@ -87,6 +88,9 @@ class AdaptiveSoftmax(nn.Module):
                 f"got {targets.dtype} {targets.shape}"
             )
         head, tails = self._kernels(x, embedding)
+        return by_rows(self._log_probs)(x, targets, head, tails)
+
+    def _log_probs(self, x: Array, targets: Array, head: Array, tails: list) -> Array:
         flat, words = jnp.asarray(x).reshape(-1, x.shape[-1]), jnp.asarray(targets).reshape(-1)
         cutoffs = jnp.asarray(self.cutoffs, words.dtype)
         cluster = jnp.searchsorted(cutoffs, words, side="right").astype(words.dtype)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.layers.meshes import rows_like
 from surnn_jax.layers.mixer_base import (
     check_carry,
     check_inputs,
@@ -17,6 +18,7 @@ from surnn_jax.layers.mixer_base import (
     segments,
     state_dtype,
 )
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 
@@ -105,6 +107,7 @@ class Attention(nn.Module):
         Raises:
             ValueError: for shapes that do not fit, or a carry if attention is not causal.
         """
+        x, seq_lengths, resets = as_arrays(x, seq_lengths, resets)
         check_inputs("attention", x, seq_lengths, resets)
         wide = state_dtype(self.param_dtype)
         compute = self.dtype or wide
@@ -139,7 +142,9 @@ class Attention(nn.Module):
                 query_seq_lengths=lengths,
             )
         else:
-            past = self.initial_carry(x.shape[:1]) if initial_carry is None else initial_carry
+            past = initial_carry
+            if past is None:
+                past = rows_like(x, self.initial_carry(x.shape[:1]))
             keys, values = (
                 jnp.concatenate([old, new.astype(wide)], axis=1)
                 for old, new in ((past.key, key), (past.value, value))
@@ -222,6 +227,7 @@ class Attention(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 
 from surnn_jax.layers import mixers
 from surnn_jax.layers.block import Block, Trace
+from surnn_jax.layers.meshes import by_rows, rows_like
 from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.names import unknown
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
 ENCODERS = ("raw", "onehot", "embed", "dense")
@@ -45,7 +48,8 @@ class Backbone(nn.Module):
     """Encoder, blocks and a final norm.
 
     Attributes:
-        layers: names of the mixers, from the input up, see :func:`.mixers.names`.
+        layers: names of the mixers, from the input up, see :func:`.mixers.names`; one name is a
+            stack of one.
         features: M, width of the model.
         encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
             tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
@@ -67,7 +71,7 @@ class Backbone(nn.Module):
         ((2, 5, 8), 1)
     """
 
-    layers: tuple[str, ...]
+    layers: str | tuple[str, ...]
     features: int
     encoder: str = "dense"
     vocabulary: int | None = None
@@ -77,6 +81,11 @@ class Backbone(nn.Module):
     expand: float = 2.0
     dropout: float = 0.0
     bidirectional: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.layers, str):
+            self.layers = (self.layers,)
+        super().__post_init__()
 
     def setup(self):
         check(self)
@@ -132,6 +141,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: for an input of the wrong kind, or longer than `max_positions`.
         """
+        x, lengths, resets = as_arrays(x, lengths, resets)
         tokens = self.encoder in ("onehot", "embed")
         if x.ndim != (2 if tokens else 3) or tokens != jnp.issubdtype(x.dtype, jnp.integer):
             wanted = "integer tokens [B, T]" if tokens else "frames [B, T, D]"
@@ -144,7 +154,7 @@ class Backbone(nn.Module):
             )
         inside = None
         if lengths is not None:  # before any product: NaN · 0 is NaN, and so would gradients be
-            lengths = jnp.asarray(lengths).astype(jnp.int32)
+            lengths = lengths.astype(jnp.int32)
             inside = jnp.arange(steps, dtype=jnp.int32)[None] < lengths[:, None]
             x = jnp.where(inside.reshape(*inside.shape, *(1,) * (x.ndim - 2)), x, 0)
         if self.is_initializing() and any(map(mixers.is_selective, self.layers)) and x.size:
@@ -173,14 +183,14 @@ class Backbone(nn.Module):
         Event switches set their thresholds by the first inputs that they see. They recognise a
         constant input, but not what the layers below make of one.
         """
-        same = jnp.all(x == x[:1]) if len(x) > 1 else jnp.all(x == x[:, :1])
+        same = by_rows(_is_constant)(x)
         if not isinstance(same, jax.core.Tracer) and not same:
             return
         if self.encoder in ("onehot", "embed"):
             noise = jax.random.randint(jax.random.key(0), x.shape, 0, self.vocabulary, x.dtype)
         else:
             noise = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
-        y = self._encode(jnp.where(same, noise, x))
+        y = self._encode(jnp.where(same, rows_like(x, noise), x))
         if self.max_positions is not None:
             y = y + self._rows(x.shape[1], None, None).astype(y.dtype)
         self._run_blocks(y, lengths, None, False)
@@ -208,7 +218,7 @@ class Backbone(nn.Module):
             t = jnp.arange(steps, dtype=jnp.int32)[None]
             last = jax.lax.cummax(jnp.where(resets, t, -1), axis=1)
             place = jnp.where(last >= 0, t - last, place)
-        rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
+        rows = by_rows(_vectors_at)(place, self.position)
         return rows if inside is None else jnp.where(inside[..., None], rows, 0)
 
     def step(
@@ -219,13 +229,14 @@ class Backbone(nn.Module):
         With `resets`, booleans ``[B]``, a new sequence begins where they are true. Past the last
         learned position the outputs are NaN.
         """
+        x, resets = as_arrays(x, resets)
         position = carry.position
         if resets is not None:
             position = jnp.where(resets, 0, position)
         y = self._encode(x)
         if self.max_positions is not None:
             place = jnp.broadcast_to(position, x.shape[:1])
-            rows = self.position.at[place].get(mode="fill", fill_value=jnp.nan)
+            rows = by_rows(_vectors_at)(place, self.position)
             y = y + rows.astype(y.dtype)
         carries = []
         for block, before in zip(self.blocks, carry.layers, strict=True):
@@ -247,15 +258,29 @@ class Backbone(nn.Module):
         """The embedding, ``[V, M]``."""
         return self.embedding.embedding
 
+    def _embed(self, x, table):
+        # As nn.Embed, whose table is a variable.
+        return jnp.take(table.astype(self.options.dtype or table.dtype), x, axis=0)
+
     def _encode(self, x):
         if self.encoder == "embed":
             # Embeddings begin with unit length, and the blocks expect unit variance.
-            y = self.embedding(x) * self.features**0.5
+            y = by_rows(self._embed)(x, self.embedding.embedding) * self.features**0.5
         elif self.encoder == "onehot":
             y = jax.nn.one_hot(x, self.vocabulary, dtype=self.options.dtype or jnp.float32)
         else:
             y = self.dense(x) if self.encoder == "dense" else x
         return y
+
+
+def _is_constant(x: Array) -> Array:
+    """Whether all examples are the same; all steps, if there is one example only."""
+    return jnp.all(x == x[:1]) if len(x) > 1 else jnp.all(x == x[:, :1])
+
+
+def _vectors_at(place: Array, table: Array) -> Array:
+    """Rows of a table ``[N, M]``; NaN past its end."""
+    return table.at[place].get(mode="fill", fill_value=jnp.nan)
 
 
 def check(model: Backbone) -> None:
@@ -269,7 +294,7 @@ def check(model: Backbone) -> None:
     for kind in model.layers:
         mixers.check(kind, model.options)
     if model.encoder not in ENCODERS:
-        raise ValueError(f"unknown encoder {model.encoder!r}; one of: {', '.join(ENCODERS)}")
+        raise unknown("encoder", model.encoder, ENCODERS)
     if model.encoder in ("onehot", "embed") and (model.vocabulary or 0) < 1:
         raise ValueError(f"encoder {model.encoder!r} needs a vocabulary, got {model.vocabulary}")
     for name in ("features", "max_positions"):

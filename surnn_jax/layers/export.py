@@ -11,7 +11,8 @@ Batch and time are symbols, so that one export takes every size of at least 1::
 Writing and loading an export needs jax and flatbuffers. The export is plain StableHLO. The
 compiled CPU kernel is a custom call that needs this library, so recurrent layers with the back end
 ``auto`` or ``native`` are exported as ``masked``; ``compact`` and ``rows`` stay. The numbers are
-those of the model, to rounding.
+those of the model, to rounding. `jax.export.export` of a jitted call of your own works likewise,
+with gradients too.
 
 Attention and state spaces need the length of a sequence beforehand, for an FFT, an associative
 scan or chunks. A model with such a layer, or with an adaptive softmax, is exported as a loop over

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.scan.linear_scan import linear_scan
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 
@@ -89,7 +90,7 @@ class LRU(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "LRU", self, x, initial_carry, seq_lengths, resets
         )
         inputs = x.shape[-1]
@@ -138,6 +139,7 @@ class LRU(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

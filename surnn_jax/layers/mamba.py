@@ -16,6 +16,7 @@ from surnn_jax.layers.mixer_base import (
     state_dtype,
     torch_uniform,
 )
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 _SLOWEST, _FASTEST = 0.001, 0.1  # of dt at the beginning, as published
@@ -100,7 +101,7 @@ class Mamba(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "Mamba", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
@@ -143,6 +144,7 @@ class Mamba(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.layers.meshes import rows_like
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
 
@@ -67,6 +69,7 @@ class CheckedInputs(NamedTuple):
     """Checked arguments of a mixer.
 
     Attributes:
+        x: the inputs, an array.
         initial_carry: the carry to begin with.
         lengths: ``[B]``, at most T; None for all of the input.
         wide: dtype of the state.
@@ -74,6 +77,7 @@ class CheckedInputs(NamedTuple):
         resets: booleans ``[B, T]``, False beyond the lengths; None for no reset.
     """
 
+    x: Array
     initial_carry: Carry
     lengths: Array | None
     wide: Any
@@ -94,15 +98,16 @@ def init_memory(
     Raises:
         ValueError: as :func:`check_inputs` and :func:`check_carry`.
     """
+    x, seq_lengths, resets = as_arrays(x, seq_lengths, resets)
     check_inputs(name, x, seq_lengths, resets)
     zero_carry = mixer.initial_carry(x.shape[:1])
     if initial_carry is None:
-        initial_carry = zero_carry
+        initial_carry = rows_like(x, zero_carry)
     check_carry(name, initial_carry, zero_carry)
     wide = state_dtype(mixer.param_dtype)
     lengths = lengths_within(x, seq_lengths)
     resets = resets_within(resets, lengths)
-    return CheckedInputs(initial_carry, lengths, wide, mixer.dtype or wide, resets)
+    return CheckedInputs(x, initial_carry, lengths, wide, mixer.dtype or wide, resets)
 
 
 def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:

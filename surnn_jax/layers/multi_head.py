@@ -77,6 +77,7 @@ class MultiHeadRecurrent(nn.Module):
             outputs=_concat_heads(run.outputs),
             carries=jax.tree.map(_concat_heads, run.carries),
             rate=run.rate.mean(),
+            balance=jnp.sum(run.balance),
             update_mask=None if run.update_mask is None else _concat_heads(run.update_mask),
         )
         if value_or_default(return_run, self.layer.return_run and return_carry is None):
@@ -113,4 +114,4 @@ class MultiHeadRecurrent(nn.Module):
 def _concat_heads(leaf: Array) -> Array:
     """``[N, …, H]`` as ``[…, N · H]``."""
     leaf = jnp.moveaxis(leaf, 0, -2)
-    return leaf.reshape(*leaf.shape[:-2], -1)
+    return leaf.reshape(*leaf.shape[:-2], leaf.shape[-2] * leaf.shape[-1])

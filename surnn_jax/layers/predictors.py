@@ -63,7 +63,7 @@ class FramePredictor(_Predictor):
     cell: str | cells.Cell
     features: int
     outputs: int
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     backend: str = "auto"
     dtype: Any = None
 
@@ -97,7 +97,7 @@ class WaveformPredictor(_Predictor):
     cell: str | cells.Cell
     features: int
     readout: GaussianMixture
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     backend: str = "auto"
     dtype: Any = None
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
 _SLOWEST, _FASTEST = 0.001, 0.1  # of dt, as published
@@ -92,7 +93,7 @@ class S4D(nn.Module):
             ValueError: for shapes that do not fit.
         """
         continued = initial_carry is not None
-        initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets = init_memory(
             "S4D", self, x, initial_carry, seq_lengths, resets
         )
         steps, inputs = x.shape[1:]
@@ -148,6 +149,7 @@ class S4D(nn.Module):
 
         With `resets`, booleans ``[B]``, a new sequence begins where they are true.
         """
+        x, resets = as_arrays(x, resets)
         now = None if resets is None else resets[:, None]
         carry, y = self(x[:, None], initial_carry=carry, resets=now)
         return carry, y[:, 0]

@@ -12,6 +12,8 @@ from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.backbone import Backbone, BackboneCarry
 from surnn_jax.layers.block import Trace
 from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.names import unknown
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
 POOLINGS = ("last", "mean")
@@ -68,7 +70,7 @@ class Classifier(nn.Module):
 
     def setup(self):
         if self.pooling not in POOLINGS:
-            raise ValueError(f"unknown pooling {self.pooling!r}; one of: {', '.join(POOLINGS)}")
+            raise unknown("pooling", self.pooling, POOLINGS)
         self.head = nn.Dense(self.outputs)
 
     def __call__(
@@ -84,6 +86,7 @@ class Classifier(nn.Module):
 
         With resets the answer is that for the last sequence of each row.
         """
+        lengths, resets = as_arrays(lengths, resets)
         before = None if carry is None else carry.backbone
         encoded = self.backbone(x, lengths, before, train, resets)
         y = _wide(encoded.outputs)
@@ -115,6 +118,7 @@ class Classifier(nn.Module):
         self, carry: ClassifierCarry, x: Array, resets: Array | None = None
     ) -> tuple[ClassifierCarry, Array]:
         """The answer ``[B, outputs]`` for the sequence so far."""
+        x, resets = as_arrays(x, resets)
         backbone, y = self.backbone.step(carry.backbone, x, resets)
         y = _wide(y)
         if resets is not None:
@@ -186,7 +190,7 @@ class PairClassifier(nn.Module):
         a, b = u.outputs, v.outputs
         y = nn.gelu(self.hidden(jnp.concatenate([a, b, a * b, a - b], axis=-1)))
         traces = tuple(
-            Trace((one.rate + two.rate) / 2, one.update_mask)
+            Trace((one.rate + two.rate) / 2, one.update_mask, (one.balance + two.balance) / 2)
             for one, two in zip(u.traces, v.traces, strict=True)
         )
         return Result(self.head(y), None, traces)
@@ -267,7 +271,10 @@ class LanguageModel(nn.Module):
 
     def setup(self):
         if self.backbone.encoder != "embed":
-            raise ValueError("a language model takes the encoder 'embed'")
+            raise ValueError(
+                "a language model reads tokens: LanguageModel(Backbone(layers, features, 'embed', "
+                f"vocabulary=…)), got the encoder {self.backbone.encoder!r}"
+            )
         self.drop = nn.Dropout(self.dropout)
         if self.tied:
             self.square = nn.Dense(self.backbone.features, use_bias=False)
@@ -300,8 +307,9 @@ class LanguageModel(nn.Module):
             train: whether to apply dropout.
             resets: booleans ``[B, T]``: if True, a new text begins with this token.
         """
+        x, y, lengths, resets = as_arrays(x, y, lengths, resets)
         if lengths is not None:  # targets in padding may be anything
-            lengths = jnp.asarray(lengths).astype(jnp.int32)
+            lengths = lengths.astype(jnp.int32)
             inside = jnp.arange(y.shape[1], dtype=jnp.int32)[None] < lengths[:, None]
             y = jnp.where(inside, y, 0)
         encoded = self.backbone(x, lengths, carry, train, resets)

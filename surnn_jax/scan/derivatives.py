@@ -75,7 +75,9 @@ def twin(spec: ScanSpec, inputs: ScanInputs) -> Carry:
             carry = adjoint.select(reset, reset_carry, carry)
         candidate = spec.cell.step(params, carry, x, spec.dtype)
         if g is not None:
-            candidate = jax.tree.map(functools.partial(_mix, g), candidate, carry)
+            candidate = jax.tree.map(
+                _mix, adjoint.by_field(spec.surrogate, g, carry), candidate, carry
+            )
         return candidate, candidate
 
     return jax.lax.scan(step, start, (x, g, resets))[1]
@@ -278,8 +280,15 @@ def _push_types(*types, linear):
             if mapped.axes[i] is not None:
                 del shape[mapped.axes[i]]
         sizes = [mapped.size for mapped in reversed(linear.maps)]
-        outputs.append(field.update(shape=(*sizes, *shape), sharding=None))
+        outputs.append(with_shape(field, (*sizes, *shape)))
     return outputs
+
+
+def with_shape(kind: Any, shape: tuple[int, ...]) -> Any:
+    """The type of an array that has another shape, and varies over the same manual axes."""
+    mesh = kind.sharding.mesh
+    place = None if mesh.empty else jax.NamedSharding(mesh, jax.P(*(None,) * len(shape)))
+    return kind.update(shape=shape, sharding=place)
 
 
 def _push_jvp(primals, tangents, *, linear):

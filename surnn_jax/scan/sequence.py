@@ -9,6 +9,11 @@ import jax.numpy as jnp
 from surnn_jax.typing import Array
 
 
+def as_arrays(*values: Any) -> tuple[Any, ...]:
+    """What was given as nested lists, or by NumPy, as JAX arrays; None stays."""
+    return tuple(None if value is None else jnp.asarray(value) for value in values)
+
+
 class BatchAxes(NamedTuple):
     """Any number of batch axes, flattened to one.
 
@@ -171,3 +176,14 @@ def mean_open(opened: Array, step_mask: Array | None) -> Array:
     if opened.ndim == 2:
         return (opened.sum(-1) * weight.sum(-1)).sum() / total
     return (opened.sum(-1) * weight).sum() / total
+
+
+def open_shares(opened: Array, step_mask: Array | None) -> Array:
+    """The share of unmasked steps at which each neuron was open, ``[H]``; arguments as above."""
+    if step_mask is None:
+        return opened.mean(range(opened.ndim - 1))
+    weight = step_mask.astype(opened.dtype)
+    total = jnp.maximum(weight.sum(), 1)
+    if opened.ndim == 2:
+        return (opened * weight.sum(-1)[:, None]).sum(0) / total
+    return (opened * weight[..., None]).sum((0, 1)) / total

@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters.partial_eval import JaxprTracer
 
-from surnn_jax import cells
+from surnn_jax import cells, switches
+from surnn_jax.cells.cell import state_dtype
+from surnn_jax.names import unknown
+from surnn_jax.scan import sharding
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Carry, Params
 
@@ -62,7 +67,7 @@ class Unit:
         dtype: Any = jnp.float32,
         lengths: Array | None = None,
     ) -> Params:
-        """Draws the parameters ``{"cell": …}`` or ``{"cell": …, "switch": …}``.
+        """Draws the parameters ``{"cell": …}``, or ``{"cell": …, "switch": …}`` if it has any.
 
         Args:
             key: a JAX random key.
@@ -75,9 +80,10 @@ class Unit:
         Raises:
             ValueError: if `features` or the width of `x` is not positive.
         """
+        x, lengths = as_arrays(x, lengths)
         first, second = jax.random.split(key)
         params = {"cell": self.cell.init(first, x.shape[-1], features, dtype)}
-        if self.switch is not None:
+        if self.switch is not None and self.switch.has_parameters:
             params["switch"] = self.init_switch(second, x, features, dtype, lengths)
         return params
 
@@ -90,7 +96,11 @@ class Unit:
         lengths: Array | None = None,
         mask: Array | None = None,
     ) -> Params:
-        """The switch's part of :meth:`init`; `mask` as :func:`.run` takes it."""
+        """The switch's part of :meth:`init`, float32 at least; `mask` as :func:`.run` takes it."""
+        dtype = state_dtype(jnp.dtype(dtype))
+        if isinstance(x, JaxprTracer):  # `lazy_init` of Flax knows no more than the shape
+            x, lengths, mask = jnp.zeros(x.shape, x.dtype), None, None
+        x, lengths, mask = sharding.whole(x, lengths, mask)  # thresholds are those of all rows
         size = math.prod(x.shape[1:-1])
         x = x.reshape(x.shape[0], size, x.shape[-1])
         t = jnp.arange(x.shape[0], dtype=jnp.int32)
@@ -100,7 +110,7 @@ class Unit:
             valid = within if valid is None else valid & within
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        previous = previous_inputs(x, jnp.zeros_like(x[0]))
+        previous = previous_inputs(x, jnp.zeros(x.shape[1:], x.dtype))
         seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 
@@ -122,7 +132,41 @@ class Unit:
         return SelectiveCarry(state, jnp.zeros(batch_shape, jnp.int32), previous)
 
 
-def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
+SELECTIVE = "su"
+"""Prefix of a cell's name: ``sugru`` is the cell ``gru`` with a switch."""
+
+
+def parts(
+    cell: str | cells.Cell, switch: str | Switch | None = None
+) -> tuple[str | cells.Cell, Switch | None]:
+    """Cell and switch of a unit that may be given by names.
+
+    Args:
+        cell: a cell or its name; ``"sugru"`` is the cell ``"gru"`` with the switch ``"fourier"`` if
+            no other one is given.
+        switch: a switch or its name, see :func:`surnn_jax.switches.get`.
+
+    Returns:
+        The cell as given, without the prefix, and the switch.
+
+    Raises:
+        ValueError: if there is no such cell or switch.
+
+    Example:
+        >>> parts("sugru", "event")[0]
+        'gru'
+    """
+    switch = switches.get(switch)
+    if isinstance(cell, str) and cell not in cells.CELLS:
+        plain = cell.removeprefix(SELECTIVE)
+        if plain == cell or plain not in cells.CELLS:
+            raise unknown("cell", cell, [*cells.CELLS, *(SELECTIVE + name for name in cells.CELLS)])
+        return plain, switches.get("fourier") if switch is None else switch
+    cells.get(cell)
+    return cell, switch
+
+
+def selective(cell: str | cells.Cell, switch: str | Switch | None = None) -> Unit:
     """Any cell in its selective form: suRNN, suGRU, suLSTM.
 
         h[t] = h[t-1] + g[t] ∘ (f(h[t-1], x[t]) - h[t-1])
@@ -131,11 +175,12 @@ def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
     value is kept bit for bit (arXiv 2603.02226).
 
     Args:
-        cell: a cell or its name.
-        switch: when each neuron updates; None for the plain cell.
+        cell: a cell or its name; with the prefix ``su`` it has the switch ``fourier`` if no other
+            one is given.
+        switch: when each neuron updates, or the name of a switch; None for the plain cell.
 
     Raises:
-        ValueError: if there is no cell of that name.
+        ValueError: if there is no cell or switch of that name.
 
     Examples:
         >>> from surnn_jax import selective, switches
@@ -144,6 +189,7 @@ def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
         >>> selective("gru", None).switch is None
         True
     """
+    cell, switch = parts(cell, switch)
     return Unit(cells.get(cell), switch)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.names import lookup
 from surnn_jax.typing import Array
 
 
@@ -17,13 +18,14 @@ class Surrogate:
 
     Made by :func:`triangular`, :func:`sigmoid`, :func:`straight_through` (all three open exactly
     where a > 0 and differ only in the slope used for the gradient), :func:`soft` and :func:`given`
-    (no step at all).
+    (no step at all), and :func:`two_fields`.
 
     Attributes:
-        name: which of the five.
+        name: which of the six.
         shape: its one number: half-width of the window, or steepness of the sigmoid.
         gradient_fraction: how much of a batch gives the switch its gradient, see
             :func:`triangular`.
+        expected: of :func:`two_fields`.
 
     Examples:
         >>> from surnn_jax import switches
@@ -37,11 +39,12 @@ class Surrogate:
     name: str
     shape: float = 1.0
     gradient_fraction: float = 1.0
+    expected: tuple[float, float] | None = None
 
     @property
     def hard(self) -> bool:
         """Whether the value is 0 or 1."""
-        return self.name not in ("soft", "given")
+        return self.name not in ("soft", "given", "two_fields")
 
     @property
     def support(self) -> float:
@@ -50,7 +53,7 @@ class Surrogate:
 
     def value(self, a: Array) -> Array:
         """The switch, in the dtype of `a`; NaN where the logit is NaN."""
-        if self.name == "given":
+        if self.name in ("given", "two_fields"):
             return a
         if not self.hard:
             return jax.nn.sigmoid(self.shape * a)
@@ -62,10 +65,22 @@ class Surrogate:
         """d switch / d logit: the true one if soft, else the surrogate."""
         if self.name == "triangular":
             return jnp.maximum(0, 1 - jnp.abs(a) / self.shape) / self.shape
-        if self.name in ("straight_through", "given"):
+        if self.name in ("straight_through", "given", "two_fields"):
             return jnp.ones_like(a)
         s = jax.nn.sigmoid(self.shape * a)
         return self.shape * s * (1 - s)
+
+    def of_field(self, name: str, g: Array) -> Array:
+        """How far the field of that name opens, from a :meth:`value`; the same for all but one."""
+        if self.expected is None:
+            return g
+        memory = name == "c"
+        drawn = jnp.where(memory, jnp.mod(g, 2), jnp.floor(g / 2))
+        return jnp.where(g < 0, self.expected[0 if memory else 1], drawn)
+
+    def openness(self, a: Array) -> Array:
+        """How far the output opens: what an update mask shows, and a rate is the mean of."""
+        return self.of_field("h", self(a))
 
     def differentiable_value(self, a: Array) -> Array:
         """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
@@ -138,6 +153,8 @@ def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate
             ⌈gradient_fraction · B⌉ rows of a batch only, scaled up to stand for all, so that the
             candidates of nearly open neurons are needed in those rows alone. Unbiased if the rows
             of a batch are in random order; no other gradient changes. If a batch is cut over
+            devices, each uses its own first rows. For switches of time, whose rows share one update
+            mask; leave it at 1 for event switches, whose few rows would give a noisy gradient.
             devices, each uses its own first rows.
 
     Examples:
@@ -196,6 +213,19 @@ def given() -> Surrogate:
     return Surrogate("given")
 
 
+def two_fields(memory: float, others: float) -> Surrogate:
+    """No step: the memory cell c of a carry opens apart from its other fields.
+
+    A logit is 0 for all closed, 1 for c open, 2 for the others open and 3 for all open; or -1, and
+    each opens as far as is `expected`. For zoneout with two rates; not among :data:`SURROGATES`.
+
+    Args:
+        memory: how far c is expected to open.
+        others: how far the others are.
+    """
+    return Surrogate("two_fields", expected=(memory, others))
+
+
 SURROGATES = {
     "triangular": triangular,
     "sigmoid": sigmoid,
@@ -222,7 +252,6 @@ def get(surrogate: str | Surrogate) -> Surrogate:
     """
     if isinstance(surrogate, Surrogate):
         return surrogate
-    name = _OLD_NAMES.get(surrogate, surrogate)
-    if name not in SURROGATES:
-        raise ValueError(f"unknown surrogate {surrogate!r}; one of: {', '.join(SURROGATES)}")
-    return SURROGATES[name]()
+    if isinstance(surrogate, str):
+        surrogate = _OLD_NAMES.get(surrogate, surrogate)
+    return lookup("surrogate", surrogate, SURROGATES)()

@@ -1,6 +1,5 @@
 """The contract of a switch: its inputs, its parameters and its logits."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -47,6 +46,7 @@ class Switch:
         frozen: no gradient reaches the switch.
         rate: share of open switches at the start of training.
         groups: G, how many schedules the layer has; None for one a neuron.
+        balance: the rule of :meth:`balance_term`; ``none`` for no such rule.
 
     Examples:
         >>> from surnn_jax import switches
@@ -58,6 +58,7 @@ class Switch:
     frozen: bool = False
     rate: float
     groups: int | None = None
+    balance: str = "none"
 
     @property
     def uses_previous_input(self) -> bool:
@@ -68,6 +69,11 @@ class Switch:
     def per_example(self) -> bool:
         """Whether every example of a batch has its own update mask, ``[T, B, H]``."""
         return False
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether :meth:`init` draws any."""
+        return True
 
     @property
     def random(self) -> bool:
@@ -101,6 +107,20 @@ class Switch:
         """
         raise NotImplementedError
 
+    def balance_term(self, params: Params, seen: SwitchInputs, share: Array) -> Array:
+        """A term of the loss that keeps thresholds in place; 0 for a switch that has no such rule.
+
+        Its value is 0 and its gradient is the correction of the thresholds, see
+        :attr:`.Rhythm.balance`.
+
+        Args:
+            params: the switch's.
+            seen: the batch.
+            share: ``[G]``, the share of valid steps of the batch at which each schedule was open.
+        """
+        del params, seen
+        return jnp.zeros((), share.dtype)
+
 
 def for_neurons(a: Array, features: int) -> Array:
     """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋.
@@ -112,24 +132,6 @@ def for_neurons(a: Array, features: int) -> Array:
     """
     groups = a.shape[-1]
     return a if groups == features else jnp.repeat(a, features // groups, axis=-1)
-
-
-def configure(kind: type[Switch], *given: Any, **options: Any) -> Any:
-    """``kind(*given, **options)``, with an error that names unknown options.
-
-    Raises:
-        ValueError: an option that `kind` does not have, or a value that it refuses.
-    """
-    known = [field.name for field in dataclasses.fields(kind)][len(given) :]
-    check_options(kind.__name__.lower(), options, known)
-    return kind(*given, **options)
-
-
-def check_options(name: str, options: Any, known: Any) -> None:
-    """Checks that the switch has all of these options."""
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name}: no option {option!r}; it has: {', '.join(known)}")
 
 
 def rate_penalty(rate: Array, target: float) -> Array:

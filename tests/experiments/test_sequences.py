@@ -275,11 +275,12 @@ def test_rows_of_a_stream_share_a_clock_and_a_table():
     options = mixers.Options(switch=switches.fourier(16))
     model = LanguageModel(Backbone(("sugru",), 8, "embed", vocabulary=5, options=options))
     batch = {"x": np.zeros((4, 6), np.int32), "y": np.zeros((4, 6), np.int32)}
-    params = model.init(jax.random.key(0), batch["x"], batch["y"])["params"]
+    params = jax.jit(model.init)(jax.random.key(0), batch["x"], batch["y"])["params"]
     memory, spec = first_memory(model, params, 4), TaskSpec("language", 5, 6, 5)
+    run = jax.jit(lambda params, memory: run_model(model, spec, params, batch, memory=memory))
     for window in (1, 2):
         before = jax.tree.map(jnp.shape, memory)
-        result = run_model(model, spec, params, batch, memory=memory)
+        result = run(params, memory)
         memory = result.carry
         assert result.traces[0].update_mask.shape == (6, 8)
         assert jax.tree.map(jnp.shape, memory) == before

@@ -31,7 +31,7 @@ from surnn_jax.layers import (
     WaveformPredictor,
     export,
 )
-from surnn_jax.scan import auto, selective
+from surnn_jax.scan import auto, native, selective
 from surnn_jax.switches import event, fourier
 
 V = 11
@@ -249,3 +249,26 @@ def test_a_run_without_checkpoint_is_refused(finished_run):
     (workdir / parameters.FILE).unlink()
     with pytest.raises(ValueError, match="run holds no checkpoint"):
         registry.restore(workdir, None)
+
+
+@pytest.mark.parametrize("cell", tiered(["gru", "lstm", "tanh"], ["gru"]))
+def test_plain_jax_export_takes_the_default_back_end(cell):
+    """At fixed sizes, values and gradients; the kernel's call is not in what is exported."""
+    layer = Recurrent(cell, FEATURES, event(STEPS, rate=0.4), backend="native")
+    x = jax.random.normal(jax.random.key(0), (3, STEPS, INPUTS))
+    params = drawn(layer, x)
+
+    def loss(params, x):
+        return jnp.sum(layer.apply({"params": params}, x) ** 2)
+
+    program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    exported = jax_export.export(program, platforms=("cpu", "cuda", "tpu"))(params, x)
+    assert "@surnn_" not in exported.mlir_module()
+    if native.available():
+        assert "@surnn_backward" in program.lower(params, x).as_text()
+    loaded = jax_export.deserialize(bytearray(exported.serialize()))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, **CLOSE),
+        loaded.call(params, x),
+        program(params, x),
+    )

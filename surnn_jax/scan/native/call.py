@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 
 from surnn_jax.cells import GRU, LSTM, LSTM_PEEPHOLE, TANH, Cell
 from surnn_jax.scan import derivatives, masked
@@ -144,7 +146,11 @@ def _attributes(spec: ScanSpec, inputs: ScanInputs) -> dict[str, int]:
 # lowered, for one platform or for several.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _run(spec, inputs):
-    compiled = functools.partial(_run_compiled, spec)
+    def compiled(inputs):
+        leaves, form = jax.tree.flatten((inputs,))
+        fields = _kernel.bind(*leaves, spec=spec, wanted=None, form=form)
+        return spec.cell.carry(*fields)
+
     dense = functools.partial(masked.forward, spec)
     return jax.lax.platform_dependent(inputs, cpu=compiled, default=dense)
 
@@ -166,15 +172,29 @@ def _backward(spec, inputs, carries, wanted, ct_outputs):
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _pull(spec, wanted, inputs, carries, used):
-    def dense(inputs, carries, used):
-        ct_outputs = _carry(spec.cell, used)
-        found = masked.backward(spec, inputs, carries, wanted, ct_outputs)
-        return found._replace(
-            x=found.x if wanted.x else None, logits=found.logits if wanted.logits else None
-        )
+    def compiled(*arguments):
+        leaves, form = jax.tree.flatten(arguments)
+        found = _kernel.bind(*leaves, spec=spec, wanted=wanted, form=form)
+        return jax.tree.unflatten(jax.tree.structure(_like(wanted, arguments[0])), found)
 
-    compiled = functools.partial(_pull_compiled, spec, wanted)
+    dense = functools.partial(_pull_dense, spec, wanted)
     return jax.lax.platform_dependent(inputs, carries, used, cpu=compiled, default=dense)
+
+
+def _like(wanted, inputs):
+    """What a backward kernel returns, as the inputs whose cotangents these are."""
+    return ScanInputs(
+        inputs.params,
+        inputs.x if wanted.x else None,
+        inputs.logits if wanted.logits else None,
+        inputs.initial_carry,
+        inputs.reset_carry,
+    )
+
+
+def _pull_dense(spec, wanted, inputs, carries, used):
+    found = masked.backward(spec, inputs, carries, wanted, _carry(spec.cell, used))
+    return _like(wanted, found)
 
 
 def _pull_compiled(spec, wanted, inputs, carries, used):
@@ -208,5 +228,66 @@ def _pull_compiled(spec, wanted, inputs, carries, used):
         reset_carry=_carry(cell, rest[fields : 2 * fields]),
     )
 
+
+# A call of the kernel is an operation of its own, so that the program can be exported: where it
+# runs the kernel may be missing, so there the dense scan is written into it.
+_kernel = Primitive("surnn_native")
+_kernel.multiple_results = True
+
+
+def _call_compiled(*leaves, spec, wanted, form):
+    arguments = jax.tree.unflatten(form, leaves)
+    compiled = (
+        _run_compiled(spec, *arguments)
+        if wanted is None
+        else _pull_compiled(spec, wanted, *arguments)
+    )
+    return jax.tree.leaves(compiled)
+
+
+def _call_dense(*leaves, spec, wanted, form):
+    arguments = jax.tree.unflatten(form, leaves)
+    dense = (
+        masked.forward(spec, *arguments)
+        if wanted is None
+        else _pull_dense(spec, wanted, *arguments)
+    )
+    return jax.tree.leaves(dense)
+
+
+_kernel.def_impl(jax.jit(_call_compiled, static_argnames=("spec", "wanted", "form")))
+
+
+@_kernel.def_abstract_eval
+def _types(*types, spec, wanted, form):
+    inputs = jax.tree.unflatten(form, types)[0]
+    if wanted is not None:
+        return jax.tree.leaves(_like(wanted, inputs))
+    h, steps = inputs.initial_carry.h, inputs.x.shape[0]
+    return [derivatives.with_shape(h, (steps, *h.shape)) for _ in spec.cell.carry._fields]
+
+
+def _lower(context, *leaves, **options):
+    exported = context.module_context.lowering_parameters.for_export
+    call = _call_dense if exported else _call_compiled
+    return mlir.lower_fun(call, multiple_results=True)(context, *leaves, **options)
+
+
+def _batch(leaves, axes, **options):
+    """One example after another."""
+    mapped = [i for i, axis in enumerate(axes) if axis is not None]
+
+    def one(some):
+        given = list(leaves)
+        for i, leaf in zip(mapped, some, strict=True):
+            given[i] = leaf
+        return _kernel.bind(*given, **options)
+
+    outputs = jax.lax.map(one, [jnp.moveaxis(leaves[i], axes[i], 0) for i in mapped])
+    return outputs, [0] * len(outputs)
+
+
+mlir.register_lowering(_kernel, _lower)
+batching.primitive_batchers[_kernel] = _batch
 
 _KERNELS = derivatives.Kernels(_run, _backward)

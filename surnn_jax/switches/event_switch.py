@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.fourier import Rhythm, quantile_bias, weigh
-from surnn_jax.switches.switch import SwitchInputs, check_options, configure
+from surnn_jax.names import unknown
+from surnn_jax.switches.fourier_switch import TRIANGULAR, Rhythm, quantile_bias, weigh
+from surnn_jax.switches.surrogates import Surrogate
+from surnn_jax.switches.switch import SwitchInputs
 from surnn_jax.typing import Array, Params
 
 
@@ -51,8 +53,12 @@ class Event(Rhythm):
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
     it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
 
-    Keep the features few: they cost E + K products a neuron and step. Hold the rate with
-    :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
+    Keep the features few: they cost E + K products a neuron and step. Three times the learning
+    rate of the weights suits it. Trained by its gradient alone it shuts many neurons for good where
+    one step says little, as on images: take ``balance="target"``, which also holds the rate, or
+    ``balance="floor"`` beside a :func:`surnn_jax.switches.rate_penalty`. Let the whole batch teach
+    it: with a `gradient_fraction` below 1 few rows, each with an update mask of its own, give the
+    switch a gradient that is scaled up to stand for all, and it learns worse.
 
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
@@ -72,10 +78,7 @@ class Event(Rhythm):
     def __post_init__(self):
         super().__post_init__()
         if self.event_features not in EVENT_FEATURES:
-            raise ValueError(
-                f"event: no event_features {self.event_features!r}; "
-                f"one of: {', '.join(EVENT_FEATURES)}"
-            )
+            raise unknown("event_features", self.event_features, EVENT_FEATURES)
         if not (math.isfinite(self.init_std) and self.init_std > 0):
             raise ValueError(f"event: init_std must be a positive number, got {self.init_std}")
 
@@ -133,16 +136,14 @@ class Event(Rhythm):
         return quantile_bias(raw, rate=self.rate)
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        raw = self._raw(params, seen, params["b"])
+        raw = self._raw(params, seen, self.learned_bias(params))
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
-        sample = jax.lax.stop_gradient(raw)
-        weight = None if seen.valid is None else seen.valid[..., None]
-        scale = jnp.std(sample, axis=(0, 1), where=weight)
-        # A constant logit has no spread, nor has one step (as in streaming); that of huge or
-        # broken inputs overflows. The sign is all that counts then.
-        usable = (scale > 0) & jnp.isfinite(scale)
-        return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
+        return raw / _deviation(raw, seen.valid).reshape(1, 1, -1)
+
+    def deviation(self, params: Params, seen: SwitchInputs) -> Array:
+        # The same expression as in `logits`: XLA computes it once.
+        return _deviation(self._raw(params, seen, self.learned_bias(params)), seen.valid)
 
     def _raw(self, params: Params, seen: SwitchInputs, bias: Array) -> Array:
         # One product for all there is: its gradient is two products, where sums over
@@ -161,7 +162,32 @@ class Event(Rhythm):
         return raw
 
 
-def event(horizon: int, **options: Any) -> Event:
+def _deviation(raw: Array, valid: Array | None) -> Array:
+    """The standard deviation over batch and time, ``[G]``, without a gradient through it."""
+    sample = jax.lax.stop_gradient(raw)
+    weight = None if valid is None else valid[..., None]
+    scale = jnp.std(sample, axis=(0, 1), where=weight)
+    # A constant logit has no spread, nor has one step (as in streaming); that of huge or
+    # broken inputs overflows. The sign is all that counts then.
+    usable = (scale > 0) & jnp.isfinite(scale)
+    return jnp.where(usable, scale, 1)
+
+
+def event(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    harmonics: int = 4,
+    shortest: float = 2.0,
+    longest: float | None = None,
+    per_neuron: bool = False,
+    groups: int | None = None,
+    gate: Surrogate | str = TRIANGULAR,
+    frozen: bool = False,
+    balance: str = "none",
+) -> Event:
     """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
 
     Examples:
@@ -172,13 +198,30 @@ def event(horizon: int, **options: Any) -> Event:
         >>> result.update_mask.shape, round(float(result.rate), 2)
         ((50, 2, 4), 0.1)
     """
-    return configure(Event, horizon, **options)
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        harmonics=harmonics,
+        shortest=shortest,
+        longest=longest,
+        per_neuron=per_neuron,
+        groups=groups,
+        gate=gate,
+        frozen=frozen,
+        balance=balance,
+    )
 
 
-_THRESHOLD = ("rate", "event_features", "init_std", "groups")
-
-
-def threshold(horizon: int, **options: Any) -> Event:
+def threshold(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    groups: int | None = None,
+) -> Event:
     """A fixed threshold on the input: a frozen event switch without a rhythm.
 
         g[t,b,i] = 1[b[i] + Σ_e v[e,i] e[t,b,e] > 0]
@@ -189,7 +232,10 @@ def threshold(horizon: int, **options: Any) -> Event:
 
     Args:
         horizon: not looked at; every maker of a switch takes it.
-        options: `rate`, `event_features`, `init_std` and `groups`, as the fields of :class:`Event`.
+        rate: as the field of :class:`Event`, and so are the others.
+        event_features: what it reads.
+        init_std: standard deviation of v.
+        groups: G, how many schedules the layer has.
 
     Examples:
         >>> from surnn_jax import switches
@@ -197,5 +243,12 @@ def threshold(horizon: int, **options: Any) -> Event:
         >>> switch.frozen, switch.harmonics
         (True, 0)
     """
-    check_options("threshold", options, _THRESHOLD)
-    return Event(horizon, **options, harmonics=0, frozen=True)
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        groups=groups,
+        harmonics=0,
+        frozen=True,
+    )

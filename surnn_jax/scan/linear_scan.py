@@ -1,4 +1,4 @@
-"""The linear recurrence that state spaces share."""
+"""The linear recurrence that state spaces and parallel cells share."""
 
 import jax
 import jax.numpy as jnp
@@ -47,27 +47,63 @@ def linear_scan(a: Array, b: Array, h0: Array, *, axis: int = 0) -> Array:
 #   associative_scan as it is      783   2.1 GB    2022   4.1 GB
 @jax.custom_vjp
 def _scan(a, b, h0):
-    return jax.lax.platform_dependent(a, b, h0, cpu=_loop, default=_associative)
+    return states(a, b, h0)
 
 
-def _loop(a, b, h0):
+def states(a: Array, b: Array, h0: Array, held: Array | None = None) -> Array:
+    """:func:`linear_scan` along axis 0, not to be differentiated.
+
+    Args:
+        a: as there, and so are `b` and `h0`.
+        b: likewise.
+        h0: likewise.
+        held: booleans of as many axes as `b`, each of its length or 1: where True, `a` and `b` must
+            be 1 and 0, and the state is that of the step before, bit for bit. None for nowhere.
+    """
+    return jax.lax.platform_dependent(a, b, h0, held, cpu=_loop, default=_associative)
+
+
+def adjoints(a: Array, cotangent: Array) -> tuple[Array, Array]:
+    """The same recurrence backwards: ``adjoint[t] = cotangent[t] + a[t+1] adjoint[t+1]``.
+
+    Args:
+        a: as for :func:`linear_scan` along axis 0.
+        cotangent: of the states, ``[T, ...]``, T at least 1.
+
+    Returns:
+        ``a[0] adjoint[0]``, the cotangent of the state before, and all adjoints.
+    """
+    return jax.lax.platform_dependent(a, cotangent, cpu=_loop_back, default=_associative_back)
+
+
+def _loop(a, b, h0, held):
     steady = a.shape[0] == 1
 
     def step(h, now):
-        h = (a[0] if steady else now[0]) * h + now[-1]
-        return h, h
+        a_now, b_now, held_now = now
+        new = (a[0] if steady else a_now) * h + b_now
+        if held_now is not None:
+            new = jnp.where(held_now, h, new)
+        return new, new
 
-    return jax.lax.scan(step, h0, (b,) if steady else (a, b))[1]
+    return jax.lax.scan(step, h0, (None if steady else a, b, held))[1]
 
 
 def _combine(early, late):
     return late[0] * early[0], late[0] * early[1] + late[1]
 
 
-def _associative(a, b, h0):
+def _associative(a, b, h0, held):
     decay = jnp.broadcast_to(a, (b.shape[0], *a.shape[1:]))
     product, h = jax.lax.associative_scan(_combine, (decay, b))
-    return h + product * h0[None]
+    h = h + product * h0[None]
+    if held is None or not b.shape[0]:
+        return h
+    # Every step adds up in an order of its own, so that rounding moves a state that is held.
+    t = jnp.arange(b.shape[0], dtype=jnp.int32).reshape((-1,) + (1,) * (b.ndim - 1))
+    last = jax.lax.cummax(jnp.broadcast_to(jnp.where(held, -1, t), b.shape), axis=0)
+    kept = jnp.take_along_axis(h, jnp.maximum(last, 0), axis=0)
+    return jnp.where(last >= 0, kept, h0[None])
 
 
 def _loop_back(a, cotangent):
@@ -98,10 +134,7 @@ def _backward(kept, cotangent):
     a, h, h0 = kept
     if not h.shape[0]:
         return jnp.zeros_like(a), cotangent, jnp.zeros_like(h0)
-    # adjoint[t] = cotangent[t] + a[t+1] adjoint[t+1]
-    by_h0, adjoint = jax.lax.platform_dependent(
-        a, cotangent, cpu=_loop_back, default=_associative_back
-    )
+    by_h0, adjoint = adjoints(a, cotangent)
     before = jnp.concatenate([h0[None], h[:-1]])
     repeated = tuple(i for i, n in enumerate(a.shape) if n == 1)
     return jnp.sum(adjoint * before, axis=repeated, keepdims=True), adjoint, by_h0

@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from surnn_jax.scan import auto, sequence, sharding
+from surnn_jax.names import unknown
+from surnn_jax.scan import auto, sequence, sharding, switching
 from surnn_jax.scan.backends import BACKENDS
 from surnn_jax.scan.chunked import chunked
-from surnn_jax.scan.sequence import BatchAxes, Sequences
+from surnn_jax.scan.sequence import BatchAxes, as_arrays
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
-from surnn_jax.scan.unit import SelectiveCarry, Unit, previous_inputs
-from surnn_jax.switches import SwitchInputs, for_neurons
+from surnn_jax.scan.start import Start, start_of
+from surnn_jax.scan.unit import SelectiveCarry, Unit
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -30,6 +30,9 @@ class ScanOutput(NamedTuple):
         update_mask: 1 where a neuron updates, 0 where it holds (in between for a soft switch), in
             the order of the outputs: ``[T, H]`` if the batch shares it, else ``[T, *batch, H]``;
             None without a switch. No gradient.
+        balance: scalar of value 0, whose gradient is the correction of the switch's thresholds: to
+            be added to the loss, see :attr:`surnn_jax.switches.Rhythm.balance`. Without a gradient
+            if the switch has no such rule.
 
     Examples:
         >>> from surnn_jax import run, selective
@@ -44,6 +47,7 @@ class ScanOutput(NamedTuple):
     carries: Carry
     rate: Array
     update_mask: Array | None
+    balance: Array
 
 
 def run(
@@ -66,12 +70,14 @@ def run(
     """Runs a unit over a batch of sequences.
 
     Inside ``jax.set_mesh(mesh)``, if the mesh has an axis ``data`` that divides the batch, every
-    device runs its own rows (:mod:`.sharding`).
+    device runs its own rows (:mod:`.sharding`). Its axes may be Explicit, as by default, or Auto.
+    On Explicit ones outputs, carries and masks are sharded as the steps and the batch of `x`.
 
     Args:
         unit: what to run, see :func:`surnn_jax.selective`.
         params: its parameters.
-        x: ``[T, *batch, D]``, any number of batch axes, none included.
+        x: ``[T, *batch, D]``, any number of batch axes, none included. It may be nested lists, as
+            lengths, mask and resets may.
         lengths: integers ``[*batch]``: beyond them the state is held and outputs are zero, so
             padding, whatever it contains, changes nothing; length 0 returns the initial carry.
         mask: booleans ``[T, *batch]``: if False, the state is held and the input is not read;
@@ -118,12 +124,71 @@ def run(
         True
     """
     _check_options(backend, chunk, dtype)
+    x, lengths, mask, resets = as_arrays(x, lengths, mask, resets)
     _check_arrays(unit, params, x, lengths, mask, resets)
+    options = _Options(unit, reverse, keep_order, backend, chunk, dtype)
+    arrays = (params, x, lengths, mask, resets, carry, reset_carry, key)
+    mesh = sharding.explicit_mesh(arrays)
+    if mesh is None:
+        return _run(options, *arrays)
+    # Outside `jit`, JAX has no Auto axes.
+    on_mesh = _run_on_mesh if switching.is_hashable(unit) else _run_on_mesh.__wrapped__
+    return on_mesh(options, mesh, arrays)
+
+
+class _Options(NamedTuple):
+    """The arguments of :func:`run` that are part of what is compiled."""
+
+    unit: Unit
+    reverse: bool
+    keep_order: bool
+    backend: str
+    chunk: int | None
+    dtype: Any
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _run_on_mesh(options: _Options, mesh, arrays: tuple) -> ScanOutput:
+    """:func:`_run` on a mesh with Explicit axes: results are sharded as steps and batch of `x`."""
+    x = arrays[1]
+    steps, *batch, _ = (*jax.typeof(x).sharding.spec, *(None,) * x.ndim)[: x.ndim]
+    rows = jax.P(steps, *batch)
+
+    def specs(found: ScanOutput) -> ScanOutput:
+        mask = found.update_mask
+        return ScanOutput(
+            outputs=rows,
+            carry=jax.tree.map(
+                lambda leaf: jax.P(*batch) if leaf.ndim >= len(batch) else jax.P(), found.carry
+            ),
+            carries=jax.tree.map(lambda _: rows, found.carries),
+            rate=jax.P(),
+            update_mask=None if mask is None else rows if mask.ndim == x.ndim else jax.P(),
+            balance=jax.P(),
+        )
+
+    return sharding.with_auto_axes(mesh, functools.partial(_run, options), arrays, specs)
+
+
+def _run(
+    options: _Options,
+    params: Params,
+    x: Array,
+    lengths: Array | None,
+    mask: Array | None,
+    resets: Array | None,
+    carry: Carry | None,
+    reset_carry: Carry | None,
+    key: Array | None,
+) -> ScanOutput:
+    """:func:`run` with checked arguments."""
+    unit, reverse, keep_order, backend, chunk, dtype = options
     axes = BatchAxes(x.shape[1:-1])
     sequences = sequence.prepare(x, lengths, mask, resets, reverse)
-    start = _start(unit, params, carry, reset_carry, axes)
+    start = start_of(unit, params, carry, reset_carry, axes)
     position = sequence.positions(sequences, start.clock)
-    logits = _logits(unit, params, sequences, start, position, key)
+    seen = switching.switch_inputs(unit, sequences, start.previous, position, key, start.features)
+    logits = switching.logits(unit, params, seen)
 
     operands = unit.cell.carry_dtype(params["cell"]) if dtype is None else dtype
     spec = ScanSpec(unit.cell, None if unit.switch is None else unit.switch.gate, operands)
@@ -140,19 +205,20 @@ def run(
     carries = sharding.shard_scan(scan, spec, inputs)
 
     end = _end_carry(unit, sequences, start, position, carries, axes)
-    rate, update_mask = _rate_and_mask(unit, sequences, logits, carries)
+    rate, update_mask = switching.rate_and_mask(unit, sequences, logits, carries)
+    balance = switching.balance(unit, params, sequences, seen, update_mask)
     outputs = carries.h
     if sequences.valid is not None:
         outputs = jnp.where(sequences.valid[..., None], outputs, 0)
     if keep_order and sequences.order is not None:
         outputs, carries = (sequence.permute(tree, sequences.order) for tree in (outputs, carries))
-        update_mask = _mask_in_order(update_mask, sequences)
+        update_mask = switching.mask_in_order(update_mask, sequences)
     if update_mask is not None and update_mask.ndim == 3:
         update_mask = axes.unflatten(update_mask, 1)
     if dtype is not None:
         outputs = outputs.astype(dtype)
     outputs, carries = axes.unflatten(outputs, 1), axes.unflatten(carries, 1)
-    return ScanOutput(outputs, end, carries, rate, update_mask)
+    return ScanOutput(outputs, end, carries, rate, update_mask, balance)
 
 
 def step(
@@ -193,14 +259,15 @@ def step(
         >>> bool(jnp.allclose(h, run(unit, params, x).outputs[-1], atol=1e-6))
         True
     """
-    now = None if resets is None else jnp.asarray(resets)[None]
+    x, resets = as_arrays(x, resets)
+    now = None if resets is None else resets[None]
     one = run(unit, params, x[None], carry=carry, resets=now, reset_carry=reset_carry, dtype=dtype)
     return one.carry, one.outputs[0]
 
 
 def _check_options(backend: str, chunk: int | None, dtype: Any) -> None:
     if backend not in (*BACKENDS, "auto"):
-        raise ValueError(f"unknown back end {backend!r}; one of: auto, {', '.join(BACKENDS)}")
+        raise unknown("back end", backend, ("auto", *BACKENDS))
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1 step, or None, got {chunk}")
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
@@ -215,155 +282,21 @@ def _check_arrays(unit, params, x, lengths, mask, resets) -> None:
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"inputs must be floating point, got {x.dtype}")
-    if unit.switch is not None and "switch" not in params:
+    if unit.switch is not None and unit.switch.has_parameters and "switch" not in params:
         raise ValueError("the unit has a switch, but its parameters have no entry 'switch'")
     batch = x.shape[1:-1]
-    if lengths is not None:
-        lengths = jnp.asarray(lengths)
-        if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(
-                f"lengths must be integers of shape {batch}, "
-                f"got {lengths.dtype} of shape {lengths.shape}"
-            )
+    fits = lengths is None or lengths.shape == batch
+    if not fits or (lengths is not None and not jnp.issubdtype(lengths.dtype, jnp.integer)):
+        raise ValueError(
+            f"lengths must be integers of shape {batch}, "
+            f"got {lengths.dtype} of shape {lengths.shape}"
+        )
     for name, value in (("mask", mask), ("resets", resets)):
         if value is not None and (value.shape != x.shape[:-1] or value.dtype != jnp.bool_):
             raise ValueError(
                 f"{name} must be booleans of shape {x.shape[:-1]}, "
                 f"got {value.dtype} of shape {value.shape}"
             )
-
-
-class _Start(NamedTuple):
-    """Where a run starts, batch axes flattened.
-
-    Attributes:
-        carry: the carry of the cell, ``[B, H]`` a field.
-        reset_carry: the one from which a sequence begins.
-        clock: integer ``[]`` or ``[B]``.
-        previous: the last input ``[B, D]``, if the switch reads it; else None.
-        shared: whether the caller's clock is a scalar, so that the next one should be.
-    """
-
-    carry: Carry
-    reset_carry: Carry
-    clock: Array
-    previous: Array | None
-    shared: bool = False
-
-
-def _start(unit, params, carry, reset_carry, axes: BatchAxes) -> _Start:
-    zero = unit.initial_carry(params, (axes.size,))
-    first = zero if unit.switch is None else zero.cell
-    if reset_carry is not None:
-        first = jax.tree.map(
-            lambda f, z: jnp.broadcast_to(
-                f.astype(z.dtype).reshape((1, -1) if f.ndim == 1 else z.shape), z.shape
-            ),
-            reset_carry,
-            first,
-        )
-    begin = jnp.zeros((), jnp.int32)  # one clock for all: the batch shares a table of time
-    state = None if carry is None else _as_flax(unit, carry)
-    if state is not None:
-        first_state = zero if unit.switch is None else zero.cell
-        start = _flatten_state(state, first_state, axes.shape)
-        return _Start(start, first, begin, None if unit.switch is None else zero.previous)
-    if unit.switch is None:
-        start = first if carry is None else _flatten_carry(unit, carry, zero, axes.shape)
-        return _Start(start, first, begin, None)
-    if carry is None:
-        return _Start(first, first, begin, zero.previous)
-    start, clock, previous = _flatten_carry(unit, carry, zero, axes.shape)
-    if axes.size == 1:  # a batch of one shares everything
-        clock = clock.reshape(())
-    return _Start(start, first, clock, previous, shared=jnp.ndim(carry.clock) == 0)
-
-
-def _as_flax(unit: Unit, carry: Any) -> Carry | None:
-    """The state of the cell if the carry is written as Flax does, without our classes."""
-    fields = len(unit.cell.carry._fields)
-    if type(carry) is tuple and len(carry) == fields:
-        return unit.cell.carry(*carry)
-    if isinstance(carry, (jax.Array, np.ndarray)) and fields == 1:
-        return unit.cell.carry(carry)
-    return None
-
-
-def _flatten_carry(unit: Unit, carry: Carry, zero: Carry, batch: tuple[int, ...]) -> Carry:
-    """A given carry with its batch axes flattened, checked against a carry of zeros."""
-    if type(zero) is not type(carry):
-        raise ValueError(f"carry must be a {type(zero).__name__}, got {type(carry).__name__}")
-
-    if unit.switch is None:
-        return _flatten_state(carry, zero, batch)
-    clock = _clock(carry.clock)
-    if clock.shape not in ((), batch):
-        raise ValueError(f"carry.clock must have shape () or {batch}, got {clock.shape}")
-    cell, previous = (
-        _flatten_state(given, like, batch, path)
-        for given, like, path in (
-            (carry.cell, zero.cell, ".cell"),
-            (carry.previous, zero.previous, ".previous"),
-        )
-    )
-    return SelectiveCarry(cell, clock if clock.ndim == 0 else clock.reshape(-1), previous)
-
-
-def _flatten_state(tree: Any, zero: Any, batch: tuple[int, ...], where: str = "") -> Any:
-    """A tree of arrays ``[*batch, …]`` as ``[B, …]``, checked against one of zeros."""
-
-    def fit(path, leaf, like):
-        shape = (*batch, *like.shape[1:])
-        if leaf.shape != shape:
-            raise ValueError(
-                f"carry{where}{jax.tree_util.keystr(path)} must have shape {shape}, "
-                f"got {leaf.shape}"
-            )
-        return leaf.reshape(like.shape).astype(like.dtype)
-
-    return jax.tree_util.tree_map_with_path(fit, tree, zero)
-
-
-def _clock(clock: Any) -> Array:
-    """A clock as an array; one from outside JAX must fit into int32, as a jitted step has it."""
-    if isinstance(clock, (int, np.ndarray, np.integer)):
-        limits = np.iinfo(np.int32)
-        if np.any(np.less(clock, limits.min)) or np.any(np.greater(clock, limits.max)):
-            raise ValueError(f"carry.clock must fit into int32, got {clock}")
-        return jnp.asarray(clock, jnp.int32)
-    return jnp.asarray(clock)
-
-
-def _logits(unit, params, sequences: Sequences, start: _Start, position, key) -> Array | None:
-    """The switch's logits ``[T, H]`` or ``[T, B, H]``; None without a switch."""
-    switch = unit.switch
-    if switch is None:
-        return None
-    previous = None
-    if switch.uses_previous_input:
-        previous = previous_inputs(sequences.x, start.previous)
-        if sequences.resets is not None:
-            previous = jnp.where(sequences.resets[..., None], 0, previous)
-    features = start.carry.h.shape[-1]
-    key = key if switch.random else None
-    seen = (sequences.x, previous, position, sequences.step_mask, key)
-    # Compiled once, also outside `jit`: a rhythm's exact phase takes a hundred operations.
-    table = _table if _is_hashable(switch) else _table.__wrapped__
-    logits = table(switch, features, params["switch"], seen)
-    return jax.lax.stop_gradient(logits) if switch.frozen else logits
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def _table(switch, features: int, params: Params, seen: tuple) -> Array:
-    return for_neurons(switch.logits(params, SwitchInputs(*seen, features)), features)
-
-
-def _is_hashable(switch) -> bool:
-    try:
-        hash(switch)
-    except TypeError:
-        return False
-    return True
 
 
 def _scan_function(unit, spec: ScanSpec, inputs: ScanInputs, backend: str, chunk: int | None):
@@ -390,7 +323,7 @@ def _compiled(scan, chunk: int | None):
     return jax.jit(whole, static_argnums=0, inline=True)
 
 
-def _end_carry(unit, sequences, start: _Start, position, carries, axes: BatchAxes) -> Carry:
+def _end_carry(unit, sequences, start: Start, position, carries, axes: BatchAxes) -> Carry:
     """The carry after the last step, with its batch axes."""
     steps = sequences.x.shape[0]
     last = jax.tree.map(lambda s, c: c[-1] if steps else s, start.carry, carries)
@@ -406,25 +339,3 @@ def _end_carry(unit, sequences, start: _Start, position, carries, axes: BatchAxe
     elif not start.shared:
         clock = jnp.broadcast_to(clock, axes.shape)
     return SelectiveCarry(end, clock, axes.unflatten(previous, 0))
-
-
-def _rate_and_mask(unit, sequences, logits, carries) -> tuple[Array, Array | None]:
-    """The update rate, and the update mask in the order in which the steps are run."""
-    if unit.switch is not None:
-        opened = unit.switch.gate(logits)
-        rate = sequence.mean_open(opened, sequences.step_mask)
-        return rate, jax.lax.stop_gradient(opened)
-    if "open" in carries._fields:
-        return sequence.mean_open(carries.open, sequences.step_mask), None
-    return jnp.ones((), carries.h.dtype), None
-
-
-def _mask_in_order(update_mask: Array | None, sequences: Sequences) -> Array | None:
-    """The update mask of a reversed run in the order of its inputs."""
-    if update_mask is None:
-        return None
-    order = sequences.order
-    if update_mask.ndim == 2 and order.ndim == 2:
-        steps, features = update_mask.shape
-        update_mask = jnp.broadcast_to(update_mask[:, None], (steps, order.shape[1], features))
-    return sequence.permute(update_mask, order)
