@@ -395,6 +395,11 @@ def test_the_list_of_presets_finds_records_older_than_a_setting(committed):
     older = {k: v for k, v in dataclasses.asdict(config).items() if k != "accumulate"}
     put(committed, "older.json", record(dataset="jsb", config=older, metrics=nll(8.25, 8.5)))
     presets = {"jsb-gru": {"": config}, "jsb-two": {"": dataclasses.replace(config, accumulate=2)}}
-    first, second = listing.show("music", presets).splitlines()[-2:]
+    first, second = listing.show("music", presets, "jsb").splitlines()[-2:]
     assert "8.25" in first
     assert "8.25" not in second
+    # What was measured comes first, and the others by name alone.
+    *_, measured, _, note, names = listing.show("music", presets).splitlines()
+    assert "8.25" in measured
+    assert note.startswith("not measured yet")
+    assert names == "jsb: jsb-two"
