@@ -7,11 +7,12 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native music reproduce data test test-full test-rest test-pure test-faults test-fuzz test-mutations bench lint clean
+.PHONY: help install native docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
 	@echo "make reproduce  run what the tables of the suRNN paper lack (days; stop it at any time)"
+	@echo "make report   write docs/report/index.html anew from the committed records (seconds)"
 	@echo "make data     prepare every data set that can be had (Pathfinder32 takes long)"
 	@echo "make test     run the test suite; what it compiles is kept in .cache for the next time"
 	@echo "make test-full  run all tests, those that take minutes too"
@@ -20,11 +21,14 @@ help:
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
 	@echo "make test-fuzz  break the files of every reader in thousands of ways, for ten minutes"
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
+	@echo "make test-peers FLAX=FOLDER  run Flax's own tests of recurrent layers, from a checkout, on ours"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
+	@echo "make docs     build the documentation in site/, warnings being errors"
+	@echo "make tutorial  run the notebook of the documentation anew and keep its outputs"
 	@echo "make lint     check style"
 	@echo "make install  set up .venv only"
-	@echo "make clean    remove .venv, .cache and build products; runs/ stays"
+	@echo "make clean    remove .venv, .cache, site and build products; runs/ stays"
 
 install: $(READY)
 
@@ -43,6 +47,9 @@ music: install
 # Runs what the tables of the suRNN paper lack; the same command goes on after any stop.
 reproduce: install
 	nice $(BIN)/python -m experiments.reproduce --suite=surnn --jobs=$(WORKERS)
+
+report: install
+	$(BIN)/python -m experiments.report_page
 
 data: install
 	$(BIN)/python -m data.prepare all
@@ -66,6 +73,9 @@ test-faults: install
 test-mutations: install
 	$(BIN)/python tests/support/mutations.py
 
+test-peers: install
+	$(BIN)/python tests/peers/flax_suite.py "$(FLAX)"
+
 # About ten minutes; the children of it find its modules by PYTHONPATH.
 test-fuzz: install
 	PYTHONPATH=.:tests/support $(BIN)/python -m fuzz
@@ -73,10 +83,18 @@ test-fuzz: install
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build
 
+# What the extra `docs` names; the library itself is there already.
+docs: install
+	$(PIP) mkdocs-material 'mkdocstrings[python]' playwright
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+tutorial: install
+	$(BIN)/python docs/execute.py docs/tutorial.ipynb
+
 # Appends to runs/bench; what is there already stays.
 bench: install
 	mkdir -p runs/bench
-	for what in skip_scan dense_scan inference minimal memory; do \
+	for what in skip_scan dense_scan inference minimal memory models; do \
 	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
 	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
 	$(BIN)/python -m benchmarks.targets runs/bench/bench.jsonl
@@ -86,4 +104,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv .cache build dist *.egg-info surnn_jax/scan/native/_kernel.*
+	rm -rf .venv .cache build dist site *.egg-info surnn_jax/scan/native/_kernel.*

@@ -45,7 +45,7 @@ def define() -> None:
     flags.DEFINE_integer("features", 128, "H of the consumer; 0: none", lower_bound=0)
     flags.DEFINE_integer("rounds", 5, "How often each is timed", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of data, order and parameters", lower_bound=0)
-    flags.DEFINE_string("output", None, "A file to add the records to, instead of stdout")
+    cli.define_path("output", None, "A file to add the records to, instead of stdout")
 
 
 def written(folder: Path, feed: str, examples: int, seed: int):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from benchmarks.case import BACKENDS, SCHEDULES, SWITCHES, Case
 from benchmarks.records import Record
+from data import cli
 
 _SIZES = {
     "features": "H, neurons",
@@ -46,7 +47,7 @@ def define(rounds: int = 7, **defaults: str) -> None:
             flags.DEFINE_string("plot", None, "A PNG to draw: time against rate")
         flags.DEFINE_boolean("keep_memory", True, "Let glibc keep freed memory between calls")
     flags.DEFINE_integer("seed", 0, "Of parameters, data and the order of the variants")
-    flags.DEFINE_string("output", None, "A file to add the records to, instead of stdout")
+    cli.define_path("output", None, "A file to add the records to, instead of stdout")
 
 
 def names(flag: str, *more: str) -> list[str]:

@@ -65,7 +65,8 @@ def pose(case: Case, switch: str = "frozen") -> Problem:
     data, other, start = jax.random.split(jax.random.key(case.seed), 3)
     x = jax.random.normal(data, (case.steps, case.batch, case.inputs))
     target = jax.random.normal(other, (case.steps, case.batch, case.features))
-    params = made.init(start, x, case.features)
+    # Operation by operation, every shape would take dozens of programs.
+    params = jax.jit(lambda start, x: made.init(start, x, case.features))(start, x)
     facts = {"schedule": "none", "switch": "none", "rate": 1.0, "computed": 1.0, "asked": 1.0}
     if made.switch is None:
         return Problem(made, params, x, target, facts)

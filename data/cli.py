@@ -3,14 +3,51 @@
 ``--verbosity=1`` brings the traceback back, for debugging.
 """
 
+import os
+import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+
+# The flags that this module defines are those of the module that asks for them.
+flags.disclaim_key_flags()
+
 BAD_INPUT = 2
 """The exit code of every refused command line, flag, folder or file."""
+
+
+def local_path(path: str) -> str:
+    """A path as a user writes it: ``~`` is the home folder.
+
+    Raises:
+        ValueError: it is the address of something remote, such as ``gs://bucket/folder``.
+    """
+    if _ADDRESS.match(path):
+        raise ValueError(
+            f"{path}: a local file or folder is needed; mount the remote one, or copy it here"
+        )
+    return os.path.expanduser(path)
+
+
+class _LocalPath(flags.ArgumentParser):
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        return local_path(argument)
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+def define_path(name: str, default: str | None, help: str, **options: Any) -> flags.FlagHolder:
+    """Defines an absl flag that takes a local path, see :func:`local_path`."""
+    return flags.DEFINE(
+        _LocalPath(), name, default, help, serializer=flags.ArgumentSerializer(), **options
+    )
 
 
 def run(main: Callable[..., None], *arguments: str) -> NoReturn:
@@ -34,6 +71,10 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
             _reject(f"expected {wanted}, got {' '.join(values) or 'none'}")
         try:
             main(*values)
+        except KeyboardInterrupt:
+            # The first Ctrl-C during training saves; this is one elsewhere, or the second.
+            print("stopped; what was saved before is whole", file=sys.stderr)
+            raise SystemExit(130) from None
         except (ValueError, OSError, ModuleNotFoundError) as error:
             if flags.FLAGS.verbosity >= 1:
                 raise

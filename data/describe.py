@@ -4,15 +4,11 @@ Prints its origin, licence, counts and lengths, and one example. Prepares the da
 necessary.
 """
 
-from absl import flags
-
 import data
 from data import cli
-from data.storage import Ragged, count
+from data.storage import READ, Ragged, count
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of the originals; default: the usual places"
-)
+_DATA_DIR = cli.define_path("data_dir", None, "folder of the originals; default: the usual places")
 
 
 def main(name: str) -> None:
@@ -34,7 +30,11 @@ def main(name: str) -> None:
             f"{figures.steps / max(figures.examples, 1):7.1f}  {figures.longest:7}  "
             f"{figures.steps:10}  {values.mean() if values.size else 0:12.4f}"
         )
-    facts = {name: fact for name, fact in splits[0].facts.items() if not isinstance(fact, list)}
+    if read := splits[0].facts.get(READ):
+        print(f"\nread: {read['path']} ({read['kind']})")
+    facts = {
+        name: fact for name, fact in splits[0].facts.items() if isinstance(fact, str | int | float)
+    }
     if facts:
         print("\n" + ", ".join(f"{name}: {fact}" for name, fact in facts.items()))
     print(f"\n{splits[0].ids[0]}:")

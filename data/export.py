@@ -13,10 +13,8 @@ from absl import flags
 import data
 from data import cache, cli
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of the originals; default: the usual places"
-)
-_OUTPUT = flags.DEFINE_string("output", None, "folder to write into", required=True)
+_DATA_DIR = cli.define_path("data_dir", None, "folder of the originals; default: the usual places")
+_OUTPUT = cli.define_path("output", None, "folder to write into", required=True)
 _TFDS = flags.DEFINE_bool("tfds", False, "write a TFDS data set (array_record)")
 
 

@@ -29,12 +29,12 @@ def folders(data_dir: Folder = None) -> list[Path]:
         NotADirectoryError: it is not a folder.
     """
     if data_dir is not None:
-        return [_existing(Path(data_dir), f"--data_dir={data_dir}")]
+        return [_existing(Path(data_dir).expanduser(), f"--data_dir={data_dir}")]
     found = []
     if variable := os.environ.get(DATA_VARIABLE):
-        found.append(_existing(Path(variable), f"{DATA_VARIABLE}={variable}"))
-    tfds = os.environ.get(TFDS_VARIABLE) or Path.home() / "tensorflow_datasets"
-    usual = [ROOT.parent / "shared" / "data", Path(tfds), downloads_folder()]
+        found.append(_existing(Path(variable).expanduser(), f"{DATA_VARIABLE}={variable}"))
+    tfds = os.environ.get(TFDS_VARIABLE) or "~/tensorflow_datasets"
+    usual = [ROOT.parent / "shared" / "data", Path(tfds).expanduser(), downloads_folder()]
     return found + [folder for folder in usual if folder.is_dir()]
 
 
@@ -71,6 +71,22 @@ def find(places: list[str], data_dir: Folder = None) -> Path | None:
     return None
 
 
+def find_or_make(name: str, places: list[str], data_dir: Folder = None) -> Path | None:
+    """``find`` for a data set that can be made: None says that it is to be made.
+
+    Raises:
+        FileNotFoundError: a folder was named by `data_dir` and does not hold it. Other data than
+            the user named are never made in their place.
+    """
+    found = find(places, data_dir)
+    if found is None and data_dir is not None:
+        raise FileNotFoundError(
+            f"{name}: {data_dir} holds none of {', '.join(places[:4])}; rename yours to one of "
+            f"these, or leave out --data_dir to make {name} here"
+        )
+    return found
+
+
 def stamp(*paths: Path, version: int = 1) -> str:
     """A hash that changes when some files do, without reading them.
 
@@ -92,7 +108,7 @@ def stamp(*paths: Path, version: int = 1) -> str:
 
 def cache_folder() -> Path:
     """The folder of prepared data: ``SURNN_CACHE``, else ``~/.cache/surnn_jax``; may not exist."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "surnn_jax")
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/surnn_jax").expanduser()
 
 
 def downloads_folder() -> Path:

@@ -14,7 +14,7 @@ from absl import flags
 import data
 from data import cli, download, paths
 
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = cli.define_path(
     "data_dir", None, "folder of the originals; default: SURNN_DATA, ../shared/data, TFDS's folder"
 )
 _DOWNLOAD = flags.DEFINE_bool("download", False, "download missing originals")

@@ -72,12 +72,14 @@ class Reading(NamedTuple):
         splits: for each of ``SPLITS`` its examples in order; may be generators.
         facts: what else a model needs, as JSON: a vocabulary, a sample rate.
         counts: the published figures; None if there are none.
+        kind: ``"original"``, ``"made here"`` or ``"sample"``, a part of the original.
     """
 
     where: str
     splits: dict[str, Iterable[Example]]
     facts: dict[str, Any]
     counts: dict[str, Count] | None
+    kind: str = "original"
 
 
 class Download(NamedTuple):

@@ -22,6 +22,9 @@ from data.source import SPLITS, Column, Count, Example, Reading
 
 FACTS = "facts.json"
 
+READ = "read"
+"""The fact that says what was read: its kind (see :class:`data.source.Reading`) and its path."""
+
 
 class Ragged(Sequence):
     """Sequences of different lengths, stored end to end; item i is a view, nothing is copied.
@@ -29,6 +32,12 @@ class Ragged(Sequence):
     Attributes:
         values: ``[sum of T, ...]``, all of them.
         offsets: int64 ``[N + 1]``; sequence i is ``values[offsets[i]:offsets[i + 1]]``.
+
+    Examples:
+        >>> from data import Ragged
+        >>> rows = Ragged(np.arange(5), offsets=np.array([0, 2, 5]))
+        >>> len(rows), rows[1].tolist(), rows.lengths.tolist()
+        (2, [2, 3, 4], [2, 3])
     """
 
     def __init__(self, values: np.ndarray, offsets: np.ndarray):
@@ -60,6 +69,12 @@ class Split:
         columns: by name, N values each: an array ``[N, ...]`` or a ``Ragged``; ``x`` is the
             sequence. Memory-mapped and read-only.
         facts: what else a model needs, such as ``classes`` or ``vocabulary``.
+
+    Examples:
+        >>> import data
+        >>> split = data.load("digits", "valid")
+        >>> len(split), sorted(split.columns), split.facts["classes"]
+        (180, ['x', 'y'], 10)
     """
 
     name: str
@@ -98,7 +113,8 @@ def write(name: str, columns: dict[str, Column], reading: Reading, folder: Path)
         column: {"dtype": c.dtype, "shape": c.shape, "text": c.text}
         for column, c in columns.items()
     }
-    facts = {"name": name, "columns": form, "facts": reading.facts}
+    read = {"kind": reading.kind, "path": reading.where}
+    facts = {"name": name, "columns": form, "facts": {**reading.facts, READ: read}}
     (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
 
 

@@ -13,9 +13,9 @@ from absl import flags
 
 from data import cli
 
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
+_OUTPUT = cli.define_path("output", None, "Folder to write into.", required=True)
 _PLATFORMS = flags.DEFINE_list("platforms", None, "Some of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+_DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.")
 
 
 def main(workdir: str) -> None:

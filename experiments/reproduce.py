@@ -13,6 +13,7 @@ goes on with what is left. A job that fails stops no other; it is named at the e
 ``--publish`` copies finished results to ``experiments/results``, from which the tables are printed.
 """
 
+import os
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data import cli
+from data import cli, paths
 from experiments.tuning import jobs, matrix, protocols
 from experiments.tuning.workers import Outcome, Pool
 
@@ -36,8 +37,8 @@ _DEVICE = flags.DEFINE_enum(
 )
 _TASKS = flags.DEFINE_list("tasks", [], "Only these tasks (data sets in suite chung).")
 _MODELS = flags.DEFINE_list("models", [], "Only these models (units in suite chung).")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; by default runs/reproduce.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+_WORKDIR = cli.define_path("workdir", None, "Folder of the runs; by default runs/reproduce.")
+_DATA_DIR = cli.define_path("data_dir", None, "Folder that is searched for originals first.")
 
 SEARCHES = (
     ("music", "chung", ("jsb", "nottingham", "musedata", "piano_midi"), ("--num_trials=10",)),
@@ -49,6 +50,10 @@ SEARCHES = (
 
 def main() -> None:
     """Plans, publishes, or runs what the flags ask for."""
+    if _DATA_DIR.value is not None:
+        # Not as the flag of a job: a named folder must hold the data of every task.
+        os.environ[paths.DATA_VARIABLE] = _DATA_DIR.value
+        paths.folders()  # A mistyped folder is refused now.
     home = Path(_WORKDIR.value or "runs/reproduce") / f"{_SUITE.value}-{_DEVICE.value}"
     lines = work(home)
     if _PLAN.value:
@@ -65,7 +70,7 @@ def work(home: Path) -> list[jobs.Work]:
     if _SUITE.value == "surnn":
         results = RESULTS / "surnn" / ("short" if _DEVICE.value == "cpu" else "full")
         return [
-            jobs.Ladder(entry, home, results, _DEVICE.value, data_dir=_DATA_DIR.value)
+            jobs.Ladder(entry, home, results, _DEVICE.value)
             for entry in matrix.select(matrix.surnn(), _TASKS.value, _MODELS.value)
         ]
     known = list(dict.fromkeys(name for _, _, names, _ in SEARCHES for name in names))
@@ -74,9 +79,7 @@ def work(home: Path) -> list[jobs.Work]:
     for name in _MODELS.value:
         protocols.check_known("model", name, protocols.UNITS)
     return [
-        jobs.SearchGroup(
-            experiment, protocol, name, unit, more, home, RESULTS / "chung", _DATA_DIR.value
-        )
+        jobs.SearchGroup(experiment, protocol, name, unit, more, home, RESULTS / "chung")
         for experiment, protocol, names, more in SEARCHES
         for name in names
         for unit in protocols.UNITS

@@ -28,8 +28,8 @@ _UNITS = flags.DEFINE_list("units", list(protocols.UNITS), "Units")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many; they count from 0")
 _TRIALS = flags.DEFINE_integer("num_trials", 10, "Draws for every data set, unit and seed")
 _SEARCH_SEED = flags.DEFINE_integer("search_seed", 0, "Seed of the draws")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search; the same resumes it")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA")
+_WORKDIR = cli.define_path("workdir", None, "Folder of the search; the same resumes it")
+_DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA")
 _LIST = flags.DEFINE_boolean("list", False, "Print units, data sets and draws; end")
 
 _CHANGES = {

@@ -12,7 +12,7 @@ from experiments.report import collect, runs, searches
 from experiments.report.suites import SUITES
 
 _SUITE = flags.DEFINE_string("suite", None, f"What to print: {', '.join(SUITES)}")
-_RESULTS = flags.DEFINE_string("results", None, "Folder with the result.json of further runs")
+_RESULTS = cli.define_path("results", None, "Folder with the result.json of further runs")
 
 
 def main() -> None:

@@ -108,11 +108,12 @@ X = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)  # [T, B,
 
 
 def test_a_cell(added, monkeypatch):
-    mgu = added("surnn_jax/cells/mgu.py").MGU
-    monkeypatch.setitem(cells.CELLS, "mgu", executed("surnn_jax/cells/__init__.py").CELLS["mgu"])
-    unit = selective("mgu", switches.every(6, n=2))
+    ugrnn = added("surnn_jax/cells/update_gate.py").UGRNN
+    made = executed("surnn_jax/cells/__init__.py").CELLS["ugrnn"]
+    monkeypatch.setitem(cells.CELLS, "ugrnn", made)
+    unit = selective("ugrnn", switches.every(6, n=2))
     params = unit.init(jax.random.key(1), X, 4)
-    params["cell"]["vector"]["b_f"] += 0.3
+    params["cell"]["vector"]["b_g"] += 0.3
     results = [outputs_and_gradients(unit, params, X, name) for name in ("reference", "masked")]
     chex.assert_trees_all_close(*results, atol=1e-5)  # float32
     # Its equations in NumPy.
@@ -123,17 +124,17 @@ def test_a_cell(added, monkeypatch):
     h = np.zeros((2, 4))
     for t, x in enumerate(X):
         if t % 2 == 0:
-            f = 1 / (1 + np.exp(-(x @ w["f"] + h @ u["f"] + b["b_f"])))
-            h = (1 - f) * h + f * np.tanh(x @ w["n"] + b["b_n"] + f * (h @ u["n"]))
+            g = 1 / (1 + np.exp(-(x @ w["g"] + h @ u["g"] + b["b_g"])))
+            h = g * h + (1 - g) * np.tanh(x @ w["c"] + h @ u["c"] + b["b_c"])
         np.testing.assert_allclose(results[1][0][t], h, atol=1e-6)
-    assert mgu.name == "mgu"
+    assert ugrnn.name == "ugrnn"
     # By its name in a layer.
-    layer = Recurrent("mgu", 4)
+    layer = Recurrent("ugrnn", 4)
     assert layer.init_with_output(jax.random.key(0), jnp.ones((2, 3, 3)))[0].shape == (2, 3, 4)
 
 
 def test_a_switch(added, monkeypatch):
-    added("surnn_jax/switches/beat.py")
+    added("surnn_jax/switches/beat_switch.py")
     beat = executed("surnn_jax/switches/__init__.py").SWITCHES["beat"]
     monkeypatch.setitem(switches.SWITCHES, "beat", beat)
     unit = selective("tanh", switches.SWITCHES["beat"](100, n=3))
@@ -144,7 +145,7 @@ def test_a_switch(added, monkeypatch):
     h = results[1][0]
     assert (h[0] == h[1]).all()
     assert not (h[2] == h[3]).any()
-    with pytest.raises(ValueError, match="m"):
+    with pytest.raises(TypeError, match="'m'"):
         switches.SWITCHES["beat"](100, m=3)
 
 

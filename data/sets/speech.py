@@ -205,6 +205,7 @@ def _read_timit(path: Path) -> Reading:
             "version": "LDC93S1" if whole else "NLTK's sample; no TIMIT result",
         },
         COUNTS["timit" if whole else "timit sample"],
+        "original" if whole else "sample",
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.report.suites import SUITES
 from experiments.runner import records
@@ -16,6 +16,25 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 FOUND = ("protocol", "budget", "seed", "dataset", "unit")
 """The fields of a record's `search` that identify the search."""
+
+
+class Located(NamedTuple):
+    """A record and its file."""
+
+    path: Path
+    record: Record
+
+
+def located(suite: str) -> list[Located]:
+    """The committed records of a suite with their files, in the order of the paths.
+
+    Raises:
+        ValueError: as :func:`collect`.
+    """
+    home = RESULTS / suite
+    return list(
+        _distinct(suite, sorted({*home.glob("*.json"), *home.rglob(records.FILE)})).values()
+    )
 
 
 def collect(suite: str, results: str | Path | None = None) -> list[Record]:
@@ -41,7 +60,11 @@ def distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
     Raises:
         ValueError: a damaged record, or two different ones of one configuration and seed.
     """
-    seen: dict[tuple, tuple[Path, Record]] = {}
+    return {key: found.record for key, found in _distinct(suite, paths).items()}
+
+
+def _distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Located]:
+    seen: dict[tuple, Located] = {}
     for path in paths:
         record = records.read(path)
         if not _belongs(suite, record):
@@ -53,13 +76,13 @@ def distinct(suite: str, paths: Sequence[Path]) -> dict[tuple, Record]:
         except KeyError as error:
             raise ValueError(f"{path}: its metrics lack {error.args[0]}") from None
         key = (record.dataset, record.cell, record.switch, configuration(record), record.seed)
-        before, first = seen.setdefault(key, (path, record))
+        before, first = seen.setdefault(key, Located(path, record))
         if first.metrics != record.metrics:
             raise ValueError(
                 f"{before} and {path} have the same configuration and seed, but different "
                 "metrics; remove one of them"
             )
-    return {key: record for key, (_, record) in seen.items()}
+    return seen
 
 
 def settings(record: Record) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from experiments.report.sources import Published, second_hand, verified
 from experiments.tasks.music import config as music_config
 from experiments.tasks.sequence import config as sequence_config
 from experiments.tasks.speech import config as speech_config
@@ -18,9 +19,7 @@ class PaperTable(NamedTuple):
         configs: experiment whose records belong to it -> class of its configurations.
         datasets: name -> title.
         units: (cell, switch) -> title; shown whether it was run or not.
-        published: data set, cell, switch -> the published test value.
-        verified: keys of `published` that were checked against a second source.
-        source: the word for the others.
+        published: data set, cell, switch -> the published test figure.
         notes: lines below the tables.
         smaller: data set and configuration -> how the task is smaller than the published one, in
             words; empty if it is not.
@@ -30,32 +29,23 @@ class PaperTable(NamedTuple):
     configs: dict[str, type]
     datasets: dict[str, str]
     units: dict[tuple[str, str], str]
-    published: dict[Key, float]
-    verified: frozenset[Key]
-    source: str
+    published: dict[Key, Published]
     notes: str
     smaller: Callable[[str, Mapping[str, Any]], str] = lambda dataset, config: ""
     caveat: str = ""
 
 
-def _table_2(**rows: tuple[float, float, float]) -> dict[Key, float]:
-    """Table 2 of Chung et al. 2014, test: tanh, GRU, LSTM for each data set."""
-    cells = (("tanh",), ("gru", "gru_before"), ("lstm_peephole",))
-    return {
-        (dataset, cell, "none"): value
-        for dataset, values in rows.items()
-        for names, value in zip(cells, values, strict=True)
-        for cell in names
-    }
+def _figures(cell: str, switch: str, *found: Mapping[str, Published]) -> dict[Key, Published]:
+    """The published figures of one model."""
+    return {(name, cell, switch): figure for own in found for name, figure in own.items()}
 
 
-_TABLE_2 = _table_2(
-    jsb=(9.10, 8.54, 8.67),
-    nottingham=(3.13, 3.23, 3.20),
-    musedata=(6.23, 5.99, 6.23),
-    piano_midi=(9.03, 8.82, 9.03),
-)
-_VERIFIED = frozenset({("jsb", "gru", "none"), ("jsb", "gru_before", "none")})
+_TABLE_2 = {
+    **_figures("gru", "none", verified("chung", jsb=8.54)),
+    **_figures("gru_before", "none", verified("chung", jsb=8.54)),
+    **_figures("lstm_peephole", "none", second_hand("lstm-gru", jsb=8.67)),
+}
+"""What could be verified of table 2 of Chung et al. 2014, test."""
 
 MUSIC = PaperTable(
     configs={"music": music_config.Config},
@@ -75,18 +65,17 @@ MUSIC = PaperTable(
         ("gru", "event"): "suGRU, events",
     },
     published=_TABLE_2,
-    verified=_VERIFIED,
-    source="recalled",
     notes="""\
 Negative log-likelihood in nats a frame, summed over the keys; lower is better. With several seeds:
 the median (and the range) of n runs. Parameters: of the recurrent layer, its switch included.
 Updated: the share of neurons that update in a step of the test split. Seconds: training,
 compilation included. \u2013: not run yet; none: no figure was published.
 
-Published: Chung et al. 2014 (arXiv:1412.3555), table 2. Verified: agrees with a second source,
-Papers with Code; recalled: quoted from memory, not yet checked against the paper. The published GRU
-resets before its matrix product, as the cell gru_before does, gru after it; the paper's authors'
-code reads 93 to 108 keys a frame, ours 88.""",
+Published: Chung et al. 2014 (arXiv:1412.3555), table 2. Verified: found in two public places
+(Papers with Code, github.com/2j2h5/lstm-gru); second-hand: in one of them. The rest of the table
+could not be verified and is left out. The published GRU resets before its matrix product, as the
+cell gru_before does, gru after it; the paper's authors' code reads 93 to 108 keys a frame, ours
+88.""",
 )
 
 _MADE_UP = {"selective_copy": 4096, "mackey_glass": 5000, "adding": None, "copy": None}
@@ -105,10 +94,6 @@ def _smaller(dataset: str, config: Mapping[str, Any]) -> str:
         if config[name]:
             parts.append(f"{config[name]:,} {split} examples")
     return ", ".join(parts)
-
-
-def _columns(cell: str, switch: str, **values: float) -> dict[Key, float]:
-    return {(dataset, cell, switch): value for dataset, value in values.items()}
 
 
 SURNN = PaperTable(
@@ -162,57 +147,60 @@ SURNN = PaperTable(
         ("mamba2", "none"): "Mamba-2",
     },
     published={
-        **_columns(
+        **_figures(
             "attention",
             "none",
-            listops=36.37,
-            imdb_bytes=64.27,
-            aan=57.46,
-            cifar10_gray=42.44,
-            pathfinder32=71.40,
-            smnist=98.9,
-            psmnist=97.9,
-            scifar10=62.2,
-            wikitext103=24.78,
+            verified(
+                "lra",
+                listops=36.37,
+                imdb_bytes=64.27,
+                aan=57.46,
+                cifar10_gray=42.44,
+                pathfinder32=71.40,
+            ),
+            verified("s4", smnist=98.9, psmnist=97.9, scifar10=62.2),
+            second_hand("surnn", wikitext103=24.78),
         ),
-        **_columns(
+        **_figures(
             "sugru",
             "fourier",
-            listops=44.93,
-            imdb_bytes=64.42,
-            aan=77.54,
-            cifar10_gray=80.32,
-            pathfinder32=84.92,
-            smnist=99.53,
-            psmnist=98.46,
-            scifar10=87.26,
-            wikitext103=19.20,
+            second_hand(
+                "surnn",
+                listops=44.93,
+                imdb_bytes=64.42,
+                aan=77.54,
+                cifar10_gray=80.32,
+                pathfinder32=84.92,
+                smnist=99.53,
+                psmnist=98.46,
+                scifar10=87.26,
+                wikitext103=19.20,
+            ),
         ),
-        **_columns(
+        **_figures(
             "s4",
             "none",
-            listops=59.60,
-            imdb_bytes=86.82,
-            aan=90.90,
-            cifar10_gray=88.65,
-            pathfinder32=94.20,
-            selective_copy=18.3,
+            verified(
+                "s4",
+                listops=59.60,
+                imdb_bytes=86.82,
+                aan=90.90,
+                cifar10_gray=88.65,
+                pathfinder32=94.20,
+            ),
+            verified("mamba", selective_copy=18.3),
         ),
-        **_columns("mamba", "none", wikitext103=23.19, selective_copy=99.8),
-        **_columns("sugru+s4d", "fourier", wikitext103=18.03, selective_copy=97.2),
-        **_columns("lru", "none", wikitext103=31.12),
+        **_figures(
+            "mamba",
+            "none",
+            second_hand("surnn", wikitext103=23.19),
+            verified("mamba", selective_copy=99.8),
+        ),
+        **_figures(
+            "sugru+s4d", "fourier", second_hand("surnn", wikitext103=18.03, selective_copy=97.2)
+        ),
+        **_figures("lru", "none", second_hand("wizwand", wikitext103=31.12)),
     },
-    verified=frozenset(
-        {
-            ("listops", "attention", "none"),
-            ("imdb_bytes", "attention", "none"),
-            ("aan", "attention", "none"),
-            ("cifar10_gray", "attention", "none"),
-            ("pathfinder32", "attention", "none"),
-            ("wikitext103", "lru", "none"),
-        }
-    ),
-    source="second-hand",
     smaller=_smaller,
     notes="""\
 Accuracy: higher is better; perplexity and errors: lower. With several seeds: the median (and the
@@ -221,7 +209,8 @@ update in a step of the test split, mean over the selective layers. Seconds: tra
 included. \u2013: not run yet; none: no figure was published.
 
 Published: the suRNN paper (arXiv:2603.02226), tables 2 to 5. Its text could not be had; the figures
-were relayed by a digest of it (second-hand). Verified: agrees with the source of that baseline.
+were relayed by a digest of it (second-hand). Verified: in the table of the paper that measured it,
+by at least two public transcriptions.
 Doubts about them: the paper's average over Long Range Arena is of five tasks for suGRU (70.43), but
 of six, Path-X among them, for S4 (86.09; over the five 84.03) and the Transformer (53.66, with 50
 for Path-X; over the five 54.39). On WikiText-103 its suGRU is better on the test than on the
@@ -233,9 +222,6 @@ draws (`python -m experiments.reproduce`); without it they were set by hand.
 A task that is smaller than the published one stands in a table of its own, with no published
 figure beside it. Widths, depths and training of the paper are not known: all settings are ours.""",
 )
-
-_UBISOFT_A = (6.44, 3.59, 2.70)
-_UBISOFT_B = (7.62, 0.88, 1.26)
 
 
 def _other_speech(dataset: str, config: Mapping[str, Any]) -> str:
@@ -264,17 +250,8 @@ CHUNG = PaperTable(
         ("lstm_peephole", "none"): "LSTM",
         ("gru_before", "fourier"): "suGRU",
     },
-    published={
-        **_TABLE_2,
-        **_table_2(
-            **dict.fromkeys(speech_config.DATASETS, _UBISOFT_A),
-            **{"asterisk_speech-8000": _UBISOFT_B},
-        ),
-    },
-    verified=_VERIFIED,
-    source="recalled",
+    published=_TABLE_2,
     smaller=_other_speech,
-    caveat="published: of Ubisoft A, other data in other units; compare the order alone",
     notes="""\
 Negative log-likelihood in nats, lower is better: music a frame, summed over the keys; speech a
 step of ten samples, in units of the training samples' deviation, by a mixture of 20 Gaussians. A
@@ -292,17 +269,16 @@ by chance alone once in four. A unit beats another where the interval lies above
 where it contains 0 or the difference is under 0.05 nats, which shows no difference and proves no
 equality.
 
-Published: Chung et al. 2014 (arXiv:1412.3555), table 2. Verified: agrees with a second source,
-Papers with Code; recalled: quoted from memory, not yet checked against the paper. The paper's
-authors' code reads 93 to 108 keys a frame, ours 88. The paper's speech is not public: Ubisoft A
-(7,230 sequences of 500 samples) stands beside our windows of 500, Ubisoft B (800 of 8,000) beside
-those of 8,000. That is other data in other units: compare the order of the units alone.""",
+Published: Chung et al. 2014 (arXiv:1412.3555), table 2. Verified: found in two public places
+(Papers with Code, github.com/2j2h5/lstm-gru); second-hand: in one of them. The rest of the table
+could not be verified and is left out. The paper's authors' code reads 93 to 108 keys a frame, ours
+88. Its speech (Ubisoft) is not public, and stands here for windows of 500 and 8,000 samples.""",
 )
 
 SUITES = {"music": MUSIC, "surnn": SURNN, "chung": CHUNG}
 
 
-NOTHING_PUBLISHED = PaperTable({}, {}, {}, {}, frozenset(), "", "")
+NOTHING_PUBLISHED = PaperTable({}, {}, {}, {}, "")
 """For an experiment without a suite."""
 
 
@@ -312,9 +288,6 @@ def of(experiment: str) -> str | None:
 
 
 def published(suite: PaperTable, dataset: str, cell: str, switch: str) -> str:
-    """The published figure and how far to trust it, or ``none``."""
-    key = (dataset, cell, switch)
-    if key not in suite.published:
-        return "none"
-    source = "verified" if key in suite.verified else suite.source
-    return f"{suite.published[key]:.2f} ({source})"
+    """The published figure, how far to trust it and its source; or ``none``."""
+    figure = suite.published.get((dataset, cell, switch))
+    return str(figure) if figure else "none"

@@ -12,11 +12,16 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from data.batches import ALL, Batch
+from data.storage import READ, Split
 from experiments.runner import records
 from experiments.runner.config import TrainConfig
 from experiments.runner.records import Record
 from surnn_jax import train
 from surnn_jax.typing import Params
+
+BALANCE_RATE = 1.0
+"""η of the homeostat: a neuron that is open at a tenth of the steps too few rises by a tenth of its
+logit's deviation."""
 
 
 class Feed(Protocol):
@@ -44,7 +49,11 @@ class Prepared(NamedTuple):
         draw: ``(record, params, folder)``: writes pictures and sounds into the folder.
         recurrent: parameters -> those that records count as recurrent.
         scored: the splits whose figures a record holds.
+        agree: ``(params, others) -> layer -> agreement``: whether the switches of two sets of
+            parameters open at the same steps (:func:`experiments.analysis.gates.agreement`); None
+            for an experiment that does not compare them.
         about: a line to print before training; None for none.
+        data: what was read, see :class:`.Record`; None for data that are made batch by batch.
     """
 
     task: train.Task
@@ -56,7 +65,9 @@ class Prepared(NamedTuple):
     draw: Callable[[Record, Params, Path], None]
     recurrent: Callable[[Params], Any]
     scored: tuple[str, ...] = ("valid", "test")
+    agree: Callable[[Params, Params], dict[str, float]] | None = None
     about: Callable[[], str] | None = None
+    data: dict[str, str] | None = None
 
 
 class Experiment(NamedTuple):
@@ -74,6 +85,12 @@ class Experiment(NamedTuple):
     config: type[TrainConfig]
     check: Callable[[Any], None]
     prepare: Callable[[Any, str | None], Prepared]
+
+
+def what_was_read(split: Split) -> dict[str, str] | None:
+    """The entry ``data`` of a record, for data of which `split` is one part."""
+    read = split.facts.get(READ)
+    return read and {"kind": read["kind"], "name": Path(read["path"]).name}
 
 
 def training_settings(
@@ -101,6 +118,8 @@ def training_settings(
     shared = {field.name for field in dataclasses.fields(config)} - {"name"}
     shared &= {field.name for field in dataclasses.fields(train.OptimizerConfig)}
     named = {name: getattr(config, name) for name in (*shared, "warmup")}
+    if config.balance == "target" and not config.frozen:
+        named["balance_rate"] = BALANCE_RATE
     total_steps = max(updates, config.warmup + 1 if config.warmup else 0)
     optimizer = train.OptimizerConfig(config.optimiser, total_steps=total_steps, **named)
     return settings, optimizer
@@ -167,6 +186,7 @@ def record_of(
         config=dataclasses.asdict(config),
         versions=records.versions(),
         command=command,
+        data=prepared.data,
         search=None if search is None else dict(search),
     )
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
 
+from data import cli
 from experiments.runner.config import flag_of
 
 C = TypeVar("C")
@@ -70,10 +71,13 @@ def define(
     own, before = {"flag_values": values}, set(values)
     flags.DEFINE_string("preset", None, f"Runs with known settings, such as {min(presets)}.", **own)
     flags.DEFINE_boolean(
-        "list", False, "Print the presets, what was published and measured; end.", **own
+        "list",
+        False,
+        "Print the presets that were measured; with --preset=TEXT, all those named so.",
+        **own,
     )
-    flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.", **own)
-    flags.DEFINE_string("data_dir", None, "Folder of the originals; else SURNN_DATA.", **own)
+    cli.define_path("workdir", None, "Folder of the run; the same folder resumes it.", **own)
+    cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.", **own)
     flags.DEFINE_string(
         "mesh", "", "Devices that share the work: data:4, or data:4,model:2.", **own
     )

@@ -42,6 +42,8 @@ class Record(NamedTuple):
             repetitions of one another.
         versions: as `versions` gives them.
         command: the command line of the run.
+        data: what was read: ``kind`` (original, made here, sample) and the ``name`` of the file or
+            folder; None for data that are made batch by batch, and in old records.
         search: how a search found the configuration (protocol, budget, draw, …); None for a single
             run. In the file it is the entry ``search`` of ``config``.
     """
@@ -61,11 +63,12 @@ class Record(NamedTuple):
     config: dict[str, Any]
     versions: dict[str, str]
     command: str
+    data: dict[str, str] | None = None
     search: dict[str, Any] | None = None
 
 
-_FIELDS = tuple(name for name in Record._fields if name != "search")
-"""The fields of a file."""
+_FIELDS = tuple(name for name in Record._fields if name not in ("data", "search"))
+"""The fields that every file has."""
 
 
 def versions() -> dict[str, str]:
@@ -98,6 +101,8 @@ def to_fields(record: Record) -> dict[str, Any]:
     """The record as its file holds it."""
     fields = record._asdict()
     search = fields.pop("search")
+    if fields["data"] is None:
+        del fields["data"]
     if search is not None:
         fields["config"] = {**record.config, "search": search}
     return fields
@@ -161,7 +166,7 @@ def _no_number(constant: str) -> None:
 def _check(fields: dict[str, Any], path: Path) -> None:
     """Refuses fields that are not those of a `Record`, and bad values."""
     missing = [name for name in _FIELDS if name not in fields]
-    unknown = [name for name in fields if name not in _FIELDS]
+    unknown = [name for name in fields if name not in (*_FIELDS, "data")]
     if missing or unknown:
         lacks = f"lacks {', '.join(missing)}" if missing else ""
         has = f"has the unknown {', '.join(unknown)}" if unknown else ""
@@ -169,8 +174,8 @@ def _check(fields: dict[str, Any], path: Path) -> None:
         raise ValueError(
             f"{path}: {wrong}; the result of a run has exactly the fields {', '.join(_FIELDS)}"
         )
-    for name in _FIELDS:
-        kind = Record.__annotations__[name]
+    for name in (*_FIELDS, *(["data"] if "data" in fields else [])):
+        kind = dict[str, str] if name == "data" else Record.__annotations__[name]
         if not _is(fields[name], kind):
             raise ValueError(
                 f"{path}: {name} should be {_WORDS[kind]}, but is {_short(repr(fields[name]))}"

@@ -22,6 +22,9 @@ from experiments.tuning.matrix import Entry
 
 _NONFINITE = "nonfinite.jsonl"
 
+KEPT = ("metrics.jsonl", "inside.json")
+"""Small files of a run that are published beside its record: learning curve, a look inside."""
+
 
 class Job(NamedTuple):
     """One process to run.
@@ -86,7 +89,6 @@ class Ladder:
         results: the folder of the committed records; what is there is not run again.
         device: ``cpu`` for short presets, ``gpu`` for full ones.
         seeds: of the winner.
-        data_dir: folder of the originals, or None.
     """
 
     def __init__(
@@ -96,10 +98,9 @@ class Ladder:
         results: Path,
         device: str = "cpu",
         seeds: Sequence[int] = effort.SEEDS,
-        data_dir: str | None = None,
     ):
         self.name, self.entry, self.device, self.seeds = entry.name, entry, device, seeds
-        self._home, self._results, self._data_dir = workdir / entry.name, results, data_dir
+        self._home, self._results = workdir / entry.name, results
         self.draws = effort.draws(entry.task)
 
     def ready(self) -> list[Job]:
@@ -163,8 +164,8 @@ class Ladder:
     def publish(self) -> list[Path]:
         """Copies finished results to the committed ones; returns the folders that are new.
 
-        Each record says how the search chose its draw. The parameters of seed 0 are kept if they
-        are small.
+        Each record says how the search chose its draw. Its learning curve and what was seen inside
+        go with it, and the parameters of seed 0 if they are small.
         """
         new = []
         for seed in self.seeds:
@@ -176,6 +177,9 @@ class Ladder:
             search = effort.summary(self.draws, rounds, effort.best(rounds[-1])[0])
             record = records.read(run / records.FILE)
             records.write(record._replace(search=search), kept)
+            for name in KEPT:
+                if (run / name).exists():
+                    shutil.copyfile(run / name, kept / name)
             if seed == self.seeds[0] and (run / PARAMETERS).exists():
                 shutil.copyfile(run / PARAMETERS, kept / PARAMETERS)
             new.append(kept)
@@ -202,9 +206,7 @@ class Ladder:
         draw, folder = self.draws[number], self._home / name
         preset = f"--preset={self.entry.preset(self.device)}"
         rates = (f"--learning_rate={draw.learning_rate}", f"--weight_decay={draw.weight_decay}")
-        folders = (f"--workdir={folder}",)
-        folders += (f"--data_dir={self._data_dir}",) if self._data_dir else ()
-        command = _command(self.entry.program, preset, *rates, *flags, *folders)
+        command = _command(self.entry.program, preset, *rates, *flags, f"--workdir={folder}")
         return Job(command, folder, share)
 
 
@@ -219,7 +221,6 @@ class SearchGroup:
         flags: of the search, beside these.
         workdir: the folder of the reproduction.
         results: the folder of the committed records; what is there is not run again.
-        data_dir: folder of the originals, or None.
     """
 
     def __init__(
@@ -231,7 +232,6 @@ class SearchGroup:
         flags: tuple[str, ...],
         workdir: Path,
         results: Path,
-        data_dir: str | None = None,
     ):
         self.name = f"{protocol}/{dataset}/{unit}"
         self._stem, self._group = f"{protocol}-{dataset}-{unit}", f"{dataset}-{unit}"
@@ -239,7 +239,6 @@ class SearchGroup:
         names = {"experiment": experiment, "protocol": protocol, "datasets": dataset, "units": unit}
         self._flags = (*(f"--{name}={value}" for name, value in names.items()), *flags)
         self._flags += (f"--workdir={self._folder}",)
-        self._flags += (f"--data_dir={data_dir}",) if data_dir else ()
 
     def ready(self) -> list[Job]:
         """The search, if a seed is missing."""

@@ -153,6 +153,7 @@ class Pool:
                 # It holds the claim too: if this process is killed, no other begins the job.
                 pass_fds=(claim,),
             )
+            _pass_on_niceness(process.pid)
             try:
                 while process.poll() is None:
                     if self._stop.is_set():
@@ -166,6 +167,16 @@ class Pool:
                     process.kill()
                 process.wait()
         return process.returncode
+
+
+def _pass_on_niceness(process: int) -> None:
+    """Makes a job in a session of its own yield as this process does.
+
+    Linux weighs sessions against each other first, and niceness counts only within one, so that a
+    nice job in a new session would take as much as everything else together.
+    """
+    with contextlib.suppress(OSError):  # Not Linux, not built with it, or not allowed.
+        Path(f"/proc/{process}/autogroup").write_text(str(os.nice(0)))
 
 
 @contextlib.contextmanager

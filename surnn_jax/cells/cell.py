@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.cells.pointwise import rule_is_pointwise
+from surnn_jax.cells.pointwise import rule_is_linear, rule_is_pointwise
 from surnn_jax.typing import Array, Carry, Params
 
 Gates = Mapping[str, Array]
@@ -19,9 +19,14 @@ def product(x: Array, kernel: Array, dtype: Any, out: Any) -> Array:
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=out)
 
 
-def _state_dtype(dtype: Any) -> Any:
+def state_dtype(dtype: Any) -> Any:
+    """Dtype of the state for parameters of `dtype`: the same, float32 at least."""
     wide = jnp.dtype(jnp.float64)
     return wide if dtype == wide else jnp.dtype(jnp.float32)
+
+
+def _vector(value: float | Callable[..., Array], key: Array, size: int, dtype: Any) -> Array:
+    return value(key, (size,), dtype) if callable(value) else jnp.full((size,), value, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Cell:
         carry: a NamedTuple class; its field ``h`` is the output and what ``U`` multiplies.
         inputs: gates with an input product; all gates of a cell are kept as separate arrays.
         recurrent: gates with a product with ``h``.
-        vectors: per-neuron parameters ``(name, initial value)``: biases, peepholes.
+        vectors: per-neuron parameters ``(name, initial value)``: biases, peepholes. A function
+            ``(key, shape, dtype)`` in place of the value draws it.
         rule: ``(vectors, carry, z, u) -> carry``; every array ``[..., H]`` of one shape.
         inner: None, or the pointwise operand of the second product.
         inner_recurrent: gates with a product with that operand.
@@ -55,13 +61,22 @@ class Cell:
             or one number ``[1]``, and repeated by :meth:`expanded`.
         expand: None, or a function ``params -> params`` of the same shapes that :meth:`expanded`
             applies, such as a mask.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> gru = cells.get("gru")
+        >>> params = gru.init(jax.random.key(0), inputs=3, features=4)
+        >>> gru.count(inputs=3, features=4)
+        100
+        >>> gru.step(params, gru.initial_carry(params, (2,)), jnp.ones((2, 3))).h.shape
+        (2, 4)
     """
 
     name: str
     carry: type
     inputs: tuple[str, ...]
     recurrent: tuple[str, ...]
-    vectors: tuple[tuple[str, float], ...]
+    vectors: tuple[tuple[str, float | Callable[..., Array]], ...]
     rule: Callable[[Gates, Carry, Gates, Gates], Carry]
     inner: Callable[[Gates, Carry, Gates, Gates], Array] | None = None
     inner_recurrent: tuple[str, ...] = ()
@@ -80,17 +95,26 @@ class Cell:
         vectors = tuple(name for name, _ in self.vectors)
         return rule_is_pointwise(self.rule, self.carry, self.inputs, products, vectors)
 
+    @property
+    def linear(self) -> bool:
+        """Whether a step is ``p ∘ h + q``, p and q known from the input: parallel over time."""
+        if self.recurrent or self.inner_recurrent or not self.pointwise:
+            return False
+        vectors = tuple(name for name, _ in self.vectors)
+        return rule_is_linear(self.rule, self.carry, self.inputs, vectors)
+
     def init(self, key: Array, inputs: int, features: int, dtype: Any = jnp.float32) -> Params:
         """Draws parameters.
 
         Input kernels are LeCun normal, recurrent kernels orthogonal (each gate its own), vectors
-        constant.
+        constant or as the cell says.
 
         Args:
             key: a JAX random key.
             inputs: D, the width of an input frame.
             features: H, the number of neurons.
-            dtype: floating dtype of every parameter.
+            dtype: floating dtype of every parameter. In less than float32 they are drawn in
+                float32 and rounded.
 
         Returns:
             ``{"input": {gate: [D, H]}, "recurrent": {gate: [H, H]}, "vector": {name: [H]}}``,
@@ -98,13 +122,10 @@ class Cell:
             out, since many tools drop empty entries of a tree; :meth:`expanded` puts them back.
 
         Raises:
-            ValueError: if `inputs` or `features` is not positive, or `dtype` too narrow.
+            ValueError: if `inputs` or `features` is not positive, or `dtype` not floating point.
         """
-        if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)):
-            raise ValueError(
-                f"{self.name}: parameters must be float32 or float64, got {jnp.dtype(dtype)}; "
-                "products alone may be computed in less"
-            )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"{self.name}: parameters must be floating point, got {dtype}")
         for what, size in (("inputs", inputs), ("features", features)):
             if size < 1:
                 raise ValueError(f"{self.name}: {what} must be at least 1, got {size}")
@@ -112,18 +133,20 @@ class Cell:
         keys = iter(jax.random.split(key, len(self.inputs) + len(hidden)))
         lecun, orthogonal = jax.nn.initializers.lecun_normal(), jax.nn.initializers.orthogonal()
         columns = dict.fromkeys(self.shared, 1)
-        params = {
-            "input": {g: lecun(next(keys), (inputs, features), dtype) for g in self.inputs},
+        wide = state_dtype(jnp.dtype(dtype))
+        drawn = {
+            "input": {g: lecun(next(keys), (inputs, features), wide) for g in self.inputs},
             "recurrent": {
-                g: orthogonal(next(keys), (features, columns.get(g, features)), dtype)
+                g: orthogonal(next(keys), (features, columns.get(g, features)), wide)
                 for g in hidden
             },
             "vector": {
-                name: jnp.full((columns.get(name, features),), value, dtype)
-                for name, value in self.vectors
+                name: _vector(value, jax.random.fold_in(key, i), columns.get(name, features), wide)
+                for i, (name, value) in enumerate(self.vectors)
             },
         }
-        return {kind: leaves for kind, leaves in params.items() if leaves}
+        drawn = {kind: leaves for kind, leaves in drawn.items() if leaves}
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
 
     def expanded(self, params: Params) -> Params:
         """Parameters as the kernels see them, from those that :meth:`init` draws, of all kinds.
@@ -154,11 +177,11 @@ class Cell:
 
     def zero_carry(self, shape: tuple[int, ...], dtype: Any) -> Carry:
         """A carry of zeros of `shape` ``[..., H]`` for parameters of `dtype`."""
-        return self.carry(*(jnp.zeros(shape, _state_dtype(dtype)) for _ in self.carry._fields))
+        return self.carry(*(jnp.zeros(shape, state_dtype(dtype)) for _ in self.carry._fields))
 
     def carry_dtype(self, params: Params) -> Any:
         """Dtype of the state: the parameters' own, float32 at least."""
-        return _state_dtype(next(iter(params["input"].values())).dtype)
+        return state_dtype(next(iter(params["input"].values())).dtype)
 
     def project(self, params: Params, x: Array, dtype: Any = None) -> dict[str, Array]:
         """Input products ``{gate: [..., H]}`` of ``x [..., D]``, in the dtype of the carry."""

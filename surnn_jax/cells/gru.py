@@ -1,4 +1,4 @@
-"""Gated recurrent units: reset after the product (cuDNN) and before it (Chung et al. 2014)."""
+"""Gated recurrent units: reset after the product (cuDNN) or before it (Chung et al.), and MGU."""
 
 import dataclasses
 from typing import NamedTuple
@@ -15,15 +15,21 @@ class GRUCarry(NamedTuple):
 
     Attributes:
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("gru").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('h',), (2, 4))
     """
 
     h: Array
 
 
-def _after(p, carry, z, u):
-    r = jax.nn.sigmoid(z["r"] + u["r"] + p["b_r"])
-    keep = jax.nn.sigmoid(z["z"] + u["z"] + p["b_z"])
-    n = jnp.tanh(z["n"] + p["b_n"] + r * (u["n"] + p["c_n"]))
+def _after(p, carry, z, u, gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh):
+    r = gate_fn(z["r"] + u["r"] + p["b_r"])
+    keep = gate_fn(z["z"] + u["z"] + p["b_z"])
+    n = activation_fn(z["n"] + p["b_n"] + r * (u["n"] + p["c_n"]))
     return GRUCarry((1 - keep) * n + keep * carry.h)
 
 
@@ -52,13 +58,38 @@ What a bias does for memory without any switch: the obvious objection to one.
 """
 
 
-def _reset_state(p, carry, z, u):
-    return jax.nn.sigmoid(z["r"] + u["r"] + p["b_r"]) * carry.h
+def _minimal(p, carry, z, u, gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh):
+    f = gate_fn(z["f"] + u["f"] + p["b_f"])
+    n = activation_fn(z["n"] + p["b_n"] + f * (u["n"] + p["c_n"]))
+    return GRUCarry((1 - f) * n + f * carry.h)
 
 
-def _before(p, carry, z, u):
-    move = jax.nn.sigmoid(z["z"] + u["z"] + p["b_z"])
-    n = jnp.tanh(z["n"] + u["n"] + p["b_n"])
+MGU = Cell(
+    name="mgu",
+    carry=GRUCarry,
+    inputs=("f", "n"),
+    recurrent=("f", "n"),
+    vectors=(("b_f", 1.0), ("b_n", 0.0), ("c_n", 0.0)),
+    rule=_minimal,
+)
+"""Minimal gated unit (Zhou et al. 2016, arXiv 1603.09420): a GRU with one gate, in Flax's form.
+
+    f = σ(W_f x[t] + U_f h[t-1] + b_f)
+    n = tanh(W_n x[t] + b_n + f ∘ (U_n h[t-1] + c_n))
+    h[t] = (1 - f) ∘ n + f ∘ h[t-1]
+
+The paper's update has f and 1 - f the other way round, and its gate before the product. b_f starts
+at 1, the other biases at 0.
+"""
+
+
+def _reset_state(p, carry, z, u, gate_fn=jax.nn.sigmoid):
+    return gate_fn(z["r"] + u["r"] + p["b_r"]) * carry.h
+
+
+def _before(p, carry, z, u, gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh):
+    move = gate_fn(z["z"] + u["z"] + p["b_z"])
+    n = activation_fn(z["n"] + u["n"] + p["b_n"])
     return GRUCarry((1 - move) * carry.h + move * n)
 
 

@@ -15,23 +15,29 @@ class LSTMCarry(NamedTuple):
     Attributes:
         c: ``[B, H]``, the memory cell.
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("lstm").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('c', 'h'), (2, 4))
     """
 
     c: Array
     h: Array
 
 
-def _plain(p, carry, z, u):
-    i, f, o = (jax.nn.sigmoid(z[g] + u[g] + p[f"b_{g}"]) for g in "ifo")
-    c = f * carry.c + i * jnp.tanh(z["g"] + u["g"] + p["b_g"])
-    return LSTMCarry(c, o * jnp.tanh(c))
+def _plain(p, carry, z, u, gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh):
+    i, f, o = (gate_fn(z[g] + u[g] + p[f"b_{g}"]) for g in "ifo")
+    c = f * carry.c + i * activation_fn(z["g"] + u["g"] + p["b_g"])
+    return LSTMCarry(c, o * activation_fn(c))
 
 
-def _peephole(p, carry, z, u):
-    i, f = (jax.nn.sigmoid(z[g] + u[g] + p[f"v_{g}"] * carry.c + p[f"b_{g}"]) for g in "if")
-    c = f * carry.c + i * jnp.tanh(z["g"] + u["g"] + p["b_g"])
-    o = jax.nn.sigmoid(z["o"] + u["o"] + p["v_o"] * c + p["b_o"])
-    return LSTMCarry(c, o * jnp.tanh(c))
+def _peephole(p, carry, z, u, gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh):
+    i, f = (gate_fn(z[g] + u[g] + p[f"v_{g}"] * carry.c + p[f"b_{g}"]) for g in "if")
+    c = f * carry.c + i * activation_fn(z["g"] + u["g"] + p["b_g"])
+    o = gate_fn(z["o"] + u["o"] + p["v_o"] * c + p["b_o"])
+    return LSTMCarry(c, o * activation_fn(c))
 
 
 # A forget gate that starts open keeps gradients alive over the first steps of training.

@@ -13,14 +13,20 @@ class TanhCarry(NamedTuple):
 
     Attributes:
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("tanh").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('h',), (2, 4))
     """
 
     h: Array
 
 
-def _rule(p, carry, z, u):
+def _rule(p, carry, z, u, activation_fn=jnp.tanh):
     del carry
-    return TanhCarry(jnp.tanh(z["h"] + u["h"] + p["b"]))
+    return TanhCarry(activation_fn(z["h"] + u["h"] + p["b"]))
 
 
 TANH = Cell(

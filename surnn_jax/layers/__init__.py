@@ -11,6 +11,7 @@ from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
 from surnn_jax.layers.mixers import Options
 from surnn_jax.layers.multi_head import MultiHeadRecurrent
+from surnn_jax.layers.nnx_cell import NNXUnitCell
 from surnn_jax.layers.predictors import FramePredictor, WaveformPredictor
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.layers.s4d import S4D
@@ -37,6 +38,7 @@ __all__ = [
     "Mamba",
     "Mamba2",
     "MultiHeadRecurrent",
+    "NNXUnitCell",
     "Options",
     "PairClassifier",
     "Recurrent",

@@ -10,6 +10,7 @@ from surnn_jax.layers import mixers
 from surnn_jax.layers.block import Block, Trace
 from surnn_jax.layers.meshes import by_rows, rows_like
 from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.names import unknown
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
@@ -47,7 +48,8 @@ class Backbone(nn.Module):
     """Encoder, blocks and a final norm.
 
     Attributes:
-        layers: names of the mixers, from the input up, see :func:`.mixers.names`.
+        layers: names of the mixers, from the input up, see :func:`.mixers.names`; one name is a
+            stack of one.
         features: M, width of the model.
         encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
             tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
@@ -59,9 +61,17 @@ class Backbone(nn.Module):
         expand: width of the feed-forward layers, in units of M; 0 for none.
         dropout: rate of dropout of the encoded input and in the blocks.
         bidirectional: see :class:`.Block`.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, Options
+        >>> from surnn_jax.switches import fourier
+        >>> model = Backbone(("sugru", "attention"), 8, options=Options(fourier(50), window=4))
+        >>> encoded, _ = model.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))
+        >>> encoded.outputs.shape, len(encoded.traces)
+        ((2, 5, 8), 1)
     """
 
-    layers: tuple[str, ...]
+    layers: str | tuple[str, ...]
     features: int
     encoder: str = "dense"
     vocabulary: int | None = None
@@ -71,6 +81,11 @@ class Backbone(nn.Module):
     expand: float = 2.0
     dropout: float = 0.0
     bidirectional: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.layers, str):
+            self.layers = (self.layers,)
+        super().__post_init__()
 
     def setup(self):
         check(self)
@@ -279,7 +294,7 @@ def check(model: Backbone) -> None:
     for kind in model.layers:
         mixers.check(kind, model.options)
     if model.encoder not in ENCODERS:
-        raise ValueError(f"unknown encoder {model.encoder!r}; one of: {', '.join(ENCODERS)}")
+        raise unknown("encoder", model.encoder, ENCODERS)
     if model.encoder in ("onehot", "embed") and (model.vocabulary or 0) < 1:
         raise ValueError(f"encoder {model.encoder!r} needs a vocabulary, got {model.vocabulary}")
     for name in ("features", "max_positions"):

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.scan.linear_scan import linear_scan
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
@@ -43,6 +43,13 @@ class LRU(nn.Module):
         max_phase: largest angle of λ at the beginning.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import LRU
+        >>> layer, x = LRU(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int

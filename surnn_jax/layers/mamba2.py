@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.linear_scan import linear_scan
 from surnn_jax.layers.mamba import CausalConv, conv_tail, draw_dt_bias
 from surnn_jax.layers.meshes import by_rows
 from surnn_jax.layers.mixer_base import (
@@ -17,6 +16,7 @@ from surnn_jax.layers.mixer_base import (
     state_dtype,
     torch_uniform,
 )
+from surnn_jax.scan.linear_scan import linear_scan
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
@@ -28,7 +28,7 @@ class Mamba2Carry(NamedTuple):
     """State of a Mamba-2 layer.
 
     Attributes:
-        tail: ``[B, conv - 1, I + 2N]``, what the convolution still sees, the latest last.
+        tail: ``[B, conv - 1, I + 2GN]``, what the convolution still sees, the latest last.
         h: ``[B, heads, P, N]``.
     """
 
@@ -37,7 +37,7 @@ class Mamba2Carry(NamedTuple):
 
 
 class Mamba2(nn.Module):
-    """State space duality (Dao & Gu 2024, arXiv 2405.21060), one group of B and C.
+    """State space duality (Dao & Gu 2024, arXiv 2405.21060).
 
     ::
 
@@ -45,6 +45,9 @@ class Mamba2(nn.Module):
         dt = softplus(r + b_dt)               A = -exp(a_log), a number a head
         h[t] = exp(dt A) h[t-1] + dt u B'     for each head, [P, N]
         y = W_out (rms((h C + D u) ∘ silu(z)))
+
+    With G groups there are G pairs of B and C, each shared by as many heads in their order, and the
+    root mean square is that of a group's features, as in the authors' code.
 
     -A begins uniform in [1, 16], softplus(b_dt) log-uniform in [0.001, 0.1], D as 1, kernels
     uniform within ±1/√in. The authors' language model also divides the last kernel by the root of
@@ -57,8 +60,16 @@ class Mamba2(nn.Module):
         head: P, width of a head, a divisor of I; None for the greatest that divides 64, too.
         conv: steps that the convolution sees.
         chunk: steps that are one matrix product.
+        groups: G, a divisor of the number of heads.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import Mamba2
+        >>> layer, x = Mamba2(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int
@@ -67,6 +78,7 @@ class Mamba2(nn.Module):
     head: int | None = None
     conv: int = 4
     chunk: int = 64
+    groups: int = 1
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -79,6 +91,9 @@ class Mamba2(nn.Module):
             )
         if self.chunk < 1:
             raise ValueError(f"Mamba-2: a chunk must be at least 1 step, got {self.chunk}")
+        heads = inner // (self.head or math.gcd(inner, _WIDEST_HEAD))
+        if self.groups < 1 or heads % self.groups:
+            raise ValueError(f"Mamba-2: groups must divide the {heads} heads, got {self.groups}")
         super().__post_init__()
 
     @nn.compact
@@ -123,15 +138,17 @@ class Mamba2(nn.Module):
         def vector(name, draw, size):
             return self.param(name, draw, (size,), self.param_dtype).astype(wide)
 
-        mixed = inner + 2 * self.state
+        shared = self.groups * self.state
+        mixed = inner + 2 * shared
         z, u, dt = jnp.split(
             dense(inner + mixed + heads, "in")(x).astype(wide), [inner, inner + mixed], axis=-1
         )
         u = jnp.concatenate([initial_carry.tail, u], axis=1)
         tail, ids = conv_tail(u, self.conv - 1, lengths, resets)
         u = nn.silu(CausalConv(self.conv, self.param_dtype, name="conv")(u, ids))
-        u, b, c = jnp.split(u, [inner, inner + self.state], axis=-1)
+        u, b, c = jnp.split(u, [inner, inner + shared], axis=-1)
         u = u.reshape(*u.shape[:2], heads, width)
+        b, c = (leaf.reshape(*leaf.shape[:2], self.groups, self.state) for leaf in (b, c))
 
         # A step of no duration holds the state exactly: so does padding.
         dt = nn.softplus(dt + vector("dt_bias", draw_dt_bias, heads)[None, None])
@@ -141,14 +158,19 @@ class Mamba2(nn.Module):
         h, y = _chunked_scan(u, dt, a, b, c, initial_carry.h, ids, self.chunk, compute)
         y = y + vector("d", nn.initializers.ones, heads)[None, None, :, None] * u
         y = y.reshape(*y.shape[:2], inner) * nn.silu(z)
+        axes = -1
+        if self.groups > 1:
+            y, axes = y.reshape(*y.shape[:2], self.groups, inner // self.groups), (-2, -1)
         norm = nn.RMSNorm(
             epsilon=1e-5,
             dtype=wide,
             param_dtype=self.param_dtype,
+            feature_axes=axes,
             force_float32_reductions=False,  # they are in `wide`, float32 at least
             name="norm",
         )
-        return Mamba2Carry(tail, h), mask_padding(dense(self.features, "out")(norm(y)), lengths)
+        y = norm(y).reshape(*y.shape[:2], inner)
+        return Mamba2Carry(tail, h), mask_padding(dense(self.features, "out")(y), lengths)
 
     def step(
         self, carry: Mamba2Carry, x: Array, resets: Array | None = None
@@ -168,7 +190,7 @@ class Mamba2(nn.Module):
         inner, heads, width = self._sizes()
         dtype = state_dtype(self.param_dtype)
         return Mamba2Carry(
-            jnp.zeros((*batch_shape, self.conv - 1, inner + 2 * self.state), dtype),
+            jnp.zeros((*batch_shape, self.conv - 1, inner + 2 * self.groups * self.state), dtype),
             jnp.zeros((*batch_shape, heads, width, self.state), dtype),
         )
 
@@ -195,14 +217,15 @@ def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
         u: ``[B, T, heads, P]``.
         dt: ``[B, T, heads]``.
         a: ``[heads]``.
-        b: ``[B, T, N]``.
-        c: ``[B, T, N]``.
+        b: ``[B, T, G, N]``.
+        c: ``[B, T, G, N]``.
         initial: ``[B, heads, P, N]``.
         ids: the number of each step's sequence, ``[B, T]``, 0 for that of `initial`; None for one.
         chunk: steps of one.
         compute: dtype of the operands of products.
     """
-    wide, steps = initial.dtype, u.shape[1]
+    wide, steps, heads = initial.dtype, u.shape[1], u.shape[2]
+    grid = (b.shape[2], heads // b.shape[2])
     chunk = max(1, min(steps, chunk))
     chunks = -(-steps // chunk)
 
@@ -215,14 +238,21 @@ def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
         beyond = [(0, 0), (0, chunks * chunk - steps)] + [(0, 0)] * (x.ndim - 2)
         return jnp.pad(x, beyond).reshape(x.shape[0], chunks, chunk, *x.shape[2:])
 
-    # Letters of the products: b batch, c chunk, t and s steps of it, h heads, p width, n state.
+    def grouped(x, axis):  # the heads on this axis as [G, heads of a group]
+        return x.reshape(*x.shape[:axis], *grid, *x.shape[axis + 1 :])
+
+    def together(x, axis):
+        return x.reshape(*x.shape[:axis], heads, *x.shape[axis + 2 :])
+
+    # Letters of the products: b batch, c chunk, t and s steps of it, g groups, h heads of a group,
+    # p width, n state.
     u, dt, b, c = map(chunked, (u, dt, b, c))
     driven = dt[..., None] * u
     if ids is not None:
         # A product over a chunk also multiplies what is masked, and 0 · NaN is NaN: a broken step
         # is told by its b alone, which is masked below.
         broken = ~(jnp.isfinite(driven).all((-1, -2)) & jnp.isfinite(dt).all(-1))[..., None]
-        b = jnp.where(broken, jnp.nan, b)
+        b = jnp.where(broken[..., None], jnp.nan, b)
         dt = jnp.where(broken, 0, dt)
         driven = jnp.where(broken[..., None], 0, driven)
     passed = jnp.cumsum(dt * a[None, None, None], axis=2)
@@ -242,18 +272,20 @@ def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
         entered = jnp.where(came[..., None], entered, 0)
         kept = entered[:, :, -1]
     weights = jnp.exp(jnp.where(order, between, -jnp.inf))
-    weights = weights * jnp.where(order, product("bctn,bcsn->bcts", c, b)[:, :, None], 0)
+    scores = product("bctgn,bcsgn->bcgts", c, b)[:, :, :, None]
+    weights = together(jnp.where(order[:, :, None], grouped(weights, 2) * scores, 0), 2)
     y = product("bchts,bcshp->bcthp", weights, driven)
 
-    last = b if ids is None else jnp.where(goes_on[..., None], b, 0)
-    gained = product("bcshp,bcsn->bchpn", driven * left[..., None], last)
+    last = b if ids is None else jnp.where(goes_on[..., None, None], b, 0)
+    left = grouped(driven * left[..., None], 3)
+    gained = together(product("bcsghp,bcsgn->bcghpn", left, last), 2)
     kept = kept[..., None, None]
     after = linear_scan(kept, gained, initial, axis=1, zero_forgets=ids is not None)
     states = jnp.concatenate([initial[:, None], after], axis=1)
     before = states[:, :-1]
     if ids is not None:  # the products below are of whole chunks
         before = jnp.where(came.any(-1)[..., None, None, None], before, 0)
-    carried = product("bctn,bchpn->bcthp", c, before)
+    carried = together(product("bctgn,bcghpn->bctghp", c, grouped(before, 2)), 3)
     if ids is not None:
         carried = jnp.where(came[..., None, None], carried, 0)
     y = y + entered[..., None] * carried

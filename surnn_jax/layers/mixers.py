@@ -12,17 +12,16 @@ from typing import Any
 
 import flax.linen as nn
 
-from surnn_jax import cells
+from surnn_jax import cells, switches
 from surnn_jax.layers.attention import Attention
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.layers.s4d import S4D
+from surnn_jax.names import unknown
+from surnn_jax.scan import SELECTIVE
 from surnn_jax.switches import Switch
-
-SELECTIVE = "su"
-"""Prefix of a cell's name for that cell with the switch of :class:`Options`."""
 
 _OTHERS = ("attention", "s4d", "lru", "mamba", "mamba2")
 
@@ -32,7 +31,8 @@ class Options:
     """Options of layers, apart from name and width.
 
     Attributes:
-        switch: of the selective layers, ``su…``.
+        switch: of the selective layers, ``su…``, or its name; None for ``fourier`` with a horizon
+            of 1,024 steps.
         hidden: H, neurons of a recurrent unit; None for the width of the layer.
         num_heads: of attention.
         window: steps that attention sees, the present one included.
@@ -41,9 +41,15 @@ class Options:
             paper's size, or the width of an LRU.
         backend: how recurrent units are scanned.
         dtype: operands of products are rounded to it; None for no rounding.
+
+    Examples:
+        >>> from surnn_jax.layers import Options
+        >>> from surnn_jax.switches import event
+        >>> Options(switch=event(horizon=100), num_heads=2, window=64).window
+        64
     """
 
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     hidden: int | None = None
     num_heads: int = 4
     window: int = 1024
@@ -63,13 +69,11 @@ def check(name: str, options: Options) -> None:
     """Checks the arguments of :func:`make`.
 
     Raises:
-        ValueError: no layer of this name, or a selective one without a switch.
+        ValueError: no layer or no switch of this name.
     """
+    switches.get(options.switch)
     if name not in names():
-        raise ValueError(f"unknown layer {name!r}; one of: {', '.join(names())}")
-    if is_selective(name) and options.switch is None:
-        plain = name.removeprefix(SELECTIVE)
-        raise ValueError(f"layer {name!r} needs a switch; {plain!r} has none")
+        raise unknown("layer", name, names())
 
 
 def is_selective(name: str) -> bool:
@@ -113,11 +117,10 @@ def make(name: str, features: int, options: Options, *, causal: bool = True) -> 
         if name == "lru":
             state = {"state": options.state or features}
         return kind(features, dtype=dtype, **state)
-    selective = is_selective(name)
     return Recurrent(
-        name.removeprefix(SELECTIVE) if selective else name,
+        name,
         options.hidden or features,
-        options.switch if selective else None,
+        options.switch if is_selective(name) else None,
         backend=options.backend,
         dtype=dtype,
     )

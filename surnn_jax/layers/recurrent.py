@@ -8,35 +8,36 @@ import jax.numpy as jnp
 
 from surnn_jax import cells, scan
 from surnn_jax.layers.calibration import calibrated_params, is_calibrating, shown
-from surnn_jax.layers.unit_cell import unit_params
+from surnn_jax.layers.unit_cell import as_floating, unit_params
 from surnn_jax.scan import sharding
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch
-from surnn_jax.typing import Array, Carry
+from surnn_jax.typing import Array, Carry, Params
 
 
 class Recurrent(nn.Module):
     """Runs a unit over a sequence: `nn.RNN` and its cell in one, with a switch.
 
     ``Recurrent("gru", 64)`` is called like ``nn.RNN(nn.GRUCell(64))``, alone or inside
-    `nn.Bidirectional`. It accepts every argument of `nn.RNN` except `unroll` and the options that
-    lift variables.
+    `nn.Bidirectional`. It accepts every argument of `nn.RNN` but the options that lift variables.
 
     Unlike `nn.RNN` it returns the initial carry for a sequence of length 0 and zeros beyond the end
     of a sequence, takes lengths with any number of batch axes and a mask with the input, and can
     compute in bfloat16 with a float32 carry.
 
-    A random switch (zoneout) draws if `apply` is given a key named "dropout". Without one, and in
-    :meth:`step`, it takes the expectation.
+    A random switch (zoneout) and `recurrent_dropout` draw if `apply` is given a key named
+    "dropout". Without one, and in :meth:`step`, the expectation is taken.
 
     `init` sets the thresholds of an event switch by its input, so pass a real batch, or call
     :func:`.calibrate` later. A dummy of zeros or ones is recognised, and the thresholds are then
     set for inputs of mean 0 and variance 1.
 
     Attributes:
-        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`; with the prefix ``su``
+            (``sugru``) it has the switch ``fourier`` if no other one is given.
         features: H, the number of neurons.
-        switch: when each neuron updates; None for always.
+        switch: when each neuron updates, or the name of a switch, which then has its defaults and
+            a horizon of 1,024 steps; None for always.
         time_major: inputs and outputs are ``[T, *batch, …]`` instead of ``[*batch, T, …]``.
         return_carry: return ``(carry, outputs)``.
         return_run: return a :class:`surnn_jax.ScanOutput`: outputs, carry, all carries, update
@@ -48,11 +49,29 @@ class Recurrent(nn.Module):
         chunk: steps whose carries are kept at a time for the gradient; None for all.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
+        recurrent_dropout: share of the recurrent weights that are 0 in training, for a whole call
+            and all of its batch; the others are divided by what is left (DropConnect, as in
+            AWD-LSTM, Merity et al. 2018, arXiv 1708.02182). In [0, 1).
+        unroll: accepted because `nn.RNN` has it, and ignored: looping is the back end's affair.
+
+    Examples:
+        >>> from surnn_jax.layers import Recurrent
+        >>> from surnn_jax.switches import event
+        >>> layer = Recurrent("gru", 4, event(horizon=50), return_run=True)
+        >>> x = jax.random.normal(jax.random.key(0), (2, 50, 3))  # [B, T, D]
+        >>> variables = layer.init(jax.random.key(1), x)
+        >>> run = layer.apply(variables, x, seq_lengths=jnp.array([50, 20]))
+        >>> run.outputs.shape, run.carry.cell.h.shape, run.update_mask.shape
+        ((2, 50, 4), (2, 4), (2, 50, 4))
+        >>> carry = layer.apply(variables, (2,), method="initial_carry")
+        >>> carry, h = layer.apply(variables, carry, x[:, 0], method="step")  # a stream
+        >>> bool(jnp.allclose(h, run.outputs[:, 0], atol=1e-6))
+        True
     """
 
     cell: str | cells.Cell
     features: int
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     time_major: bool = False
     return_carry: bool = False
     return_run: bool = False
@@ -63,6 +82,25 @@ class Recurrent(nn.Module):
     chunk: int | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
+    recurrent_dropout: float = 0.0
+    unroll: int = 1
+
+    def __post_init__(self):
+        self.cell, self.switch = scan.parts(self.cell, self.switch)
+        super().__post_init__()
+        if not 0 <= self.recurrent_dropout < 1:
+            raise ValueError(f"recurrent_dropout must lie in [0, 1), got {self.recurrent_dropout}")
+
+    def initialize_carry(self, rng: Array | None, input_shape: tuple[int, ...]) -> Carry:
+        """There is none: it tells those who pass the layer to `nn.RNN` what to do.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "Recurrent runs whole sequences by itself: call it in place of nn.RNN, or give nn.RNN "
+            "the cell UnitCell(…)"
+        )
 
     @nn.compact
     def __call__(
@@ -84,7 +122,7 @@ class Recurrent(nn.Module):
 
         Args:
             inputs: ``[*batch, T, D]``, or ``(inputs, mask)`` where a container passes one
-                argument only.
+                argument only. Integers are taken as floating point.
             mask: booleans ``[*batch, T]`` (``[T, *batch]`` if time-major): where false the carry
                 holds and the input is not read.
             initial_carry: the carry that an earlier call returned; None to begin.
@@ -111,6 +149,7 @@ class Recurrent(nn.Module):
                 raise ValueError(f"inputs must be an array or (inputs, mask), got {len(inputs)}")
             inputs, mask = inputs
         inputs, mask, resets, seq_lengths = as_arrays(inputs, mask, resets, seq_lengths)
+        inputs = as_floating(inputs, self.param_dtype)
         if inputs.ndim < 2:
             raise ValueError(f"inputs must have shape [*batch, T, D], got {inputs.shape}")
 
@@ -135,6 +174,10 @@ class Recurrent(nn.Module):
         if is_calibrating(self) and "switch" in params:
             seen = shown(*sharding.whole(inputs, seq_lengths, mask, resets), reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
+        if self.recurrent_dropout and not unit.cell.recurrent:
+            raise ValueError(f"recurrent_dropout: {unit.cell.name} has no recurrent weights")
+        if self.recurrent_dropout and self.has_rng("dropout"):
+            params = {**params, "cell": self._dropped(params["cell"])}
         result = scan.run(
             unit,
             params,
@@ -158,6 +201,16 @@ class Recurrent(nn.Module):
         if value_or_default(return_carry, self.return_carry):
             return result.carry, result.outputs
         return result.outputs
+
+    def _dropped(self, params: Params) -> Params:
+        """The cell's parameters with some of the recurrent weights 0."""
+        kept, kernels = 1 - self.recurrent_dropout, params["recurrent"]
+        keys = jax.random.split(self.make_rng("dropout"), len(kernels))
+        kernels = {
+            name: jnp.where(jax.random.bernoulli(key, kept, kernel.shape), kernel / kept, 0)
+            for key, (name, kernel) in zip(keys, kernels.items(), strict=True)
+        }
+        return {**params, "recurrent": kernels}
 
     def _reset_carry(self, unit: scan.Unit) -> Carry | None:
         if not self.learn_carry:
@@ -203,11 +256,22 @@ class Recurrent(nn.Module):
         if carry is None:
             raise ValueError("a step needs a carry; initial_carry gives the first")
         learned = unit.cell.carry(**params["carry"]) if self.learn_carry else None
+        inputs = as_floating(inputs, self.param_dtype)
         return scan.step(
             unit, params, carry, inputs, resets=resets, reset_carry=learned, dtype=self.dtype
         )
 
+    @property
+    def num_feature_axes(self) -> int:
+        """One: D."""
+        return 1
+
     def _bound(self):
+        if self.scope is None:
+            raise ValueError(
+                "the layer has no variables here: call layer.apply(variables, …, method='step') "
+                "(or method='initial_carry')"
+            )
         params = self.variables.get("params")
         if not params:
             raise ValueError("the layer has no parameters yet: call init with a sequence first")

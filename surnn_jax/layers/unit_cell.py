@@ -8,11 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax import cells, scan
+from surnn_jax.cells.cell import state_dtype
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry, Params
 
 _SAMPLE = 1024
 _ZEROS = nn.initializers.zeros_init()
+
+
+def as_floating(x: Array, param_dtype: Any) -> Array:
+    """Integer or boolean inputs in the dtype of the state, as Flax promotes them; others as is."""
+    whole = jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_
+    return x.astype(state_dtype(jnp.dtype(param_dtype))) if whole else x
 
 
 def unit_params(
@@ -67,6 +74,20 @@ def _zeros(key: Array, like: Any) -> Params:
     return jax.tree.unflatten(structure, [jnp.zeros(*leaf) for leaf in leaves])
 
 
+def noise(inputs: int) -> Array:
+    """Inputs ``[T, 1, D]`` of unit variance, by which thresholds are set if there is no data."""
+    return jax.random.normal(jax.random.key(0), (_SAMPLE, 1, inputs))
+
+
+def drawn_carry(carry: Carry, key: Array, draw: nn.initializers.Initializer) -> Carry:
+    """A carry whose state is drawn, field after field, with keys as Flax splits them."""
+    state = carry.cell if isinstance(carry, scan.SelectiveCarry) else carry
+    keys = jax.random.split(key, len(state)) if len(state) > 1 else [key]
+    fields = (draw(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, state, strict=True))
+    state = type(state)(*fields)
+    return carry._replace(cell=state) if isinstance(carry, scan.SelectiveCarry) else state
+
+
 class UnitCell(nn.RNNCellBase):
     """One unit as a linen cell: ``carry, output = cell(carry, x)``.
 
@@ -82,20 +103,34 @@ class UnitCell(nn.RNNCellBase):
         nn.RNN(UnitCell("gru", 64, zoneout(100)), split_rngs={"params": False, "dropout": True})
 
     Attributes:
-        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`.
+        cell: a cell or its name, see :data:`surnn_jax.cells.CELLS`; with the prefix ``su``
+            (``sugru``) it has the switch ``fourier`` if no other one is given.
         features: H, the number of neurons.
-        switch: when each neuron updates; None for always.
+        switch: when each neuron updates, or the name of a switch, which then has its defaults and
+            a horizon of 1,024 steps; None for always.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
         carry_init: how :meth:`initialize_carry` draws the state, as a Flax cell's.
+
+    Examples:
+        >>> import flax.linen as nn
+        >>> from surnn_jax.layers import UnitCell
+        >>> from surnn_jax.switches import fourier
+        >>> layer = nn.RNN(UnitCell("gru", 4, fourier(horizon=50)))
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+        (2, 5, 4)
     """
 
     cell: str | cells.Cell
     features: int
-    switch: Switch | None = None
+    switch: str | Switch | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
     carry_init: nn.initializers.Initializer = _ZEROS
+
+    def __post_init__(self):
+        self.cell, self.switch = scan.parts(self.cell, self.switch)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
@@ -103,16 +138,16 @@ class UnitCell(nn.RNNCellBase):
 
         Args:
             carry: from :meth:`initialize_carry` or the step before.
-            inputs: ``[*batch, D]``.
+            inputs: ``[*batch, D]``; integers are taken as floating point.
 
         Returns:
             The next carry and the output ``[*batch, H]``.
         """
-        inputs = jnp.asarray(inputs)
+        inputs = as_floating(jnp.asarray(inputs), self.param_dtype)
         unit = scan.selective(self.cell, self.switch)
         sample = jnp.zeros((1, inputs.shape[-1]), inputs.dtype)  # read for its width alone
         if not self.has_variable("params", "cell"):  # thresholds are set by independent noise
-            sample = jax.random.normal(jax.random.key(0), (_SAMPLE, 1, inputs.shape[-1]))
+            sample = noise(inputs.shape[-1])
         params = unit_params(self, unit, sample)
         key = None
         if self._draws and self.has_rng("dropout"):
@@ -138,18 +173,7 @@ class UnitCell(nn.RNNCellBase):
         *batch, inputs = input_shape
         unit = scan.selective(self.cell, self.switch)
         carry = unit.zero_carry(tuple(batch), inputs, self.features, self.param_dtype)
-        if self.carry_init is _ZEROS:
-            return carry
-        state = carry if unit.switch is None else carry.cell
-        many = len(state) > 1  # keys as Flax splits them
-        keys = jax.random.split(rng, len(state)) if many else [rng]
-        state = type(state)(
-            *(
-                self.carry_init(key, leaf.shape, leaf.dtype)
-                for key, leaf in zip(keys, state, strict=True)
-            )
-        )
-        return state if unit.switch is None else carry._replace(cell=state)
+        return carry if self.carry_init is _ZEROS else drawn_carry(carry, rng, self.carry_init)
 
     @property
     def _draws(self) -> bool:

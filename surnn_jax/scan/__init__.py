@@ -1,13 +1,14 @@
 """Scans: how a unit is run over a sequence. Interchangeable back ends, all exact."""
 
+from surnn_jax.scan.api import ScanOutput, run, step
 from surnn_jax.scan.auto import Choice, choose, explain
 from surnn_jax.scan.backends import BACKENDS
-from surnn_jax.scan.run import ScanOutput, run, step
 from surnn_jax.scan.spec import Backend, ScanInputs, ScanSpec
-from surnn_jax.scan.unit import SelectiveCarry, Unit, selective, share_clock
+from surnn_jax.scan.unit import SELECTIVE, SelectiveCarry, Unit, parts, selective, share_clock
 
 __all__ = [
     "BACKENDS",
+    "SELECTIVE",
     "Backend",
     "Choice",
     "ScanInputs",
@@ -17,6 +18,7 @@ __all__ = [
     "Unit",
     "choose",
     "explain",
+    "parts",
     "run",
     "selective",
     "share_clock",

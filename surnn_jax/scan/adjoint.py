@@ -7,6 +7,7 @@ Names of cotangents: `ct_output` comes from the use of a step's carry as an outp
 later steps, `ct_total` is their sum, and `ct_carry` belongs to the carry before the step.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,6 +39,19 @@ def switch_values(
     return g
 
 
+def by_field(surrogate: Surrogate | None, g: Array | None, like: Carry) -> Carry:
+    """The switches of each field of a carry, from what :func:`switch_values` gives.
+
+    Raises:
+        ValueError: if the memory cell has its own and there is none.
+    """
+    if surrogate is None or surrogate.expected is None:
+        return jax.tree.map(lambda _: g, like)
+    if "c" not in like._fields:
+        raise ValueError(f"a switch of its own for c, but {type(like).__name__} has no field c")
+    return type(like)(*(surrogate.of_field(name, g) for name in like._fields))
+
+
 def mix(surrogate: Surrogate | None, g: Array | None, candidate: Carry, old: Carry) -> Carry:
     """The new carry: the candidate if the switch is open, the old value if it is closed."""
     if g is None:
@@ -48,7 +62,10 @@ def mix(surrogate: Surrogate | None, g: Array | None, candidate: Carry, old: Car
             lambda f, h: jnp.where(g > 0, f, jnp.where(g <= 0, h, g)), candidate, old
         )
     return jax.tree.map(
-        lambda f, h: jnp.where(g == 1, f, jnp.where(g == 0, h, h + g * (f - h))), candidate, old
+        lambda g, f, h: jnp.where(g == 1, f, jnp.where(g == 0, h, h + g * (f - h))),
+        by_field(surrogate, g, old),
+        candidate,
+        old,
     )
 
 
@@ -107,7 +124,7 @@ def rule_vjp(
     old: Carry,
     z: dict[str, Array],
     u: dict[str, Array],
-    g: Array | None,
+    g: Array | Carry | None,
 ) -> tuple[Carry, StepCotangents]:
     """The rule's part of a backward step: everything but what flows through products.
 
@@ -118,7 +135,7 @@ def rule_vjp(
         old: the carry before it.
         z: its input products.
         u: its products with the state, inner ones included.
-        g: its switches, or None.
+        g: its switches, for all fields or one for each; or None.
 
     Returns:
         The candidate and the :class:`StepCotangents`.
@@ -126,12 +143,14 @@ def rule_vjp(
     candidate, transpose = jax.vjp(cell.rule, vectors, old, z, u)
     if g is None:
         return candidate, StepCotangents(*transpose(ct_total))
+    gates = g if isinstance(g, tuple) else cell.carry(*(g for _ in old))
+    shut = functools.reduce(jnp.logical_and, {id(g): g == 0 for g in gates}.values())
     # Nothing flows back into the candidate of a closed neuron, not even 0 · NaN. A rule that is
     # not pointwise reads closed neurons too; with it that holds for rows without an open neuron.
-    closed = g == 0 if cell.rule_is_pointwise else (g == 0).all(-1, keepdims=True)
-    ct_candidate = jax.tree.map(lambda d: g * d, ct_total)
+    closed = shut if cell.rule_is_pointwise else shut.all(-1, keepdims=True)
+    ct_candidate = jax.tree.map(jnp.multiply, gates, ct_total)
     dvectors, dold, dz, du = _map_once(lambda d: jnp.where(closed, 0, d), transpose(ct_candidate))
-    ct_carry = jax.tree.map(lambda d, p: (1 - g) * d + p, ct_total, dold)
+    ct_carry = jax.tree.map(lambda g, d, p: (1 - g) * d + p, gates, ct_total, dold)
     return candidate, StepCotangents(dvectors, ct_carry, dz, du)
 
 
@@ -154,6 +173,8 @@ def make_backward_step(
         return sum(product(tree[k], transposed[k], spec.dtype, out) for k in gates)
 
     def step(ct_total, old, z, u, inner, g):
+        if spec.surrogate is not None and spec.surrogate.expected is not None and g is not None:
+            g = by_field(spec.surrogate, g, old)
         candidate, cotangents = rule_vjp(cell, vectors, ct_total, old, z, {**u, **inner}, g)
         dvectors, ct_carry, dz, du = cotangents
         if inner:

@@ -1,6 +1,6 @@
 """The back ends by name."""
 
-from surnn_jax.scan import compact, masked, native, pallas, reference, rows
+from surnn_jax.scan import compact, masked, native, pallas, parallel, reference, rows
 from surnn_jax.scan.spec import Backend
 
 BACKENDS: dict[str, Backend] = {
@@ -8,6 +8,7 @@ BACKENDS: dict[str, Backend] = {
     "masked": masked,
     "compact": compact,
     "rows": rows,
+    "parallel": parallel,
     "native": native,
     "pallas": pallas,
 }

@@ -50,7 +50,7 @@ def forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     return jax.lax.scan(step, inputs.initial_carry, inputs.per_step)[1]
 
 
-def _old_carries(inputs: ScanInputs, carries: Carry) -> Carry:
+def carries_before(inputs: ScanInputs, carries: Carry) -> Carry:
     """The carry before every step, ``[T, B, H]`` a field, resets applied."""
     if inputs.x.shape[0] == 0:
         old = carries
@@ -75,7 +75,7 @@ def backward(
     ct_outputs = instantiate_zeros(ct_outputs, carries)
     params, x, logits, initial_carry, reset_carry, step_mask, resets = inputs
     cell, surrogate = spec.cell, spec.surrogate
-    old = _old_carries(inputs, carries)
+    old = carries_before(inputs, carries)
     z, u = cell.project(params, x, spec.dtype), cell.recur(params, old.h, spec.dtype)
     v, inner = None, {}
     if cell.inner is not None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.cells.straight_through import mix
+from surnn_jax.scan import adjoint
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry
 
@@ -47,7 +48,7 @@ def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
             )
         candidate = spec.cell.step(inputs.params, carry, inputs.x[t], spec.dtype)
         g = _switches(spec, inputs, t, carry.h)
-        carry = jax.tree.map(lambda new, old, g=g: mix(g, new, old), candidate, carry)
+        carry = jax.tree.map(mix, adjoint.by_field(spec.surrogate, g, carry), candidate, carry)
         carries.append(carry)
     if not carries:
         return jax.tree.map(lambda c: jnp.zeros((0, *c.shape), c.dtype), inputs.initial_carry)

@@ -1,7 +1,5 @@
 """A scan in operations that JAX differentiates as often as asked."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -27,7 +25,8 @@ def twin(spec: ScanSpec, inputs: ScanInputs) -> Carry:
             carry = adjoint.select(reset, reset_carry, carry)
         candidate = spec.cell.step(params, carry, x, spec.dtype)
         if g is not None:
-            candidate = jax.tree.map(functools.partial(_mix, g), candidate, carry)
+            switches = adjoint.by_field(spec.surrogate, g, carry)
+            candidate = jax.tree.map(_mix, switches, candidate, carry)
         return candidate, candidate
 
     return jax.lax.scan(step, start, (x, g, resets))[1]

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters.partial_eval import JaxprTracer
 
-from surnn_jax import cells
+from surnn_jax import cells, switches
+from surnn_jax.cells.cell import state_dtype
+from surnn_jax.names import unknown
 from surnn_jax.scan import sharding
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch, SwitchInputs
@@ -24,6 +26,13 @@ class SelectiveCarry(NamedTuple):
             unsigned, so it counts to 2**32. A scalar says that the batch shares it, see
             :func:`share_clock`.
         previous: ``[B, D]``, the last input, if the switch reads it; else None.
+
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> unit, x = selective("lstm", switches.every(5)), jnp.ones((5, 2, 3))
+        >>> carry = unit.initial_carry(unit.init(jax.random.key(0), x, features=4), (2,))
+        >>> carry.cell.c.shape, carry.cell.h.shape, carry.clock.tolist(), carry.previous
+        ((2, 4), (2, 4), [0, 0], None)
     """
 
     cell: Carry
@@ -38,6 +47,13 @@ class Unit:
     Attributes:
         cell: what a step computes.
         switch: when each neuron updates; None for every neuron at every step.
+
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> unit = selective("gru", switches.fourier(horizon=100))
+        >>> params = unit.init(jax.random.key(0), jnp.ones((5, 2, 3)), features=4)
+        >>> sorted(params), sorted(params["switch"])
+        (['cell', 'switch'], ['alpha', 'b', 'phi', 'theta'])
     """
 
     cell: cells.Cell
@@ -80,7 +96,8 @@ class Unit:
         lengths: Array | None = None,
         mask: Array | None = None,
     ) -> Params:
-        """The switch's part of :meth:`init`; `mask` as :func:`.run` takes it."""
+        """The switch's part of :meth:`init`, float32 at least; `mask` as :func:`.run` takes it."""
+        dtype = state_dtype(jnp.dtype(dtype))
         if isinstance(x, JaxprTracer):  # `lazy_init` of Flax knows no more than the shape
             x, lengths, mask = jnp.zeros(x.shape, x.dtype), None, None
         x, lengths, mask = sharding.whole(x, lengths, mask)  # thresholds are those of all rows
@@ -115,7 +132,41 @@ class Unit:
         return SelectiveCarry(state, jnp.zeros(batch_shape, jnp.int32), previous)
 
 
-def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
+SELECTIVE = "su"
+"""Prefix of a cell's name: ``sugru`` is the cell ``gru`` with a switch."""
+
+
+def parts(
+    cell: str | cells.Cell, switch: str | Switch | None = None
+) -> tuple[str | cells.Cell, Switch | None]:
+    """Cell and switch of a unit that may be given by names.
+
+    Args:
+        cell: a cell or its name; ``"sugru"`` is the cell ``"gru"`` with the switch ``"fourier"`` if
+            no other one is given.
+        switch: a switch or its name, see :func:`surnn_jax.switches.get`.
+
+    Returns:
+        The cell as given, without the prefix, and the switch.
+
+    Raises:
+        ValueError: if there is no such cell or switch.
+
+    Example:
+        >>> parts("sugru", "event")[0]
+        'gru'
+    """
+    switch = switches.get(switch)
+    if isinstance(cell, str) and cell not in cells.CELLS:
+        plain = cell.removeprefix(SELECTIVE)
+        if plain == cell or plain not in cells.CELLS:
+            raise unknown("cell", cell, [*cells.CELLS, *(SELECTIVE + name for name in cells.CELLS)])
+        return plain, switches.get("fourier") if switch is None else switch
+    cells.get(cell)
+    return cell, switch
+
+
+def selective(cell: str | cells.Cell, switch: str | Switch | None = None) -> Unit:
     """Any cell in its selective form: suRNN, suGRU, suLSTM.
 
         h[t] = h[t-1] + g[t] ∘ (f(h[t-1], x[t]) - h[t-1])
@@ -124,12 +175,21 @@ def selective(cell: str | cells.Cell, switch: Switch | None) -> Unit:
     value is kept bit for bit (arXiv 2603.02226).
 
     Args:
-        cell: a cell or its name.
-        switch: when each neuron updates; None for the plain cell.
+        cell: a cell or its name; with the prefix ``su`` it has the switch ``fourier`` if no other
+            one is given.
+        switch: when each neuron updates, or the name of a switch; None for the plain cell.
 
     Raises:
-        ValueError: if there is no cell of that name.
+        ValueError: if there is no cell or switch of that name.
+
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> selective("lstm", switches.fourier(horizon=100)).cell.name
+        'lstm'
+        >>> selective("gru", None).switch is None
+        True
     """
+    cell, switch = parts(cell, switch)
     return Unit(cells.get(cell), switch)
 
 
@@ -143,6 +203,14 @@ def share_clock(tree: Any) -> Any:
 
     Args:
         tree: any pytree with :class:`SelectiveCarry` in it; only the first row's clock is read.
+
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> from surnn_jax.scan import share_clock
+        >>> unit, x = selective("gru", switches.every(5)), jnp.ones((5, 2, 3))
+        >>> carry = unit.initial_carry(unit.init(jax.random.key(0), x, features=4), (2,))
+        >>> carry.clock.shape, share_clock(carry).clock.shape
+        ((2,), ())
     """
 
     def shared(leaf):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from surnn_jax.switches import surrogates
 from surnn_jax.switches.phase import turn, unsigned
-from surnn_jax.switches.switch import Switch, SwitchInputs, configure
+from surnn_jax.switches.switch import Switch, SwitchInputs
 from surnn_jax.typing import Array, Params
 
 _GIVEN = surrogates.given()
@@ -54,6 +54,13 @@ class Every(_Fixed):
         n: steps from one update to the next.
         staggered: neuron i opens if ``t mod n = i mod n``, so that some neurons open at every step.
             False opens all at once and leaves n - 1 of n steps empty.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.Every(n=4))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
     """
 
     n: int = 3
@@ -86,6 +93,11 @@ class Clockwork(_Fixed):
 
     Attributes:
         periods: one a module, in steps, in rising order.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.Clockwork(periods=(1, 2, 4)).rate
+        0.5833333333333334
     """
 
     periods: Sequence[int] = tuple(2**m for m in range(8))
@@ -112,6 +124,9 @@ class Clockwork(_Fixed):
         return _at(seen, jnp.asarray(self.periods)[modules], jnp.zeros((1,), int))
 
 
+_LEAST_RATIO = 1e-3  # of a learned one
+
+
 @dataclasses.dataclass(frozen=True)
 class Phased(Switch):
     """The time gate of Phased LSTM (Neil et al. 2016, equations 6 and 7).
@@ -122,7 +137,13 @@ class Phased(Switch):
             leak · phi          else
 
     A neuron is k open: soft, never quite closed, and exactly differentiable in tau and s, which
-    are learned. The leak stays at evaluation (the authors' code has it in training alone).
+    are learned, and in r if that is. The leak stays at evaluation (the authors' code has it in
+    training alone).
+
+    t counts steps, or is a time stamp: ``Phased(horizon, time_feature=-1)`` reads it from the last
+    input feature, which the cell sees, too. Each example then has its own table, and all periods
+    are in the unit of the stamps. They should stay below 10^5 periods: their phase is computed in
+    the dtype of the parameters.
 
     Attributes:
         horizon: length in steps of the sequences it is made for; no period drawn is longer.
@@ -130,7 +151,15 @@ class Phased(Switch):
         longest: the longest.
         ratio: r, the share of its period for which a neuron is open.
         leak: how far it opens for the rest.
+        frozen: no gradient reaches the parameters.
+        time_feature: which input feature is the time stamp; None for counting steps.
+        learn_ratio: r is a parameter of each neuron, kept within [0.001, 1], and begins at `ratio`.
         frozen: no gradient reaches tau and s.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> round(switches.Phased(horizon=100, ratio=0.1).rate, 4)
+        0.0505
     """
 
     horizon: int
@@ -139,6 +168,8 @@ class Phased(Switch):
     ratio: float = 0.05
     leak: float = 1e-3
     frozen: bool = False
+    time_feature: int | None = None
+    learn_ratio: bool = False
 
     gate = _GIVEN
 
@@ -157,8 +188,12 @@ class Phased(Switch):
 
     @property
     def rate(self) -> float:
-        """The mean opening over a period."""
+        """The mean opening over a period, with r as it begins."""
         return self.ratio / 2 + self.leak * (1 - self.ratio**2) / 2
+
+    @property
+    def per_example(self) -> bool:
+        return self.time_feature is not None
 
     def init(
         self, key: Array, seen: SwitchInputs, features: int, dtype: Any = jnp.float32
@@ -166,14 +201,25 @@ class Phased(Switch):
         length, place = jax.random.split(key)
         low, high = (math.log(min(p, self.horizon)) for p in (self.shortest, self.longest))
         tau = jnp.exp(low + (high - low) * jax.random.uniform(length, (features,), dtype))
-        return {"tau": tau, "s": tau * jax.random.uniform(place, (features,), dtype)}
+        params = {"tau": tau, "s": tau * jax.random.uniform(place, (features,), dtype)}
+        if self.learn_ratio:
+            params["r"] = jnp.full((features,), self.ratio, dtype)
+        return params
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        phi = turn(seen.t, params["tau"], params["s"])
-        rise = 2 / self.ratio * phi
-        return jnp.where(
-            phi < self.ratio / 2, rise, jnp.where(phi < self.ratio, 2 - rise, self.leak * phi)
-        )
+        tau, s = params["tau"], params["s"]
+        if self.time_feature is None:
+            phi = turn(seen.t, tau, s)
+        else:
+            stamps = seen.x[..., self.time_feature, None].astype(tau.dtype)
+            turns = (stamps - s[None, None]) / tau[None, None]
+            phi = turns - jnp.floor(turns)
+        ratio = jnp.full_like(tau, self.ratio)
+        if self.learn_ratio:
+            ratio = jnp.clip(params["r"], _LEAST_RATIO, 1)
+        ratio = ratio.reshape((1,) * (phi.ndim - 1) + ratio.shape)
+        rise = 2 / ratio * phi
+        return jnp.where(phi < ratio / 2, rise, jnp.where(phi < ratio, 2 - rise, self.leak * phi))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,19 +229,33 @@ class Zoneout(_Fixed):
     With a random key (in training, see `key` of :func:`surnn_jax.scan.run`) every example, step
     and neuron draws for itself. Without one (in evaluation, and in streaming) there is the
     expectation: every neuron takes ``1 - hold`` of the candidate and keeps `hold` of its state.
-    All fields of a carry hold together; the paper has a probability for each.
+    All fields of a carry hold together, unless c, the memory cell of an LSTM, has a probability of
+    its own and draws for itself, as in the paper (0.5 for c and 0.05 for h). The output's is then
+    the rate that a run reports.
 
     Attributes:
         hold: the probability that a neuron keeps its state, in [0, 1).
+        hold_c: that it keeps c, in [0, 1); None for together with the rest.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.Zoneout(hold=0.25).rate
+        0.75
     """
 
     hold: float = 0.1
+    hold_c: float | None = None
 
-    gate = _GIVEN
+    @property
+    def gate(self) -> surrogates.Surrogate:
+        if self.hold_c is None:
+            return _GIVEN
+        return surrogates.two_fields(1 - self.hold_c, 1 - self.hold)
 
     def __post_init__(self):
-        if not 0 <= self.hold < 1:
-            raise ValueError(f"zoneout: hold must lie in [0, 1), got {self.hold}")
+        for name, hold in (("hold", self.hold), ("hold_c", self.hold_c)):
+            if hold is not None and not 0 <= hold < 1:
+                raise ValueError(f"zoneout: {name} must lie in [0, 1), got {hold}")
 
     @property
     def rate(self) -> float:
@@ -210,30 +270,83 @@ class Zoneout(_Fixed):
         return True
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
+        dtype, shape = _dtype(seen), (*seen.x.shape[:2], seen.features)
         if seen.key is None:
-            return jnp.full((seen.t.shape[0], 1), self.rate, _dtype(seen))
-        shape = (*seen.x.shape[:2], seen.features)
-        return jax.random.bernoulli(seen.key, self.rate, shape).astype(_dtype(seen))
+            expected = self.rate if self.hold_c is None else -1
+            return jnp.full((seen.t.shape[0], 1), expected, dtype)
+        if self.hold_c is None:
+            return jax.random.bernoulli(seen.key, self.rate, shape).astype(dtype)
+        memory, others = jax.random.split(seen.key)
+        memory = jax.random.bernoulli(memory, 1 - self.hold_c, shape).astype(dtype)
+        return memory + 2 * jax.random.bernoulli(others, self.rate, shape).astype(dtype)
 
 
-def every(horizon: int, **options: Any) -> Every:
-    """An :class:`Every` switch; `horizon` is not looked at, options as its fields."""
+def every(horizon: int, *, n: int = 3, staggered: bool = False) -> Every:
+    """An :class:`Every` switch; `horizon` is not looked at, options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.every(100, n=3))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]
+    """
     del horizon
-    return configure(Every, **options)
+    return Every(n, staggered)
 
 
-def clockwork(horizon: int, **options: Any) -> Clockwork:
-    """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields."""
+def clockwork(horizon: int, *, periods: Sequence[int] = Clockwork.periods) -> Clockwork:
+    """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.clockwork(100, periods=(2, 4)))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
+    """
     del horizon
-    return configure(Clockwork, **options)
+    return Clockwork(periods)
 
 
-def phased(horizon: int, **options: Any) -> Phased:
-    """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields."""
-    return configure(Phased, horizon, **options)
+def phased(
+    horizon: int,
+    *,
+    shortest: float = Phased.shortest,
+    longest: float = Phased.longest,
+    ratio: float = 0.05,
+    leak: float = 1e-3,
+    frozen: bool = False,
+    time_feature: int | None = None,
+    learn_ratio: bool = False,
+) -> Phased:
+    """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit, x = selective("lstm", switches.phased(100)), jnp.ones((12, 2, 3))
+        >>> openness = run(unit, unit.init(jax.random.key(0), x, 4), x).update_mask
+        >>> openness.shape, bool((openness >= 0).all() and (openness <= 1).all())
+        ((12, 4), True)
+    """
+    return Phased(
+        horizon,
+        shortest=shortest,
+        longest=longest,
+        ratio=ratio,
+        leak=leak,
+        frozen=frozen,
+        time_feature=time_feature,
+        learn_ratio=learn_ratio,
+    )
 
 
-def zoneout(horizon: int, **options: Any) -> Zoneout:
-    """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields."""
+def zoneout(horizon: int, *, hold: float = 0.1, hold_c: float | None = None) -> Zoneout:
+    """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields.
+
+    Example:
+        >>> zoneout(784, hold=0.2).rate
+        0.8
+    """
     del horizon
-    return configure(Zoneout, **options)
+    return Zoneout(hold, hold_c)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.names import lookup
 from surnn_jax.typing import Array
 
 
@@ -17,23 +18,33 @@ class Surrogate:
 
     Made by :func:`triangular`, :func:`sigmoid`, :func:`straight_through` (all three open exactly
     where a > 0 and differ only in the slope used for the gradient), :func:`soft` and :func:`given`
-    (no step at all).
+    (no step at all), and :func:`two_fields`.
 
     Attributes:
-        name: which of the five.
+        name: which of the six.
         shape: its one number: half-width of the window, or steepness of the sigmoid.
         gradient_fraction: how much of a batch gives the switch its gradient, see
             :func:`triangular`.
+        expected: of :func:`two_fields`.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> step = switches.triangular()
+        >>> step(jnp.array([-1.0, 0.1, 2.0])).tolist()
+        [0.0, 1.0, 1.0]
+        >>> step.slope(jnp.array([-1.0, 0.0, 2.0])).tolist()
+        [0.0, 4.0, 0.0]
     """
 
     name: str
     shape: float = 1.0
     gradient_fraction: float = 1.0
+    expected: tuple[float, float] | None = None
 
     @property
     def hard(self) -> bool:
         """Whether the value is 0 or 1."""
-        return self.name not in ("soft", "given")
+        return self.name not in ("soft", "given", "two_fields")
 
     @property
     def support(self) -> float:
@@ -42,7 +53,7 @@ class Surrogate:
 
     def value(self, a: Array) -> Array:
         """The switch, in the dtype of `a`; NaN where the logit is NaN."""
-        if self.name == "given":
+        if self.name in ("given", "two_fields"):
             return a
         if not self.hard:
             return jax.nn.sigmoid(self.shape * a)
@@ -54,10 +65,25 @@ class Surrogate:
         """d switch / d logit: the true one if soft, else the surrogate."""
         if self.name == "triangular":
             return jnp.maximum(0, 1 - jnp.abs(a) / self.shape) / self.shape
-        if self.name in ("straight_through", "given"):
+        if self.name in ("straight_through", "given", "two_fields"):
             return jnp.ones_like(a)
         s = jax.nn.sigmoid(self.shape * a)
         return self.shape * s * (1 - s)
+
+    def of_field(self, name: str, g: Array) -> Array:
+        """How far the field of that name opens, from a :meth:`value`; the same for all but one."""
+        if self.expected is None:
+            return g
+        memory = name == "c"
+        drawn = jnp.where(memory, jnp.mod(g, 2), jnp.floor(g / 2))
+        return jnp.where(g < 0, self.expected[0 if memory else 1], drawn)
+
+    def openness(self, a: Array) -> Array:
+        """How far the output opens: what an update mask shows, and a rate is the mean of.
+
+        Without a rule of its own, which `lax.scan` around the run could forget.
+        """
+        return self.of_field("h", self.differentiable_value(a))
 
     def differentiable_value(self, a: Array) -> Array:
         """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
@@ -132,18 +158,37 @@ def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate
             ⌈gradient_fraction · B⌉ rows of a batch only, scaled up to stand for all, so that the
             candidates of nearly open neurons are needed in those rows alone. Unbiased if the rows
             of a batch are in random order; no other gradient changes. If a batch is cut over
+            devices, each uses its own first rows. For switches of time, whose rows share one update
+            mask; leave it at 1 for event switches, whose few rows would give a noisy gradient.
             devices, each uses its own first rows.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> jax.grad(switches.triangular(width=0.5))(0.25).item()
+        1.0
     """
     return _hard("triangular", "width", width, gradient_fraction)
 
 
 def sigmoid(steepness: float = 4.0, gradient_fraction: float = 1.0) -> Surrogate:
-    """Step with the derivative of ``sigmoid(steepness * a)``; fraction as :func:`triangular`."""
+    """Step with the derivative of ``sigmoid(steepness * a)``; fraction as :func:`triangular`.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> jax.grad(switches.sigmoid(steepness=4.0))(0.0).item()
+        1.0
+    """
     return _hard("sigmoid", "steepness", steepness, gradient_fraction)
 
 
 def straight_through(gradient_fraction: float = 1.0) -> Surrogate:
-    """Step whose gradient passes straight through. Wants a tenth of the learning rate."""
+    """Step whose gradient passes straight through. Wants a tenth of the learning rate.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> jax.grad(switches.straight_through())(5.0).item()
+        1.0
+    """
     return _hard("straight_through", "slope", 1.0, gradient_fraction)
 
 
@@ -151,6 +196,11 @@ def soft(steepness: float = 8.0) -> Surrogate:
     """No step: ``sigmoid(steepness * a)`` mixes old state and candidate. A control; skips nothing.
 
     With steepness 1 nothing is ever held and training suffers; 8 is nearly binary.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.soft()(jnp.array([0.0])).item()
+        0.5
     """
     return Surrogate("soft", _positive("soft", "steepness", steepness))
 
@@ -159,8 +209,26 @@ def given() -> Surrogate:
     """No step: the logit itself, in [0, 1], says how far the switch is open.
 
     For switches that make an openness of their own (phased, zoneout); not among :data:`SURROGATES`.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.given()(jnp.array([0.25])).item()
+        0.25
     """
     return Surrogate("given")
+
+
+def two_fields(memory: float, others: float) -> Surrogate:
+    """No step: the memory cell c of a carry opens apart from its other fields.
+
+    A logit is 0 for all closed, 1 for c open, 2 for the others open and 3 for all open; or -1, and
+    each opens as far as is `expected`. For zoneout with two rates; not among :data:`SURROGATES`.
+
+    Args:
+        memory: how far c is expected to open.
+        others: how far the others are.
+    """
+    return Surrogate("two_fields", expected=(memory, others))
 
 
 SURROGATES = {
@@ -181,10 +249,14 @@ def get(surrogate: str | Surrogate) -> Surrogate:
 
     Raises:
         ValueError: if there is no such surrogate.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.get_surrogate("sigmoid").shape
+        4.0
     """
     if isinstance(surrogate, Surrogate):
         return surrogate
-    name = _OLD_NAMES.get(surrogate, surrogate)
-    if name not in SURROGATES:
-        raise ValueError(f"unknown surrogate {surrogate!r}; one of: {', '.join(SURROGATES)}")
-    return SURROGATES[name]()
+    if isinstance(surrogate, str):
+        surrogate = _OLD_NAMES.get(surrogate, surrogate)
+    return lookup("surrogate", surrogate, SURROGATES)()

@@ -1,6 +1,5 @@
 """The contract of a switch: its inputs, its parameters and its logits."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -20,6 +19,12 @@ class SwitchInputs(NamedTuple):
         valid: booleans ``[T, B]``, false at padding, or None where all is valid.
         key: a random key in training, for a switch that asks for one (:attr:`Switch.random`).
         features: H, the number of neurons, for switches without parameters.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> seen = switches.SwitchInputs(jnp.ones((6, 2, 3)), None, jnp.arange(6), features=4)
+        >>> switches.every(100, n=3).logits({}, seen)[:, 0].tolist()
+        [1.0, -1.0, -1.0, 1.0, -1.0, -1.0]
     """
 
     x: Array
@@ -41,12 +46,19 @@ class Switch:
         frozen: no gradient reaches the switch.
         rate: share of open switches at the start of training.
         groups: G, how many schedules the layer has; None for one a neuron.
+        balance: the rule of :meth:`balance_term`; ``none`` for no such rule.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> isinstance(switches.fourier(100), switches.Switch)
+        True
     """
 
     gate: surrogates.Surrogate = surrogates.triangular()
     frozen: bool = False
     rate: float
     groups: int | None = None
+    balance: str = "none"
 
     @property
     def uses_previous_input(self) -> bool:
@@ -95,29 +107,31 @@ class Switch:
         """
         raise NotImplementedError
 
+    def balance_term(self, params: Params, seen: SwitchInputs, share: Array) -> Array:
+        """A term of the loss that keeps thresholds in place; 0 for a switch that has no such rule.
+
+        Its value is 0 and its gradient is the correction of the thresholds, see
+        :attr:`.Rhythm.balance`.
+
+        Args:
+            params: the switch's.
+            seen: the batch.
+            share: ``[G]``, the share of valid steps of the batch at which each schedule was open.
+        """
+        del params, seen
+        return jnp.zeros((), share.dtype)
+
 
 def for_neurons(a: Array, features: int) -> Array:
-    """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋."""
+    """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.for_neurons(jnp.array([[1.0, -1.0]]), features=4).tolist()
+        [[1.0, 1.0, -1.0, -1.0]]
+    """
     groups = a.shape[-1]
     return a if groups == features else jnp.repeat(a, features // groups, axis=-1)
-
-
-def configure(kind: type[Switch], *given: Any, **options: Any) -> Any:
-    """``kind(*given, **options)``, with an error that names unknown options.
-
-    Raises:
-        ValueError: an option that `kind` does not have, or a value that it refuses.
-    """
-    known = [field.name for field in dataclasses.fields(kind)][len(given) :]
-    check_options(kind.__name__.lower(), options, known)
-    return kind(*given, **options)
-
-
-def check_options(name: str, options: Any, known: Any) -> None:
-    """Checks that the switch has all of these options."""
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name}: no option {option!r}; it has: {', '.join(known)}")
 
 
 def rate_penalty(rate: Array, target: float) -> Array:
@@ -129,5 +143,10 @@ def rate_penalty(rate: Array, target: float) -> Array:
     Args:
         rate: the differentiable rate that :func:`surnn_jax.scan.run` returns.
         target: the wanted share of open switches.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> round(switches.rate_penalty(jnp.array(0.3), target=0.1).item(), 3)
+        0.04
     """
     return jnp.square(rate - target)

@@ -1,6 +1,7 @@
 """Benchmarks: what is timed, and what is refused."""
 
 import dataclasses
+import functools
 import time
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -28,6 +29,18 @@ from benchmarks import (
 from benchmarks.case import Case
 from benchmarks.timing import Entrant
 from surnn_jax import scan
+
+# Compiled whole: operation by operation, each shape takes dozens of programs.
+run = jax.jit(scan.run, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _logits(unit, switch, x, features):
+    return baselines.logits(unit, switch, x, features)
+
+
+def logits(*args):
+    return np.asarray(_logits(*args))
 
 
 def test_a_race_takes_turns_and_times_what_is_under_way():
@@ -88,14 +101,14 @@ def test_another_answer_is_refused_and_named(wrong):
 def test_a_problem_counts_its_own_switches(schedule, rhythms):
     case = Case(8, 8, 100, 3, schedule, 0.2)
     frozen, learned, few = (problem.pose(case, name) for name in ("frozen", "learned", "share"))
-    table = scan.run(frozen.unit, frozen.params, frozen.x).update_mask
-    table = np.asarray(jnp.broadcast_to(table.reshape(100, -1, 8), (100, 8, 8)))
+    table = np.asarray(run(frozen.unit, frozen.params, frozen.x).update_mask)
+    table = np.broadcast_to(table.reshape(100, -1, 8), (100, 8, 8))
     rate = frozen.facts["rate"]
     assert rate == pytest.approx(table.mean(), abs=1e-6)
     assert rate == pytest.approx(0.2, abs=0.025)  # two steps of 100
     assert frozen.facts["computed"] == rate
     # Where the gradient of the rate reaches a logit, it is nearly open.
-    a = baselines.logits(learned.unit, learned.params["switch"], learned.x, 8)
+    a = logits(learned.unit, learned.params["switch"], learned.x, 8)
     wanted = float((a > -0.25).mean())
     assert learned.facts["computed"] == pytest.approx(wanted, abs=1e-6)
     assert few.facts["computed"] == pytest.approx(rate + (wanted - rate) / 8, abs=1e-6)
@@ -105,7 +118,7 @@ def test_a_problem_counts_its_own_switches(schedule, rhythms):
 
 def test_no_switch_hangs_on_rounding():
     posed = problem.pose(Case(32, 1, 1000, 3, "neuron", 0.1))
-    a = baselines.logits(posed.unit, posed.params["switch"], posed.x, 32)
+    a = logits(posed.unit, posed.params["switch"], posed.x, 32)
     # Of 32000 logits, spread over about 3, one lies within 1e-4 of any place but for this.
     assert np.abs(a).min() > 5e-4
     assert posed.facts["rate"] == pytest.approx(0.1, abs=0.003)
@@ -114,7 +127,7 @@ def test_no_switch_hangs_on_rounding():
 @pytest.mark.parametrize("schedule", ["neuron", "event"])
 def test_at_rate_1_everything_is_open_and_nothing_nearly_so(schedule):
     posed = problem.pose(Case(8, 4, 50, 3, schedule, 1.0), "learned")
-    a = baselines.logits(posed.unit, posed.params["switch"], posed.x, 8)
+    a = logits(posed.unit, posed.params["switch"], posed.x, 8)
     assert a.min() > 0.25
     assert posed.facts["rate"] == posed.facts["computed"] == 1.0
 
@@ -134,7 +147,7 @@ def test_the_linear_baselines_agree_with_a_loop():
     case = Case(4, 2, 9, 3, "neuron", 0.4, "min_gru")
     posed = problem.pose(case)
     cell = jax.tree.map(np.asarray, posed.params["cell"])
-    open_ = np.asarray(scan.run(posed.unit, posed.params, posed.x).update_mask) > 0
+    open_ = np.asarray(run(posed.unit, posed.params, posed.x).update_mask) > 0
     assert 0 < open_.mean() < 1
     h, wanted = np.zeros((2, 4)), []
     for x, g in zip(np.asarray(posed.x), open_, strict=True):
@@ -143,7 +156,7 @@ def test_the_linear_baselines_agree_with_a_loop():
         h = np.where(g, new, h)
         wanted.append(h)
     for baseline in (baselines.associative_scan, baselines.where_scan):
-        found = baseline(posed.unit, posed.params, posed.x)
+        found = jax.jit(baseline, static_argnums=0)(posed.unit, posed.params, posed.x)
         # float32, nine steps
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
@@ -186,7 +199,7 @@ def test_parameters_as_cudnn_wants_them():
     lengths = jnp.full((TINY.batch,), TINY.steps, jnp.int32)
     rows = jnp.swapaxes(posed.x, 0, 1)
     found = rnn.lstm_ref(rows, rest, rest, *parts, lengths, *sizes, 1, 0.0, False)[0]
-    wanted = scan.run(posed.unit, posed.params, posed.x).outputs
+    wanted = run(posed.unit, posed.params, posed.x).outputs
     np.testing.assert_allclose(jnp.swapaxes(found, 0, 1), wanted, rtol=1e-5, atol=1e-6)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from core_case import CELLS, label, random_like
+from flax_case import flax_params
 
 from surnn_jax import cells
 
@@ -43,33 +44,20 @@ def test_step_is_the_equation(cell):
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
 
 
-def _flax(name, params):
-    """A Flax cell and its parameters, made of ours."""
-    W, U, p = params["input"], params["recurrent"], params["vector"]
-    if name == "tanh":
-        return nn.SimpleCell, {
-            "i": {"kernel": W["h"], "bias": p["b"]},
-            "h": {"kernel": U["h"]},
-        }
-    if name == "gru":
-        return nn.GRUCell, {
-            **{f"i{g}": {"kernel": W[g], "bias": p[f"b_{g}"]} for g in "rzn"},
-            **{f"h{g}": {"kernel": U[g]} for g in "rz"},
-            "hn": {"kernel": U["n"], "bias": p["c_n"]},
-        }
-    theirs = {
-        **{f"i{g}": {"kernel": W[g]} for g in "ifgo"},
-        **{f"h{g}": {"kernel": U[g], "bias": p[f"b_{g}"]} for g in "ifgo"},
-    }
-    return {"lstm": nn.LSTMCell, "lstm_optimised": nn.OptimizedLSTMCell}[name], theirs
+STOCK = {
+    "tanh": nn.SimpleCell,
+    "gru": nn.GRUCell,
+    "lstm": nn.LSTMCell,
+    "lstm_optimised": nn.OptimizedLSTMCell,
+}
 
 
-@pytest.mark.parametrize("name", ["tanh", "gru", "lstm", "lstm_optimised"])
+@pytest.mark.parametrize("name", STOCK)
 def test_equals_flax_with_copied_weights(name):
     cell = cells.get(name.removesuffix("_optimised"))
     params, carry, x = _setting(cell)
-    make, theirs = _flax(name, params)
-    module = make(features=5, dtype=jnp.float64, param_dtype=jnp.float64)
+    theirs = flax_params(name, params)
+    module = STOCK[name](features=5, dtype=jnp.float64, param_dtype=jnp.float64)
     # The names and shapes are those that Flax itself would make.
     state, outputs = tuple(carry) if len(carry) > 1 else carry.h, []
     made = jax.eval_shape(lambda: module.init(jax.random.key(0), state, x[0]))["params"]
@@ -195,7 +183,9 @@ def test_products_round_their_operands_only():
 
 def test_get():
     assert cells.get("gru") is cells.GRU is cells.get(cells.GRU)
-    with pytest.raises(ValueError, match=r"unknown cell 'gnu'; one of: tanh, gru, gru_before, lst"):
+    with pytest.raises(
+        ValueError, match=r"unknown cell 'gnu'; did you mean 'mgu'\? One of: tanh, gru, gru_before"
+    ):
         cells.get("gnu")
 
 

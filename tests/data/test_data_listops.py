@@ -164,10 +164,18 @@ def test_block_is_a_function_of_seed_and_number(made):
     assert hashlib.sha256(tokens).hexdigest()[:16] == "ae052608de75f2a8"
 
 
-def test_made_set(tmp_path):
-    empty = tmp_path / "no originals"
-    empty.mkdir()
-    splits = [data.load_from(SMALL, split, empty) for split in SPLITS]
+def test_nothing_is_made_in_place_of_a_folder_that_is_named(tmp_path):
+    (tmp_path / "listops").mkdir()
+    (tmp_path / "listops" / "train.tsv").write_text("Source\tTarget\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"holds none of listops-1000, .* leave out --data_"
+    ):
+        data.load_from(SMALL, "train", tmp_path)
+
+
+def test_made_set():
+    splits = [data.load_from(SMALL, split, None) for split in SPLITS]
+    assert splits[0].facts["read"] == {"kind": "made here", "path": "listops made here"}
     assert [len(split) for split in splits] == [50, 6, 5]
     expected = np.concatenate([listops.block(n, seed=0, trees=20)["tokens"] for n in range(4)])
     found = np.concatenate([split["x"].values for split in splits])
@@ -186,7 +194,7 @@ def test_made_set(tmp_path):
 def test_no_tree_twice(tmp_path, monkeypatch):
     blocks = [listops.block(number, seed=0, trees=20) for number in (0, 1, 1, 0, 2, 3)]
     monkeypatch.setattr(listops.generation, "generate", lambda *_: iter(blocks))
-    reading = SMALL.read(tmp_path, tmp_path / "unfinished")
+    reading = SMALL.read(None, tmp_path / "unfinished")
     found = [example["x"].tobytes() for split in SPLITS for _, example in reading.splits[split]]
     assert len(found) == len(set(found)) == 61
     assert found[:20] == [

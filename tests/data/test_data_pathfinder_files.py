@@ -26,11 +26,14 @@ def small(name="pathfinder32", recipe=PATHFINDER32):
     return pathfinder.pathfinder_source(name, recipe, {"train": 8, "valid": 3, "test": 2}, images=5)
 
 
-def test_made_set(tmp_path):
-    empty = tmp_path / "no originals"
-    empty.mkdir()
+def test_nothing_is_made_in_place_of_a_folder_that_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds none of pathfinder32/"):
+        data.load_from(small(), "train", tmp_path)
+
+
+def test_made_set():
     source = small()
-    splits = [data.load_from(source, split, empty) for split in SPLITS]
+    splits = [data.load_from(source, split, None) for split in SPLITS]
     assert [len(split) for split in splits] == [8, 3, 2]
     blocks = [pathfinder.block(number, 0, 5, asdict(PATHFINDER32)) for number in range(3)]
     for column in ("x", "y"):

@@ -19,7 +19,7 @@ def places(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "a.mat").write_text("")
     monkeypatch.setattr(paths, "ROOT", root)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SURNN_DATA", str(folders[1]))
     monkeypatch.setenv("TFDS_DATA_DIR", str(folders[3]))
     monkeypatch.setenv("SURNN_CACHE", str(tmp_path / "cache"))
@@ -45,7 +45,7 @@ def test_order(places, monkeypatch):
 
 def test_folder_of_tfds_is_the_usual_one_where_none_is_named(places, monkeypatch, tmp_path):
     monkeypatch.delenv("TFDS_DATA_DIR")
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home" / "tensorflow_datasets").mkdir(parents=True)
     assert paths.folders()[2] == tmp_path / "home" / "tensorflow_datasets"
 

@@ -187,7 +187,7 @@ def test_bad_flags_end_in_one_line(flag, words, tmp_path):
     ("changes", "words"),
     [
         ({"dataset": "jbs"}, "unknown data set 'jbs'; one of: bach_chorales, jsb"),
-        ({"cell": "gur"}, "unknown cell 'gur'; one of: tanh, gru"),
+        ({"cell": "gur"}, "unknown cell 'gur'; did you mean 'gru'"),
         ({"switch": "furier"}, "unknown switch 'furier'; one of: none, fourier, event"),
         ({"features": 0}, "features must be at least 1, got 0"),
         ({"rate": 1.5}, "rate must lie strictly between 0 and 1, got 1.5"),

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import pytest
+from tiers import tiered
 
 from experiments.report import collect
 from experiments.runner import records
@@ -32,7 +34,10 @@ def parameters(config):
     return count(shapes)
 
 
-@pytest.mark.parametrize("name", matrix.TASKS)
+# One of each kind: a classifier of numbers and of tokens, regression, a language model.
+@pytest.mark.parametrize(
+    "name", tiered(matrix.TASKS, ("selective-copy", "adding", "listops", "wikitext2"))
+)
 def test_models_of_a_task_have_like_numbers_of_parameters(name):
     entries = [entry for entry in matrix.surnn() if entry.task == name]
     sizes = {entry.model: parameters(entry.config("cpu")) for entry in entries}
@@ -139,6 +144,21 @@ def test_each_job_has_a_core_of_its_own(tmp_path):
     assert all(len(core.split(",")) == 1 for core in cores)
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux groups no sessions")
+def test_a_job_is_as_nice_as_its_parent(tmp_path):
+    text = (
+        "import os, pathlib, sys; from experiments.tuning import workers as w;"
+        "import subprocess, time;"
+        "p = subprocess.Popen(['sleep', '20'], start_new_session=True);"
+        "w._pass_on_niceness(p.pid);"
+        "print(pathlib.Path(f'/proc/{p.pid}/autogroup').read_text()); p.kill()"
+    )
+    done = subprocess.run(
+        ["nice", "-n", "7", sys.executable, "-c", text], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == "7"
+
+
 def test_two_at_once_do_each_job_once(tmp_path):
     line = Steps("a", tmp_path, [0] * 6, pause=0.1)
     threads = [threading.Thread(target=pool([line], tmp_path, 1)[0].run) for _ in range(2)]
@@ -180,7 +200,7 @@ def trial(folder, valid, seconds=60.0):
 
 def ladder(tmp_path):
     entry = matrix.Entry("lra", "text", "gru")
-    return jobs.Ladder(entry, tmp_path / "runs", tmp_path / "results", data_dir="DATA")
+    return jobs.Ladder(entry, tmp_path / "runs", tmp_path / "results")
 
 
 def test_a_ladder_halves_its_draws_and_trains_the_winner_with_every_seed(tmp_path):
@@ -215,10 +235,13 @@ def test_published_results_say_how_they_were_chosen_and_are_not_run_again(tmp_pa
         (home / f"seed-{seed}").mkdir()
         records.write(records.read(old)._replace(seed=seed), home / f"seed-{seed}")
     (home / "seed-0" / records.PARAMETERS).write_bytes(b"parameters")
+    (home / "seed-1" / "metrics.jsonl").write_text("{}\n")
+    (home / "seed-1" / "log.txt").write_text("not published")
     assert [folder.name for folder in steps.publish()] == ["seed-0", "seed-1"]
     assert steps.publish() == []
     kept = tmp_path / "results" / "text" / "gru"
     assert (kept / "seed-0" / records.PARAMETERS).read_bytes() == b"parameters"
+    assert {path.name for path in (kept / "seed-1").iterdir()} == {records.FILE, "metrics.jsonl"}
     search = records.read(kept / "seed-1" / records.FILE).search
     assert search["protocol"] == "equal"
     assert search["draw"] == 3

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import surnn_jax
-from experiments.report import collect, listing, runs, suites
+from experiments.report import collect, listing, runs, sources, suites
 from experiments.runner import records
 from experiments.runner.records import Record
 from experiments.tasks.music import config as music_config
@@ -151,12 +151,10 @@ SMALL = suites.PaperTable(
     datasets={"jsb": "JSB Chorales", "nottingham": "Nottingham"},
     units={("tanh", "none"): "tanh", ("gru", "none"): "GRU", ("gru", "fourier"): "suGRU"},
     published={
-        ("jsb", "gru", "none"): 8.54,
-        ("jsb", "tanh", "none"): 9.1,
-        ("nottingham", "gru", "none"): 3.23,
+        ("jsb", "gru", "none"): sources.Published(8.54, sources.VERIFIED, "chung"),
+        ("jsb", "tanh", "none"): sources.Published(9.1, sources.SECOND_HAND, "lstm-gru"),
+        ("nottingham", "gru", "none"): sources.Published(3.23, sources.VERIFIED, "chung"),
     },
-    verified=frozenset({("jsb", "gru", "none")}),
-    source="recalled",
     notes="Notes.",
 )
 
@@ -178,14 +176,14 @@ def test_a_table_of_what_was_run_and_what_was_not():
 **JSB Chorales** (`jsb`; nats a frame)
 
 {HEAD}\
-| tanh | 9.10 (recalled) | – | – | – | – | – | – | – |
-| GRU | 8.54 (verified) | 8.50 | 8.44 | 18,630 | 100.0 | 12 | 1 | 1 |
+| tanh | 9.10 (second-hand: Chung et al. 2014, table 2, in 2j2h5/lstm-gru) | – | – | – | – | – | – | – |
+| GRU | 8.54 (verified: Chung et al. 2014, table 2) | 8.50 | 8.44 | 18,630 | 100.0 | 12 | 1 | 1 |
 | suGRU | none | 8.75 (8.62–9.50) | 8.62 (8.50–9.00) | 19,048 | 62.5 (50.0–75.0) | 20 (10–1,200) | 3 | 2 |
 
 **Nottingham** (`nottingham`)
 
 {HEAD}\
-| GRU | 3.23 (recalled) | – | – | – | – | – | – | – |
+| GRU | 3.23 (verified: Chung et al. 2014, table 2) | – | – | – | – | – | – | – |
 
 Not run yet: tanh; suGRU.
 
@@ -215,9 +213,10 @@ def test_configurations_are_not_mixed():
         record(switch="fourier", config=open_ | wide, metrics=nll(7.0, 6.9)),
     ]
     text = runs.markdown(SMALL, results)
+    quoted = "8.54 (verified: Chung et al. 2014, table 2)"
     assert rows(text, "GRU")[:2] == [
-        "| GRU | 8.54 (verified) | 8.50 | 8.44 | 18,630 | 100.0 | 12 | 1 | 1 |",
-        "| GRU; features=92 | 8.54 (verified) | 8.00 | 7.90 | 50,000 | 100.0 | 12 | 1 | 1 |",
+        f"| GRU | {quoted} | 8.50 | 8.44 | 18,630 | 100.0 | 12 | 1 | 1 |",
+        f"| GRU; features=92 | {quoted} | 8.00 | 7.90 | 50,000 | 100.0 | 12 | 1 | 1 |",
     ]
     assert [row.split(" | ")[0] for row in rows(text, "suGRU")] == [
         "| suGRU",
@@ -255,27 +254,31 @@ def test_a_command_that_gave_several_rows_is_listed_once():
 
 
 def test_the_music_suite_quotes_the_paper_and_says_how_sure_it_is():
-    """Table 2 of Chung et al. 2014, test columns, written out anew."""
+    """What could be verified of table 2 of Chung et al. 2014, test columns; no more is quoted."""
     text = runs.markdown(suites.SUITES["music"], [])
-    assert text.count("(verified)") == 1
-    paper = {
-        "jsb": ("9.10 (recalled)", "8.67 (recalled)", "8.54 (verified)"),
-        "nottingham": ("3.13 (recalled)", "3.20 (recalled)", "3.23 (recalled)"),
-        "musedata": ("6.23 (recalled)", "6.23 (recalled)", "5.99 (recalled)"),
-        "piano_midi": ("9.03 (recalled)", "9.03 (recalled)", "8.82 (recalled)"),
-    }
-    for dataset, (tanh, lstm, gru) in paper.items():
-        block = text[text.index(f"(`{dataset}`)") :]
-        units = [line.split(" | ")[:2] for line in block.split("\n\n")[1].splitlines()[2:]]
-        assert units == [
-            ["| tanh", tanh],
-            ["| LSTM, peepholes", lstm],
-            ["| GRU", gru],
-        ]
-        ours = "suGRU, learned rhythm; suGRU, frozen random rhythm; suGRU, events"
-        assert block.split("\n\n")[2] == f"Not run yet: {ours}."
-    assert text.count(" – |") == 4 * 3 * 7
+    block = text[text.index("(`jsb`)") :]
+    units = [line.split(" | ")[:2] for line in block.split("\n\n")[1].splitlines()[2:]]
+    assert units == [
+        ["| LSTM, peepholes", "8.67 (second-hand: Chung et al. 2014, table 2, in 2j2h5/lstm-gru)"],
+        ["| GRU", "8.54 (verified: Chung et al. 2014, table 2)"],
+    ]
+    ours = "suGRU, learned rhythm; suGRU, frozen random rhythm; suGRU, events"
+    assert block.split("\n\n")[2] == f"Not run yet: tanh; {ours}."
+    assert (text.count("(verified:"), text.count("(second-hand:")) == (1, 1)
+    assert text.count(" – |") == 2 * 7
     assert text.endswith("Runs: none yet.")
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_every_published_figure_has_a_tag_and_a_source_and_none_is_from_memory(suite):
+    found = suites.SUITES[suite].published
+    for figure in found.values():
+        assert figure.tag in (sources.VERIFIED, sources.SECOND_HAND)
+        assert sources.SOURCES[figure.source].url.startswith("https://")
+    assert "recalled" not in suites.SUITES[suite].notes
+    # No source but the paper's own relay says what the paper's own model does.
+    own = {figure.source for key, figure in found.items() if key[1].startswith("sugru")}
+    assert own <= {"surnn"}
 
 
 def test_collect_reads_the_committed_records_and_the_runs_below_a_folder(committed, tmp_path):
@@ -392,6 +395,11 @@ def test_the_list_of_presets_finds_records_older_than_a_setting(committed):
     older = {k: v for k, v in dataclasses.asdict(config).items() if k != "accumulate"}
     put(committed, "older.json", record(dataset="jsb", config=older, metrics=nll(8.25, 8.5)))
     presets = {"jsb-gru": {"": config}, "jsb-two": {"": dataclasses.replace(config, accumulate=2)}}
-    first, second = listing.show("music", presets).splitlines()[-2:]
+    first, second = listing.show("music", presets, "jsb").splitlines()[-2:]
     assert "8.25" in first
     assert "8.25" not in second
+    # What was measured comes first, and the others by name alone.
+    *_, measured, _, note, names = listing.show("music", presets).splitlines()
+    assert "8.25" in measured
+    assert note.startswith("not measured yet")
+    assert names == "jsb: jsb-two"

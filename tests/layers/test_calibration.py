@@ -1,5 +1,7 @@
 """Event switches open at their rate in real data, whatever the model was made with."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,19 @@ FAR = 3 + 10 * X
 KEY = jax.random.key(0)
 
 
+# Compiled whole: operation by operation, a model takes hundreds of programs.
+def init(model, *args):
+    return jax.jit(model.init)(KEY, *args)
+
+
+def apply(model, variables, *args, **given):
+    return jax.jit(model.apply)(variables, *args, **given)
+
+
+def calibrated(model, variables, *args, **given):
+    return jax.jit(functools.partial(calibrate, model))(variables, *args, **given)
+
+
 class Own(nn.Module):
     """Two layers in a module of one's own."""
 
@@ -40,10 +55,10 @@ class Own(nn.Module):
 def test_a_model_made_of_dummies_opens_at_its_rate():
     """A stack's upper layers see what moves below them, even where the input stands still."""
     layer = Recurrent("gru", H, SWITCH, return_run=True)
-    variables = jax.jit(layer.init)(KEY, jnp.zeros((B, T, D)))
-    assert jax.jit(layer.apply)(variables, X).rate == pytest.approx(0.1, abs=0.03)
+    variables = init(layer, jnp.zeros((B, T, D)))
+    assert apply(layer, variables, X).rate == pytest.approx(0.1, abs=0.03)
     stack = Backbone(("sugru", "sugru"), H, options=Options(switch=SWITCH))
-    encoded = jax.jit(stack.apply)(jax.jit(stack.init)(KEY, jnp.ones((1, T, D))), X)
+    encoded = apply(stack, init(stack, jnp.ones((1, T, D))), X)
     for trace in encoded.traces:
         assert trace.rate == pytest.approx(0.1, abs=0.05)
 
@@ -52,17 +67,17 @@ def test_a_dummy_changes_what_a_model_learns_from_but_not_what_it_says():
     """`init_with_output` answers for the input that it was given."""
     model = Classifier(Backbone(("sugru",), H, options=Options(switch=SWITCH)), 2)
     dummy = jnp.ones((1, T, D))
-    result, params = model.init_with_output(KEY, dummy)
-    np.testing.assert_allclose(result.outputs, model.apply(params, dummy).outputs, atol=1e-6)
+    result, params = jax.jit(model.init_with_output)(KEY, dummy)
+    np.testing.assert_allclose(result.outputs, apply(model, params, dummy).outputs, atol=1e-6)
 
 
 def test_calibrate_sets_every_layer_to_its_rate():
     lengths = jnp.asarray([T, 30, 0, 7])
-    variables = Own().init(KEY, jnp.ones((1, T, D)))
-    before = Own().apply(variables, FAR, lengths)
+    variables = init(Own(), jnp.ones((1, T, D)))
+    before = apply(Own(), variables, FAR, lengths)
     assert abs(before[0].rate - 0.1) > 0.1
-    moved = calibrate(Own(), variables, FAR, lengths)
-    for run, rate in zip(Own().apply(moved, FAR, lengths), (0.1, 0.3), strict=True):
+    moved = calibrated(Own(), variables, FAR, lengths)
+    for run, rate in zip(apply(Own(), moved, FAR, lengths), (0.1, 0.3), strict=True):
         assert run.rate == pytest.approx(rate, abs=0.02)
     changed = [
         jax.tree_util.keystr(path)
@@ -86,8 +101,8 @@ def test_what_a_layer_is_shown_is_what_the_scan_shows():
     options = {"mask": mask, "resets": resets, "seq_lengths": jnp.asarray([T, 33, 20, 9])}
     for reverse in (False, True):
         layer = Recurrent("gru", H, switch, reverse=reverse, keep_order=True, return_run=True)
-        moved = calibrate(layer, layer.init(KEY, X), FAR, **options)
-        run = layer.apply(moved, FAR, **options)
+        moved = calibrated(layer, init(layer, X), FAR, **options)
+        run = apply(layer, moved, FAR, **options)
         valid = mask & (jnp.arange(T)[None] < options["seq_lengths"][:, None])
         each = run.update_mask[np.asarray(valid)].mean(0)
         np.testing.assert_allclose(each, 0.2, atol=1.5 / int(valid.sum()))
@@ -95,21 +110,22 @@ def test_what_a_layer_is_shown_is_what_the_scan_shows():
 
 def test_heads_and_towers_are_calibrated():
     heads = MultiHeadRecurrent(Recurrent("gru", H, SWITCH), 2)
-    moved = calibrate(heads, heads.init(KEY, X), FAR)
-    assert heads.apply(moved, FAR, return_run=True).rate == pytest.approx(0.1, abs=0.01)
+    moved = calibrated(heads, init(heads, X), FAR)
+    heads = heads.clone(layer=heads.layer.clone(return_run=True))
+    assert apply(heads, moved, FAR).rate == pytest.approx(0.1, abs=0.01)
     pair = PairClassifier(Backbone(("sugru",), H, options=Options(switch=SWITCH)))
-    variables = pair.init(KEY, X, None, X, None)
-    moved = calibrate(pair, variables, FAR, None, X, None)
+    variables = init(pair, X, None, X, None)
+    moved = calibrated(pair, variables, FAR, None, X, None)
     backbone = Backbone(("sugru",), H, options=Options(switch=SWITCH))
-    encoded = backbone.apply({"params": moved["params"]["backbone"]}, FAR)
+    encoded = apply(backbone, {"params": moved["params"]["backbone"]}, FAR)
     assert encoded.traces[0].rate == pytest.approx(0.1, abs=0.01)
 
 
 def test_only_calibrate_moves_thresholds():
     layer = Recurrent("gru", H, SWITCH, return_run=True)
-    variables = layer.init(KEY, X)
-    plain = layer.apply(variables, FAR)
-    everything, state = layer.apply(variables, FAR, mutable=True)
+    variables = init(layer, X)
+    plain = apply(layer, variables, FAR)
+    everything, state = jax.jit(functools.partial(layer.apply, mutable=True))(variables, FAR)
     np.testing.assert_array_equal(plain.outputs, everything.outputs)
     assert list(state) == ["params"]
 
@@ -124,4 +140,4 @@ def test_only_calibrate_moves_thresholds():
 )
 def test_a_model_without_thresholds_is_named(model):
     with pytest.raises(ValueError, match="calibrate: found no event or threshold switch"):
-        calibrate(model, model.init(KEY, X), X)
+        calibrated(model, init(model, X), X)

@@ -191,6 +191,8 @@ def test_what_does_not_fit_is_refused(case):
         (lambda: LRU(8, 4, r_max=1.5), "0 <= r_min < r_max <= 1, got 0.0 and 1.5"),
         (lambda: Mamba(8, chunk=0), "chunk must be at least 1 step, got 0"),
         (lambda: Mamba2(8, head=5), r"must divide the 16 inner features \(2 times 8\), got 5"),
+        (lambda: Mamba2(8, head=4, groups=3), "groups must divide the 4 heads, got 3"),
+        (lambda: Mamba2(8, groups=0), "groups must divide the 1 heads, got 0"),
         (lambda: Mamba2(8, chunk=0), "chunk must be at least 1 step, got 0"),
     ],
 )

@@ -18,11 +18,11 @@ from mixer_case import (
     normal,
 )
 
-from surnn_jax.layers import linear_scan as linear
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
 from surnn_jax.layers.s4d import S4D
+from surnn_jax.scan import linear_scan as linear
 
 # Sums of a few dozen terms of size one to ten, in float64 (2.2e-16), with its own exp and FFT.
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
@@ -141,22 +141,27 @@ def mamba(mixer, p, x, carry):
 
 def mamba2(mixer, p, x, carry):
     h, tail, outputs = np.array(carry.h), list(carry.tail), []
-    inner, n = mixer.expand * FEATURES, mixer.state
+    inner, n, groups = mixer.expand * FEATURES, mixer.state, mixer.groups
+    heads = inner // mixer.head
     for t in range(len(x)):
-        z, mixed, rate = np.split(x[t] @ p["in"]["kernel"], [inner, 2 * (inner + n)])
+        z, mixed, rate = np.split(x[t] @ p["in"]["kernel"], [inner, 2 * (inner + groups * n)])
         tail.append(mixed)
         mixed = silu(convolved(p["conv"], tail[-mixer.conv :]))
-        u, b, c = mixed[:inner], mixed[inner : inner + n], mixed[inner + n :]
+        u, rest = mixed[:inner], mixed[inner:]
         dt = softplus(rate + p["dt_bias"])
         y = []
-        for head in range(inner // mixer.head):
+        for head in range(heads):
+            group = head * groups // heads
+            b = rest[group * n : (group + 1) * n]
+            c = rest[(groups + group) * n : (groups + group + 1) * n]
             part = u[head * mixer.head : (head + 1) * mixer.head]
             decay = np.exp(-dt[head] * np.exp(p["a_log"][head]))
             h[head] = decay * h[head] + dt[head] * np.outer(part, b)
             y.append(h[head] @ c + p["d"][head] * part)
         y = np.concatenate(y) * silu(z)
-        y = p["norm"]["scale"] * y / np.sqrt(np.mean(y**2) + 1e-5)
-        outputs.append(y @ p["out"]["kernel"])
+        y = y.reshape(groups, -1)
+        y = y / np.sqrt(np.mean(y**2, axis=1, keepdims=True) + 1e-5)
+        outputs.append(p["norm"]["scale"].ravel() * y.ravel() @ p["out"]["kernel"])
     return outputs, {"h": h, "tail": np.stack(tail[-mixer.conv + 1 :])}
 
 
@@ -167,6 +172,7 @@ ORACLES = {
     "lru": lru,
     "mamba": mamba,
     "mamba2": mamba2,
+    "mamba2-groups": mamba2,
 }
 
 

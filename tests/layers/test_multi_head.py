@@ -1,5 +1,7 @@
 """Heads: layers side by side are one layer whose recurrent matrices are block-diagonal."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ def made():
         layers.Recurrent("lstm", WIDTH, SWITCH, return_run=True), HEADS
     )
     x = jax.random.normal(jax.random.key(0), (BATCH, STEPS, INPUTS))
-    variables = model.init(jax.random.key(1), x)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
     # A bias at first puts one of so few steps on the threshold itself.
     bias = variables["params"]["layer"]["switch"]["b"]
     variables["params"]["layer"]["switch"]["b"] = bias + 0.02
@@ -29,7 +31,7 @@ def made():
 
 def test_they_are_one_layer_with_blocks(made):
     model, variables, x = made
-    run = model.apply(variables, x, seq_lengths=LENGTHS)
+    run = jax.jit(model.apply)(variables, x, seq_lengths=LENGTHS)
     params = variables["params"]["layer"]
     assert params["cell"]["recurrent"]["i"].shape == (HEADS, WIDTH, WIDTH)
     # Drawn each for itself.
@@ -51,7 +53,8 @@ def test_they_are_one_layer_with_blocks(made):
     switch["theta"] = params["switch"]["theta"][0]
     shapes = jax.eval_shape(whole.init, jax.random.key(0), x)["params"]
     chex.assert_trees_all_equal_shapes({"cell": cell, "switch": switch}, shapes)
-    wanted = whole.apply({"params": {"cell": cell, "switch": switch}}, x, seq_lengths=LENGTHS)
+    own = {"params": {"cell": cell, "switch": switch}}
+    wanted = jax.jit(whole.apply)(own, x, seq_lengths=LENGTHS)
     np.testing.assert_array_equal(run.update_mask, wanted.update_mask)
     assert len(np.unique(run.update_mask.reshape(STEPS, HEADS, WIDTH), axis=1)[0]) > 1
     for name in ("outputs", "carries", "rate"):
@@ -60,14 +63,17 @@ def test_they_are_one_layer_with_blocks(made):
 
 def test_a_stream_of_heads_equals_the_sequence(made):
     model, variables, x = made
-    run = model.apply(variables, x)
+    run = jax.jit(model.apply)(variables, x)
+    step = jax.jit(functools.partial(model.apply, method="step"))
     carry = model.apply(variables, (BATCH,), method="initial_carry")
     for t in range(STEPS):
-        carry, output = model.apply(variables, carry, x[:, t], method="step")
+        carry, output = step(variables, carry, x[:, t])
         np.testing.assert_allclose(output, run.outputs[:, t], atol=1e-6)
     chex.assert_trees_all_close(carry, run.carry, atol=1e-6)
-    carry, first = model.apply(variables, x[:, :3], return_carry=True)
-    second = model.apply(variables, x[:, 3:], initial_carry=carry, return_run=False)
+    begin = jax.jit(functools.partial(model.apply, return_carry=True))
+    carry, first = begin(variables, x[:, :3])
+    end = jax.jit(functools.partial(model.apply, return_run=False))
+    second = end(variables, x[:, 3:], initial_carry=carry)
     np.testing.assert_allclose(jnp.concatenate([first, second], 1), run.outputs, atol=1e-6)
 
 
@@ -80,9 +86,9 @@ def test_heads_learn_on_every_back_end(made, backend):
         run = model.apply(variables, x)
         return jnp.sum(jnp.sin(run.outputs)) + run.rate
 
-    wanted = jax.grad(lambda v: loss(model.clone(layer=model.layer.clone(backend="masked")), v))
-    found = jax.jit(jax.grad(lambda v: loss(other, v)))(variables)
-    chex.assert_trees_all_close(found, wanted(variables), atol=1e-5)
+    dense = model.clone(layer=model.layer.clone(backend="masked"))
+    wanted, found = (jax.jit(jax.grad(lambda v, m=m: loss(m, v))) for m in (dense, other))
+    chex.assert_trees_all_close(found(variables), wanted(variables), atol=1e-5)
 
 
 def test_no_head_is_refused():

@@ -125,62 +125,6 @@ def test_every_back_end_runs_clockwork():
     assert (np.asarray(wanted[1][0]["recurrent"]["h"]) != 0).tolist() == read.tolist()
 
 
-# Phased LSTM
-
-
-def _openness(t, tau, s, ratio=0.05, leak=1e-3):
-    phi = np.mod(t - s, tau) / tau
-    if phi < ratio / 2:
-        return 2 * phi / ratio
-    return 2 - 2 * phi / ratio if phi < ratio else leak * phi
-
-
-def test_phased_lstm_is_its_equation():
-    made = selective("lstm_peephole", switches.phased(40, ratio=0.4))
-    params, x = setting(made, steps=12)
-    theirs, state = plain(params), [np.zeros((BATCH, FEATURES))] * 2
-    tau, s = theirs["switch"]["tau"], theirs["switch"]["s"]
-    done = run(made, params, x)
-    for t in range(12):
-        k = [_openness(t, *neuron, 0.4) for neuron in zip(tau, s, strict=True)]
-        np.testing.assert_allclose(done.update_mask[t], k, rtol=1e-10)
-        new = core_oracle.step("lstm_peephole", theirs["cell"], state, np.asarray(x[t]))
-        state = [np.multiply(k, f) + (1 - np.array(k)) * h for f, h in zip(new, state, strict=True)]
-        for got, want in zip(done.carries, state, strict=True):
-            np.testing.assert_allclose(got[t], want, rtol=1e-10, atol=1e-14)
-    assert 0 < (np.asarray(done.update_mask) > 0.1).mean() < 1
-
-
-def test_period_and_shift_have_their_true_gradient():
-    made = selective("tanh", switches.phased(40, ratio=0.4))
-    params, x = setting(made, steps=12)
-
-    @jax.jit
-    def loss(own):
-        return jnp.sum(jnp.sin(run(made, {**params, "switch": own}, x).outputs))
-
-    grads, eps = jax.grad(loss)(params["switch"]), 1e-6
-    for name, value in params["switch"].items():
-        for i in range(FEATURES):
-            up, down = ({**params["switch"], name: value.at[i].add(d)} for d in (eps, -eps))
-            difference = (loss(up) - loss(down)) / (2 * eps)
-            np.testing.assert_allclose(grads[name][i], difference, rtol=1e-5, atol=1e-8)
-
-
-def test_phased_init_and_mean_openness():
-    made = switches.phased(100)
-    params = made.init(jax.random.key(0), None, 4000, "float64")
-    tau, s = params["tau"], params["s"]
-    assert np.e <= tau.min() < 3
-    assert 95 < tau.max() <= 100  # exp(6) is longer than the sequences
-    np.testing.assert_allclose(np.log(tau).mean(), (1 + np.log(100)) / 2, atol=0.05)
-    assert ((s >= 0) & (s <= tau)).all()
-    np.testing.assert_allclose((s / tau).mean(), 0.5, atol=0.02)
-    fine = np.linspace(0, 10, 20_001)
-    mean = np.mean([_openness(t, 10.0, 0.0) for t in fine])
-    assert made.rate == pytest.approx(mean, rel=1e-3)
-
-
 # Zoneout
 
 
@@ -215,6 +159,78 @@ def test_zoneout_expects_without_a_key():
         np.testing.assert_allclose(done.outputs[t], state, rtol=1e-10)
     assert done.rate == pytest.approx(0.6)
     np.testing.assert_allclose(done.update_mask, np.full((STEPS, FEATURES), 0.6))
+
+
+@pytest.mark.parametrize("backend", ["masked", "compact", "reference"])
+def test_zoneout_has_rates_of_its_own_for_c_and_h(backend):
+    """Krueger et al. 2017, equations 4 and 5, with the masks that the run drew."""
+    made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
+    params, x = setting(made, steps=20)
+    done = run(made, params, x, key=jax.random.key(1), backend=backend)
+    theirs, c, h = plain(params["cell"]), *np.zeros((2, BATCH, FEATURES))
+    held_c = np.asarray(done.carries.c[1:] == done.carries.c[:-1])
+    held_h = np.asarray(done.update_mask[1:] == 0)
+    assert held_c.mean() == pytest.approx(0.6, abs=0.1)
+    assert held_h.mean() == pytest.approx(0.3, abs=0.1)
+    # Independent: together as often as one by one.
+    assert (held_c & held_h).mean() == pytest.approx(0.18, abs=0.07)
+    for t in range(20):
+        new_c, new_h = core_oracle.step("lstm", theirs, (c, h), np.asarray(x[t]))
+        keep = held_c[t - 1] if t else np.asarray(done.carries.c[0] == 0)
+        c = np.where(keep, c, new_c)
+        h = np.where(np.asarray(done.update_mask[t]) == 0, h, new_h)
+        np.testing.assert_allclose(done.carries.c[t], c, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(done.carries.h[t], h, rtol=1e-10, atol=1e-14)
+    assert done.rate == pytest.approx(np.mean(done.update_mask))
+
+
+def test_zoneout_of_c_and_h_expects_without_a_key():
+    made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
+    params, x = setting(made)
+    done, (c, h) = run(made, params, x), np.zeros((2, BATCH, FEATURES))
+    for t in range(STEPS):
+        new_c, new_h = core_oracle.step("lstm", plain(params["cell"]), (c, h), np.asarray(x[t]))
+        c, h = 0.6 * c + 0.4 * new_c, 0.3 * h + 0.7 * new_h
+        np.testing.assert_allclose(done.carries.c[t], c, rtol=1e-10)
+        np.testing.assert_allclose(done.outputs[t], h, rtol=1e-10)
+    assert done.rate == pytest.approx(0.7)
+    np.testing.assert_allclose(done.update_mask, np.full((STEPS, FEATURES), 0.7))
+
+
+@pytest.mark.parametrize("key", [None, jax.random.key(2)], ids=["expected", "drawn"])
+def test_back_ends_agree_on_zoneout_of_c_and_h(key):
+    """Values, gradients and a second derivative, with lengths and resets; and every step alone."""
+    made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
+    params, x = setting(made)
+    given = {
+        "lengths": jnp.asarray([STEPS, 4, 2]),
+        "resets": jnp.zeros((STEPS, BATCH), bool).at[3, 0].set(True),
+        "key": key,
+    }
+
+    def loss(cell, x, backend):
+        done = surnn_jax.run(made, {**params, "cell": cell}, x, backend=backend, **given)
+        return jnp.sum(jnp.sin(done.outputs) + done.carry.cell.c.sum()), done
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
+    want = grad(params["cell"], x, "reference")
+    for backend in ("masked", "compact", *(["native"] if native.available() else []), "auto"):
+        assert_close(grad(params["cell"], x, backend), want)
+
+    def pushed(backend):
+        def value(scale):
+            return loss(jax.tree.map(lambda leaf: scale * leaf, params["cell"]), x, backend)[0]
+
+        return jax.jit(jax.jvp, static_argnums=0)(value, (1.0,), (1.0,))
+
+    assert_close(pushed("masked"), pushed("reference"))
+
+
+def test_a_rate_for_c_needs_a_cell_that_has_one():
+    made = selective("gru", switches.zoneout(9, hold_c=0.6))
+    params, x = setting(made)
+    with pytest.raises(ValueError, match="a switch of its own for c, but GRUCarry has no field c"):
+        run(made, params, x)
 
 
 def test_zoneout_holds_as_often_as_it_says():
@@ -328,22 +344,6 @@ def test_a_gru_that_carries_differs_in_where_it_starts():
     ("make", "message"),
     [
         (
-            lambda: switches.every(9, gate=switches.soft()),
-            "^every: no option 'gate'; it has: n, st",
-        ),
-        (lambda: switches.clockwork(9, rate=0.1), "^clockwork: no option 'rate'; it has: periods$"),
-        (
-            lambda: switches.phased(9, gate=switches.soft()),
-            "^phased: no option 'gate'; it has: sho",
-        ),
-        (lambda: switches.zoneout(9, frozen=True), "^zoneout: no option 'frozen'; it has: hold$"),
-        (
-            lambda: switches.threshold(9, harmonics=2),
-            "^threshold: no option 'harmonics'; it has: r",
-        ),
-        (lambda: switches.fourier(9, hold=0.1), "^fourier: no option 'hold'; it has: harmonics, r"),
-        (lambda: switches.event(9, n=3), "^event: no option 'n'; it has: harmonics"),
-        (
             lambda: switches.fourier(9, gate=switches.given()),
             "^fourier: its logits are no openness",
         ),
@@ -363,6 +363,10 @@ def test_a_gru_that_carries_differs_in_where_it_starts():
         (lambda: switches.phased(9, ratio=0.0), r"^phased: ratio must lie in \(0, 1\], got 0.0$"),
         (lambda: switches.phased(9, leak=-1.0), r"^phased: leak must lie in \[0, 1\], got -1.0$"),
         (lambda: switches.zoneout(9, hold=1.0), r"^zoneout: hold must lie in \[0, 1\), got 1.0$"),
+        (
+            lambda: switches.zoneout(9, hold_c=-1.0),
+            r"^zoneout: hold_c must lie in \[0, 1\), got -1",
+        ),
         (lambda: cells.clockwork(0), "^clockwork: modules must be at least 1, got 0$"),
     ],
 )

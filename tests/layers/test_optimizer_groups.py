@@ -30,14 +30,21 @@ def params():
     )
     heads = MultiHeadRecurrent(Recurrent("gru", 3, event(8), learn_carry=True), 2)
     more = jax.eval_shape(heads.init, jax.random.key(0), jnp.zeros((1, 8, 2)))
-    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape), {"stack": shapes, "heads": more})
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), [shapes, more])
+    return {"stack": ones[0], "heads": ones[1]}
 
 
 def _updates(params, **config):
     optimiser = train.make_optimizer(train.OptimizerConfig(learning_rate=0.1, **config))
-    grads = jax.tree.map(lambda leaf: 0.5 * jnp.ones_like(leaf), params)
-    with jax.numpy_dtype_promotion("standard"):
+    grads = jax.tree.map(lambda leaf: 0.5 * np.ones_like(leaf), params)
+
+    # Leaf by leaf, each shape takes programs of its own.
+    @jax.jit
+    def update(grads, params):
         return optimiser.update(grads, optimiser.init(params), params)[0]
+
+    with jax.numpy_dtype_promotion("standard"):
+        return update(grads, params)
 
 
 def _by_name(tree):
@@ -76,12 +83,17 @@ def test_state_spaces_have_a_rate_of_their_own(params):
 def test_a_time_step_without_a_gradient_stays(params):
     """dt went from 0.0012 to 0.086 by weight decay alone."""
     optimiser = train.make_optimizer(train.OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
-    state, moved = optimiser.init(params), params
-    nothing = jax.tree.map(jnp.zeros_like, params)
+    state, moved = jax.jit(optimiser.init)(params), params
+    nothing = jax.tree.map(np.zeros_like, params)
+
+    @jax.jit
+    def step(moved, state):
+        updates, state = optimiser.update(nothing, state, moved)
+        return optax.apply_updates(moved, updates), state
+
     with jax.numpy_dtype_promotion("standard"):
         for _ in range(3):
-            updates, state = optimiser.update(nothing, state, moved)
-            moved = optax.apply_updates(moved, updates)
+            moved, state = step(moved, state)
     for path, leaf in _by_name(moved):
         if path[-1] in STATE_SPACE | {"bias", "scale", "d"} or "vector" in path:
             np.testing.assert_array_equal(leaf, 1)
@@ -89,6 +101,7 @@ def test_a_time_step_without_a_gradient_stays(params):
 
 def test_the_state_of_the_optimiser_is_that_of_stock_weight_decay(params):
     """So checkpoints from before there were groups still load."""
-    groups = train.make_optimizer(train.OptimizerConfig(weight_decay=0.5)).init(params)
+    groups = train.make_optimizer(train.OptimizerConfig(weight_decay=0.5))
+    groups = jax.jit(groups.init)(params)
     chain = groups.inner_states["weights"].inner_state
     assert chain[2] == optax.add_decayed_weights(0.5).init(params)

@@ -1,5 +1,6 @@
 """Several sequences packed into one row give what each gives alone, in every layer and model."""
 
+import functools
 import itertools
 
 import jax
@@ -21,9 +22,10 @@ from surnn_jax.layers import (
 
 STEPS, WIDTH = 13, 4
 # The second sequence is longer than a window of attention, a chunk of Mamba and the convolution.
+# Sequences have three lengths only (3, 7 and 1), for each is compiled.
 STARTS = np.zeros((2, STEPS), bool)
-STARTS[0, [3, 10]] = STARTS[1, [0, 6, 7]] = True
-LENGTHS = jnp.array([STEPS, 9])
+STARTS[0, [3, 10]] = STARTS[1, [0, 7, 8]] = True
+LENGTHS = jnp.array([STEPS, 11])
 OPTIONS = mixers.Options(switch=switches.event(8, rate=0.5), num_heads=2, window=4, rotary=True)
 MIXERS = ("attention", "s4d", "lru", "mamba", "mamba2", "sugru", "lstm")
 
@@ -43,11 +45,11 @@ def pieces(row, steps=STEPS):
     return [(a, b) for a, b in itertools.pairwise(cuts) if b > a]
 
 
-def one_by_one(call, x, row, begun):
+def one_by_one(call, x, row, begun, zero):
     """`call` of each sequence of a row alone, the first from the carry `begun`."""
     outputs = []
     for first, last in pieces(row, int(LENGTHS[row])):
-        carry = None
+        carry = zero
         if first == 0 and not STARTS[row, 0]:
             carry = jax.tree.map(lambda leaf: leaf[row : row + 1], begun)
         carry, y = call(x[row : row + 1, first:last], carry)
@@ -60,36 +62,43 @@ def test_packed_sequences_of_a_mixer(name):
     layer = mixer(name)
     options = {"return_carry": True} if isinstance(layer, Recurrent) else {}
     x = jax.random.normal(jax.random.key(0), (2, STEPS, WIDTH))
-    variables = layer.init(jax.random.key(1), x)
-    resets = jnp.asarray(STARTS)
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
+    resets, whole = jnp.asarray(STARTS), jnp.array([STEPS, STEPS])
 
-    def call(x, carry, **given):
+    def run(x, carry, seq_lengths=None, resets=None):
+        given = {"seq_lengths": seq_lengths, "resets": resets}
         return layer.apply(variables, x, initial_carry=carry, **given, **options)
 
-    begun, _ = call(x[:, ::-1], None)
+    call, zero = jax.jit(run), layer.apply(variables, (1,), method="initial_carry")
+    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), zero)
+    begun, _ = call(x[:, ::-1], twice, whole, jnp.zeros_like(resets))
     spoilt = jnp.where(jnp.arange(STEPS)[None] < LENGTHS[:, None], 0, jnp.nan)[..., None] + x
     late = resets.at[1, 11].set(True)  # beyond the end, where nothing counts
-    packed = jax.jit(lambda c: call(spoilt, c, seq_lengths=LENGTHS, resets=late))
-    carry, outputs = packed(begun)
+    carry, outputs = call(spoilt, begun, LENGTHS, late)
     for row in (0, 1):
-        want, last = one_by_one(call, x, row, begun)
+        want, last = one_by_one(call, x, row, begun, zero)
         close(outputs[row : row + 1, : LENGTHS[row]], want)
         mine = jax.tree.map(lambda leaf, r=row: leaf[r : r + 1], carry)
-        close(call(x[:1], mine)[1], call(x[:1], last)[1])
+        close(call(x[:1, :7], mine)[1], call(x[:1, :7], last)[1])
 
     # The stream gives the same.
     carry, step = begun, jax.jit(lambda c, x, r: layer.apply(variables, c, x, r, method="step"))
-    _, whole = call(x, begun, resets=resets)
+    _, all_steps = call(x, begun, whole, resets)
     for t in range(STEPS):
         carry, y = step(carry, x[:, t], resets[:, t])
-        close(y, whole[:, t])
+        close(y, all_steps[:, t])
 
     # No gradient crosses from one sequence into the one before.
-    across = jax.grad(lambda x: jnp.sum(call(x, None, resets=resets)[1][0, 3:10] ** 2))(x)
-    assert not across[0, :3].any()
-    assert not across[0, 10:].any()
-    assert not across[1].any()
-    assert across[0, 3:10].any()
+    @jax.jit
+    @jax.grad
+    def across(x):
+        return jnp.sum(run(x, None, resets=resets)[1][0, 3:10] ** 2)
+
+    slope = np.asarray(across(x))
+    assert not slope[0, :3].any()
+    assert not slope[0, 10:].any()
+    assert not slope[1].any()
+    assert slope[0, 3:10].any()
 
 
 def test_what_resets_must_be():
@@ -107,11 +116,12 @@ def test_packed_sequences_of_a_backbone(name, bidirectional):
         (name,), WIDTH, max_positions=STEPS, options=OPTIONS, bidirectional=bidirectional
     )
     x = jax.random.normal(jax.random.key(0), (2, STEPS, 3))
-    variables = model.init(jax.random.key(1), x)
-    packed = model.apply(variables, x, LENGTHS, resets=jnp.asarray(STARTS))
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    apply = jax.jit(model.apply)
+    packed = apply(variables, x, LENGTHS, resets=jnp.asarray(STARTS))
     for row in (0, 1):
         for first, last in pieces(row, int(LENGTHS[row])):
-            alone = model.apply(variables, x[row : row + 1, first:last])
+            alone = apply(variables, x[row : row + 1, first:last])
             close(packed.outputs[row : row + 1, first:last], alone.outputs)
         if not bidirectional:
             assert packed.carry.position[row] == last - first
@@ -119,43 +129,44 @@ def test_packed_sequences_of_a_backbone(name, bidirectional):
         return
     carry = model.apply(variables, (2,), method="initial_carry")
     step = jax.jit(lambda c, x, r: model.apply(variables, c, x, r, method="step"))
-    whole = model.apply(variables, x, resets=jnp.asarray(STARTS))
+    whole = apply(variables, x, jnp.array([STEPS, STEPS]), resets=jnp.asarray(STARTS))
     for t in range(STEPS):
         carry, y = step(carry, x[:, t], jnp.asarray(STARTS[:, t]))
         close(y, whole.outputs[:, t])
-    assert carry.position.tolist() == whole.carry.position.tolist() == [3, 6]
+    assert carry.position.tolist() == whole.carry.position.tolist() == [3, 5]
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_a_classifier_answers_for_the_last_sequence(pooling):
     model = Classifier(Backbone(("gru",), WIDTH), 5, pooling)
     x = jax.random.normal(jax.random.key(0), (2, STEPS, 3))
-    variables, resets = model.init(jax.random.key(1), x), jnp.asarray(STARTS)
-    packed = model.apply(variables, x, LENGTHS, resets=resets)
-    for row, first in ((0, 10), (1, 7)):
-        alone = model.apply(variables, x[row : row + 1, first : LENGTHS[row]])
+    variables, resets = jax.jit(model.init)(jax.random.key(1), x), jnp.asarray(STARTS)
+    apply, step = jax.jit(model.apply), jax.jit(functools.partial(model.apply, method="step"))
+    packed = apply(variables, x, LENGTHS, resets=resets)
+    for row, first in ((0, 10), (1, 8)):
+        alone = apply(variables, x[row : row + 1, first : LENGTHS[row]])
         close(packed.outputs[row : row + 1], alone.outputs)
-    more = model.apply(variables, x, carry=packed.carry)
+    more = apply(variables, x, carry=packed.carry)
     longer = jnp.concatenate([x[:1, 10:], x[:1]], axis=1)
-    close(more.outputs[:1], model.apply(variables, longer).outputs)
+    close(more.outputs[:1], apply(variables, longer).outputs)
     carry = model.apply(variables, (2,), method="initial_carry")
     for t in range(STEPS):
-        carry, y = model.apply(variables, carry, x[:, t], resets[:, t], method="step")
-    close(y, model.apply(variables, x, resets=resets).outputs)
+        carry, y = step(variables, carry, x[:, t], resets[:, t])
+    close(y, apply(variables, x, jnp.array([STEPS, STEPS]), resets=resets).outputs)
 
 
 def test_taggers_and_language_models_pass_resets_on():
     resets = jnp.asarray(STARTS)
     tagger = SequenceTagger(Backbone(("lru",), WIDTH), 5)
     x = jax.random.normal(jax.random.key(0), (2, STEPS, 3))
-    variables = tagger.init(jax.random.key(1), x)
-    packed = tagger.apply(variables, x, resets=resets)
-    close(packed.outputs[:1, 3:10], tagger.apply(variables, x[:1, 3:10]).outputs)
+    variables, apply = jax.jit(tagger.init)(jax.random.key(1), x), jax.jit(tagger.apply)
+    packed = apply(variables, x, resets=resets)
+    close(packed.outputs[:1, 3:10], apply(variables, x[:1, 3:10]).outputs)
     model = LanguageModel(Backbone(("lru",), WIDTH, "embed", vocabulary=5))
     x = jax.random.randint(jax.random.key(0), (2, STEPS), 0, 5)
-    variables = model.init(jax.random.key(1), x, x)
-    packed = model.apply(variables, x, x, resets=resets)
-    close(packed.outputs[:1, 3:10], model.apply(variables, x[:1, 3:10], x[:1, 3:10]).outputs)
+    variables, apply = jax.jit(model.init)(jax.random.key(1), x, x), jax.jit(model.apply)
+    packed = apply(variables, x, x, resets=resets)
+    close(packed.outputs[:1, 3:10], apply(variables, x[:1, 3:10], x[:1, 3:10]).outputs)
 
 
 @pytest.mark.parametrize("name", tiered(MIXERS, ["lru", "mamba2"]))

@@ -64,7 +64,12 @@ def test_the_share_computed_is_that_of_a_drawn_table():
         switch = switches.fourier(400, rate=rate)
         x = jnp.zeros((400, 1, 1))
         seen = switches.SwitchInputs(x, None, jnp.arange(400, dtype=jnp.int32))
-        a = switch.logits(switch.init(jax.random.key(0), seen, 300), seen)
+
+        @jax.jit
+        def table(switch=switch, seen=seen):
+            return switch.logits(switch.init(jax.random.key(0), seen, 300), seen)
+
+        a = np.asarray(table())
         rates = auto.update_rates(selective("gru", switch), 300)
         assert rates.schedules == 300
         np.testing.assert_allclose(rates.computed, (a > -switch.gate.support).mean(), atol=0.04)

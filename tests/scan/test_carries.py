@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from core_case import run, step
 
-from surnn_jax import cells, run, selective, step, switches
+import surnn_jax
+from surnn_jax import cells, selective, switches
 from surnn_jax.scan import share_clock
 
 BATCH, STEPS, INPUTS, FEATURES = 3, 8, 2, 4
@@ -20,7 +22,7 @@ each_switch = pytest.mark.parametrize("kind", SWITCHES)
 def made(kind, cell="lstm"):
     unit = selective(cell, SWITCHES[kind])
     x = jax.random.normal(jax.random.key(1), (STEPS, BATCH, INPUTS))
-    return unit, unit.init(jax.random.key(0), x, FEATURES), x
+    return unit, jax.jit(unit.init, static_argnums=2)(jax.random.key(0), x, FEATURES), x
 
 
 def close(got, want):
@@ -150,9 +152,9 @@ def test_a_state_as_flax_writes_it(kind):
         close(run(unit, params, x, carry=plain).outputs, run(unit, params, x, carry=whole).outputs)
     unit, params, x = made(kind, "lstm")
     with pytest.raises(ValueError, match=r"^carry must be .*got (tuple|ArrayImpl)"):
-        run(unit, params, x, carry=(c, h, h))
+        surnn_jax.run(unit, params, x, carry=(c, h, h))
     with pytest.raises(ValueError, match=r"^carry must be .*got (tuple|ArrayImpl)"):
-        run(unit, params, x, carry=h)
+        surnn_jax.run(unit, params, x, carry=h)
 
 
 @each_switch

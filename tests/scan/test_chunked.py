@@ -9,16 +9,18 @@ from core_case import (
     BACK_ENDS,
     BACKENDS,
     SWITCHES,
+    answer,
     assert_close,
     cotangents,
-    gradients,
     problem,
+    run,
     solve,
     switch,
 )
 from tiers import full, tiered
 
-from surnn_jax import run, selective, switches
+import surnn_jax
+from surnn_jax import selective, switches
 
 STEPS = 7
 pytestmark = pytest.mark.usefixtures("float64")
@@ -36,28 +38,20 @@ PAIRS = [("shared", name) for name in BACK_ENDS if name != "reference"] + [
 ]
 
 
-def _answer(unit, task, weights, backend, **options):
-    """Values and gradients, compiled whole: operation by operation takes hundreds of programs."""
-    whole = jax.jit(
-        lambda free: gradients(unit, task._replace(free=free), weights, backend, **options)
-    )
-    return whole(task.free)
-
-
 @functools.cache
 def _posed(kind):
     """The unit, the task, weights of its answer, and the answer of the plain loop."""
     unit, resets = UNITS[kind]
     task = problem(unit, 3, steps=STEPS, resets=resets)
     weights = cotangents(3, jax.eval_shape(lambda: solve(unit, *task, "reference")))
-    return unit, task, weights, _answer(unit, task, weights, "reference")
+    return unit, task, weights, answer(unit, task, weights, "reference")
 
 
 @pytest.mark.parametrize(("kind", "backend"), tiered(PAIRS, [("shared", "compact"), *PAIRS[-2:]]))
 def test_chunks_equal_the_whole(kind, backend):
     """3 steps do not divide 7: the last chunk is filled up with steps that hold."""
     unit, task, weights, (want, want_grad) = _posed(kind)
-    got, grad = _answer(unit, task, weights, backend, chunk=3)
+    got, grad = answer(unit, task, weights, backend, chunk=3)
     assert_close(got, want)
     assert_close(grad, want_grad)
 
@@ -67,8 +61,8 @@ def test_chunks_of_any_size(chunk):
     unit, _ = UNITS["shared"]
     task = problem(unit, 5, steps=STEPS)
     weights = cotangents(5, jax.eval_shape(lambda: solve(unit, *task, "masked")))
-    want, want_grad = _answer(unit, task, weights, "masked")
-    got, grad = _answer(unit, task, weights, "masked", chunk=chunk)
+    want, want_grad = answer(unit, task, weights, "masked")
+    got, grad = answer(unit, task, weights, "masked", chunk=chunk)
     assert_close(got, want)
     assert_close(grad, want_grad)
 
@@ -102,4 +96,4 @@ def test_what_no_chunk_can_be():
     unit = selective("tanh", None)
     params = unit.init(jax.random.key(0), jnp.zeros((1, 1, 2)), 4, jnp.float64)
     with pytest.raises(ValueError, match=r"^chunk must be at least 1 step, or None, got 0$"):
-        run(unit, params, jnp.zeros((3, 1, 2)), chunk=0)
+        surnn_jax.run(unit, params, jnp.zeros((3, 1, 2)), chunk=0)

@@ -1,6 +1,7 @@
 """What back ends that skip are told of a table."""
 
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,18 @@ from surnn_jax.scan import indexing
 NAN = float("nan")
 LOGITS = jnp.asarray([[-2.0, -0.5, -0.49, -0.0, 0.0, 1e-6, 0.5, 7.0, NAN]])
 OPEN = [0, 0, 0, 0, 0, 1, 1, 1, 1]
+
+
+# Compiled whole: operation by operation, a list takes dozens of programs.
+_active = jax.jit(indexing.active_mask, static_argnums=3)
+_list_portions = jax.jit(indexing.list_portions, static_argnums=2)
+_lists = jax.jit(
+    lambda wanted: (
+        indexing.list_active(wanted),
+        indexing.next_active(wanted),
+        indexing.count_active(wanted),
+    )
+)
 
 
 def tables(*shape):
@@ -52,19 +65,14 @@ def test_steps_with_something_to_do(wanted, step_mask, resets, has_mask, has_res
         or (has_resets and resets[t].any())
         for t in range(4)
     ]
-    found = indexing.active_mask(
-        jnp.asarray(wanted),
-        jnp.asarray(step_mask) if has_mask else None,
-        jnp.asarray(resets) if has_resets else None,
-        4,
-    )
+    found = _active(wanted, step_mask if has_mask else None, resets if has_resets else None, 4)
     np.testing.assert_array_equal(found, busy)
 
 
 @given(tables(4, 2, 3), tables(4, 2))
 def test_a_held_example_has_nothing_to_do_with_its_own_table(wanted, step_mask):
     busy = [any(wanted[t, b].any() and step_mask[t, b] for b in range(2)) for t in range(4)]
-    found = indexing.active_mask(jnp.asarray(wanted), jnp.asarray(step_mask), None, 4)
+    found = _active(wanted, step_mask, None, 4)
     np.testing.assert_array_equal(found, busy)
 
 
@@ -79,19 +87,19 @@ def test_without_a_table_every_step_has_something_to_do():
 @given(tables(7))
 def test_lists_of_places(wanted):
     places = [int(i) for i in np.flatnonzero(wanted)]
-    found = indexing.list_active(jnp.asarray(wanted))
+    found, following, counts = _lists(wanted)
     assert found.count == len(places)
     assert found.index.tolist() == places + [7] * (8 - len(places))
     after = [min([p for p in places if p >= t], default=7) for t in range(8)]
-    assert indexing.next_active(jnp.asarray(wanted)).tolist() == after
+    assert following.tolist() == after
     before = [sum(p <= t for p in places) for t in range(7)]
-    assert indexing.count_active(jnp.asarray(wanted)).tolist() == before
+    assert counts.tolist() == before
 
 
 @given(tables(5, 7), tables(5), st.sampled_from([1, 3, 7]))
 def test_neurons_are_dealt_out(wanted, more, width):
     busy = wanted.any(-1) | more
-    dealt = indexing.list_portions(jnp.asarray(wanted), jnp.asarray(busy), width)
+    dealt = jax.tree.map(np.asarray, _list_portions(wanted, busy, width))
     expected = []
     for t in np.flatnonzero(busy):
         neurons = [int(i) for i in np.flatnonzero(wanted[t])]

@@ -93,7 +93,7 @@ def test_sizes_that_do_not_fill_a_tile(batch, features):
     """One example and one neuron are no axis to be repeated along."""
     unit = selective("gru", switches.fourier(horizon=6, rate=0.5))
     x = jax.random.normal(jax.random.key(0), (5, batch, 2), jnp.float64)
-    params = unit.init(jax.random.key(1), x, features, jnp.float64)
+    params = jax.jit(lambda x: unit.init(jax.random.key(1), x, features, jnp.float64))(x)
     mask = jnp.arange(5)[:, None] != jnp.arange(batch)[None]
     resets = jnp.broadcast_to(jnp.arange(5)[:, None] == 3, mask.shape)
 

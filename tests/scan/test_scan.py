@@ -8,19 +8,21 @@ from core_case import (
     BACK_ENDS,
     SWITCHES,
     UNITS,
+    answer,
     assert_close,
     cotangents,
-    gradients,
     label,
     problem,
+    run,
     setting,
     solve,
+    step,
     switch,
     weigh,
 )
 from tiers import tiered
 
-from surnn_jax import run, selective, step
+from surnn_jax import selective
 
 each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
 each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -54,11 +56,11 @@ def test_a_unit_that_never_opens_passes_state_and_gradient_through(kind, backend
     unit = selective("lstm", switch(kind))
     task = problem(unit, 0, resets=False)
     task.free["params"]["switch"]["b"] -= 1000.0
-    result = solve(unit, *task, backend)
+    shapes = cotangents(0, jax.eval_shape(lambda: solve(unit, *task, "masked")))
+    weights = jax.tree.map(np.ones_like, shapes)
+    result, grad = answer(unit, task, weights, backend)
     assert result.rate == 0
     _equal(result.carry.cell, task.free["cell"])
-    weights = jax.tree.map(jnp.ones_like, cotangents(0, result))
-    grad = gradients(unit, task, weights, backend)[1]
     # One for each carry, one for the end, and h once more for each output within the length.
     held = len(task.free["x"]) + 1.0
     np.testing.assert_array_equal(grad["cell"].c, jnp.full_like(grad["cell"].c, held))
@@ -77,6 +79,7 @@ def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
     lengths = np.array([4, 6, 0])
     padding = np.arange(6)[:, None] >= lengths
 
+    @jax.jit
     def results(fill, padded):
         flags = {k: jnp.where(padding, padded, given[k]) for k in ("mask", "resets")}
         flags |= {"lengths": lengths, "reverse": reverse}
@@ -126,9 +129,8 @@ def test_promise_3_padding_equals_no_padding(unit, reverse):
 
     floats = carry._replace(clock=None) if unit.switch is not None else carry
     x = x.at[4:].set(jnp.nan)
-    results = [
-        jax.grad(loss, has_aux=True)((params, x, floats, begin), padded) for padded in (True, False)
-    ]
+    gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    results = [gradient((params, x, floats, begin), padded) for padded in (True, False)]
     assert_close(results[0], results[1])
 
 
@@ -218,10 +220,11 @@ def test_mask_holds_the_state_and_hides_the_input_while_time_goes_on(unit):
         result = run(unit, params, x, carry=carry, reset_carry=begin, mask=mask)
         return weigh(result, cotangents(0, result)), result
 
-    grad, result = jax.grad(loss, has_aux=True)(x)
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    grad, result = gradient(x)
     assert not grad[~mask].any()
     assert grad[mask].any()
-    hidden = jax.grad(loss, has_aux=True)(jnp.where(mask[..., None], x, jnp.nan))
+    hidden = gradient(jnp.where(mask[..., None], x, jnp.nan))
     _equal(hidden, (grad, result))
     start = carry if unit.switch is None else carry.cell
     before = jax.tree.map(lambda s, c: jnp.concatenate([s[None], c[:-1]]), start, result.carries)

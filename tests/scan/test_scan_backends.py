@@ -4,6 +4,7 @@ A new back end joins by its entry in `BACKENDS`.
 """
 
 import functools
+import itertools
 
 import core_oracle
 import hypothesis
@@ -20,6 +21,7 @@ from core_case import (
     INPUTS,
     STEPS,
     SWITCHES,
+    answer,
     assert_close,
     cotangents,
     gradients,
@@ -28,7 +30,7 @@ from core_case import (
     solve,
     switch,
 )
-from tiers import full, tiered
+from tiers import tiered
 
 from surnn_jax import SelectiveCarry, selective
 from surnn_jax.cells import GRU_BEFORE, LSTM_PEEPHOLE
@@ -40,8 +42,20 @@ UNITS = [(cell, None, None, False) for cell in CELLS] + [
     for kind in SWITCHES
     for gate, frozen in (*((gate, False) for gate in GATES), (GATES[0], True))
 ]
+SWITCHED = list(itertools.product(SWITCHES, GATES))
+
+
+def _turn(number):
+    """The cell whose turn it is with the kind and gate of a number."""
+    return CELLS[number % len(CELLS)]
+
+
+# The dense cells. Then every kind of switch with every gate, and the cells take turns, so that
+# each meets a table that the batch shares and ones that it does not.
+DENSE = [number for number, (_, kind, _, _) in enumerate(UNITS) if kind is None]
+PAIRED = [UNITS.index((_turn(n), *pair, False)) for n, pair in enumerate(SWITCHED)]
 # Every cell with every kind of switch; the gates take turns, so that each cell meets each.
-ORACLE = [number for number, (_, kind, _, _) in enumerate(UNITS) if kind is None] + [
+ORACLE = DENSE + [
     UNITS.index((cell, kind, GATES[(i + j) % len(GATES)], False))
     for i, cell in enumerate(CELLS)
     for j, kind in enumerate(SWITCHES)
@@ -50,24 +64,25 @@ ORACLE = [number for number, (_, kind, _, _) in enumerate(UNITS) if kind is None
 FROZEN = [
     UNITS.index((cell, SWITCHES[i % len(SWITCHES)], GATES[0], True)) for i, cell in enumerate(CELLS)
 ]
-# The back ends that skip have tests of their own. Here they meet every cell: dense, and with a
-# table that the batch shares or one that it does not, in turn; they know no more of switches.
-IN_TURN = [n for n in ORACLE if UNITS[n][1] is None] + [
+# The back ends that skip have tests of their own. Here they meet every cell with a table that the
+# batch shares or one that it does not, in turn; they know no more of switches.
+IN_TURN = [
     UNITS.index((cell, SWITCHES[kind], GATES[(i + kind) % len(GATES)], False))
     for i, cell in enumerate(CELLS)
     for kind in ((0, 3)[i % 2],)
 ]
-# Kernels that are interpreted compile slowly: each cell without a switch.
-INTERPRETED = [n for n in ORACLE if UNITS[n][1] is None]
 
 
 def _checks(backend):
     """The units that a back end is tried on by `make test`, and those by `make test-full`."""
     if backend == "masked":
-        return [*ORACLE, *FROZEN], range(len(UNITS))
-    if backend == "pallas":
-        return INTERPRETED[:2], INTERPRETED
-    return IN_TURN, ORACLE
+        return [*DENSE, *PAIRED, FROZEN[0], FROZEN[2]], range(len(UNITS))
+    if backend == "pallas":  # kernels that are interpreted compile slowly
+        return DENSE[:2], DENSE
+    if backend == "parallel":  # the others run on `masked`
+        every = [n for n in range(len(UNITS)) if UNITS[n][0].linear]
+        return [n for n in every if n in (*DENSE, *PAIRED)], every
+    return [DENSE[0], DENSE[4], *IN_TURN], ORACLE
 
 
 CHECKS = tiered(
@@ -106,10 +121,9 @@ def _solved(number):
     for seed in range(number, number + 10_000, 1000):
         # Without resets and with one clock the rhythm's table is shared by the batch.
         task = problem(unit, seed, resets=frozen or kind is None or unit.switch.per_example)
-        weights = cotangents(seed, solve(unit, *task, "reference", **flags))
-        answer = gradients(unit, task, weights, "reference", **flags)
+        answer = gradients(unit, task, seed, "reference", **flags)
         if _tells(unit, *answer):
-            return unit, task, weights, flags, answer
+            return unit, task, seed, flags, answer
     raise AssertionError("no seed gives a problem in which the switch matters")
 
 
@@ -130,8 +144,8 @@ def _id(number):
 @pytest.mark.parametrize(("number", "backend"), CHECKS, ids=_id)
 def test_promise_1_back_end_equals_reference(number, backend):
     """Values, and gradients of all parameters, inputs and carries, to 1e-9."""
-    unit, task, weights, flags, (want, want_grad) = _solved(number)
-    got, grad = gradients(unit, task, weights, backend, **flags)
+    unit, task, seed, flags, (want, want_grad) = _solved(number)
+    got, grad = gradients(unit, task, seed, backend, **flags)
     assert_close(got, want)
     assert_close(grad, want_grad)
     # What nobody may look at is NaN here, and is owed nothing.
@@ -154,20 +168,7 @@ SIZES = (
 """Steps, batch, inputs and features; few, for each is compiled."""
 
 
-# Each cell meets its reference above; here two that have all there is: an inner product, and
-# a second field with per-neuron weights.
-@pytest.mark.parametrize("cell", [GRU_BEFORE, full(LSTM_PEEPHOLE)], ids=label)
-@hypothesis.settings(max_examples=4)
-@hypothesis.given(
-    switched=st.sampled_from([unit[1:] for unit in UNITS if unit[0] is CELLS[0]]),
-    sizes=st.sampled_from(SIZES),
-    given=st.sets(st.sampled_from(["lengths", "mask", "resets"])),
-    flags=st.fixed_dictionaries({"reverse": st.booleans(), "keep_order": st.booleans()}),
-    threshold=st.sampled_from([0.0, 0.0, 30.0, -30.0]),
-    seed=st.integers(0, 999),
-)
-def test_masked_equals_reference_in_any_shape(cell, switched, sizes, given, flags, threshold, seed):
-    """Any length, none included; nothing given or all of it; rates of 0 and 100 % as well."""
+def _check_masked(cell, switched, sizes, given, flags, threshold, seed):
     steps, batch, inputs, features = sizes
     unit = _unit(cell, *switched)
     task = problem(
@@ -185,9 +186,46 @@ def test_masked_equals_reference_in_any_shape(cell, switched, sizes, given, flag
     if unit.switch is not None:
         own = task.free["params"]["switch"]
         task.free["params"]["switch"] = {**own, "b": own["b"] + threshold}
-    weights = cotangents(seed, solve(unit, *task, "reference", **flags))
-    want = gradients(unit, task, weights, "reference", **flags)
-    assert_close(gradients(unit, task, weights, "masked", **flags), want)
+    weights = cotangents(seed, jax.eval_shape(lambda: solve(unit, *task, "masked", **flags)))
+    want = answer(unit, task, weights, "reference", **flags)
+    assert_close(answer(unit, task, weights, "masked", **flags), want)
+
+
+EVERYTHING = {"lengths", "mask", "resets"}
+BACKWARDS = {"reverse": True, "keep_order": True}
+
+
+# Each cell meets its reference above; here the one with an inner product.
+@pytest.mark.parametrize(
+    ("switched", "sizes", "given", "flags", "threshold"),
+    [
+        ((None, None, False), SIZES[1], EVERYTHING, BACKWARDS, 0.0),
+        ((SWITCHES[3], GATES[1], False), SIZES[1], set(), {}, 0.0),
+        ((SWITCHES[0], GATES[0], False), SIZES[2], {"lengths"}, {"reverse": True}, 0.0),
+        ((SWITCHES[4], GATES[0], False), SIZES[3], {"resets"}, BACKWARDS, 30.0),
+        ((SWITCHES[1], GATES[0], False), SIZES[3], {"mask"}, {}, -30.0),
+    ],
+    ids=["no-step-dense", "no-step", "one-of-all", "open", "closed"],
+)
+def test_masked_equals_reference_at_the_ends(switched, sizes, given, flags, threshold):
+    """No step and one; nothing given or all of it; rates of 0 and 100 %."""
+    _check_masked(GRU_BEFORE, switched, sizes, given, flags, threshold, 0)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cell", [GRU_BEFORE, LSTM_PEEPHOLE], ids=label)
+@hypothesis.settings(max_examples=8)
+@hypothesis.given(
+    switched=st.sampled_from([unit[1:] for unit in UNITS if unit[0] is CELLS[0]]),
+    sizes=st.sampled_from(SIZES),
+    given=st.sets(st.sampled_from(["lengths", "mask", "resets"])),
+    flags=st.fixed_dictionaries({"reverse": st.booleans(), "keep_order": st.booleans()}),
+    threshold=st.sampled_from([0.0, 0.0, 30.0, -30.0]),
+    seed=st.integers(0, 999),
+)
+def test_masked_equals_reference_in_any_shape(cell, switched, sizes, given, flags, threshold, seed):
+    """Any length, none included; nothing given or all of it; rates of 0 and 100 % as well."""
+    _check_masked(cell, switched, sizes, given, flags, threshold, seed)
 
 
 def _weigh(result, weights):
@@ -198,7 +236,7 @@ def _weigh(result, weights):
     return total if previous is None else total + np.sum(previous * result.previous)
 
 
-@pytest.mark.parametrize("number", ORACLE, ids=_id)
+@pytest.mark.parametrize("number", tiered(sorted({*ORACLE, *PAIRED}), [*DENSE, *PAIRED]), ids=_id)
 def test_promise_1_reference_equals_the_equations(number):
     """Values against plain loops in NumPy; gradients against finite differences of them.
 
@@ -211,7 +249,7 @@ def test_promise_1_reference_equals_the_equations(number):
     flags = {"reverse": number % 2 == 0}
     free, given = jax.tree.map(np.asarray, tuple(task))
     book = _by_the_book(unit, free, given, **flags)
-    got = solve(unit, *task, "reference", **flags)
+    got, grad = gradients(unit, task, number, "reference", **flags)
 
     close = functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-13)
     end = got.carry
@@ -228,7 +266,6 @@ def test_promise_1_reference_equals_the_equations(number):
     close(got.rate, book.rate)
 
     weights = cotangents(number, got)
-    grad = gradients(unit, task, weights, "reference", **flags)[1]
     opening = None
     if kind is not None and gate.hard:
         slope, value = core_oracle.slope(gate, book.a), core_oracle.value(gate, book.a)

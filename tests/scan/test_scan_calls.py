@@ -215,7 +215,10 @@ def _carry(unit, **fields):
             "^carry.clock must fit into int32, got 2147483648$",
             lambda: _call(carry=_carry("fourier", clock=np.int64(2**31))),
         ),
-        ("^unknown cell 'gnu'; one of: tanh, gru, ", lambda: selective("gnu", None)),
+        (
+            "^unknown cell 'gnu'; did you mean 'mgu'\\? One of: tanh, gru, ",
+            lambda: selective("gnu", None),
+        ),
     ],
 )
 def test_what_cannot_be_run(message, call):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from core_case import BACK_ENDS, CELLS, SWITCHES, compiled, label, random_like, switch
+from core_case import BACK_ENDS, CELLS, SWITCHES, compiled, label, random_like, run, switch
 from tiers import tiered
 
-from surnn_jax import cells, run, selective, switches
+from surnn_jax import cells, selective, switches
 from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec
 
 pytestmark = pytest.mark.usefixtures("compiled_back_ends")
@@ -132,9 +132,9 @@ def test_bfloat16_rounds_products_and_nothing_else(backend, cell):
         result = run(unit, params, x, dtype=dtype, backend=backend)
         return jnp.sum(jnp.square(result.carries.h)), result
 
-    grads = {}
+    grads, gradient = {}, jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
     for name in ("float32", "bfloat16"):
-        grads[name], result = jax.grad(loss, has_aux=True)(params, jnp.dtype(name))
+        grads[name], result = gradient(params, jnp.dtype(name))
         assert result.outputs.dtype == name
         assert all(leaf.dtype == jnp.float32 for leaf in result.carries)
         assert all(leaf.dtype == jnp.float32 for leaf in result.carry.cell)
@@ -163,6 +163,6 @@ def test_inputs_in_bfloat16_to_parameters_in_float32(backend):
         result = run(unit, params, x, backend=backend)
         return jnp.sum(result.outputs), result
 
-    grad, result = jax.grad(loss, has_aux=True)(x)
+    grad, result = jax.jit(jax.grad(loss, has_aux=True))(x)
     assert grad.dtype == jnp.bfloat16
     assert result.outputs.dtype == result.carry.previous.dtype == jnp.float32

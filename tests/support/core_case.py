@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surnn_jax import SelectiveCarry, cells, run, selective, switches
+import surnn_jax
+from surnn_jax import SelectiveCarry, cells, selective, switches
 from surnn_jax.scan import BACKENDS, native
 
 STEPS, BATCH, INPUTS, FEATURES = 4, 3, 2, 6
 HORIZON = 9
 
 NEIGHBOURS = ("gru_carry", "clockwork", "skip_gru", "sa_gru", "min_gru_log")
-CELLS = tuple(cell for cell in cells.CELLS.values() if cell.name not in NEIGHBOURS)
-"""Those that differ in what back ends do; `test_neighbours` and `test_deciding` have the others."""
+ZOO = ("mgu", "ind_rnn", "rg_lru", "slstm", "gru_layer_norm", "lstm_layer_norm")
+CELLS = tuple(cell for cell in cells.CELLS.values() if cell.name not in NEIGHBOURS + ZOO)
+"""Those that differ in what back ends do; `test_neighbours`, `test_deciding` and `test_zoo` have
+the others."""
 GATES = (
     switches.triangular(1.0, gradient_fraction=0.4),
     switches.sigmoid(),
@@ -36,6 +39,15 @@ BACK_ENDS = tuple(name for name in BACKENDS if name != "native" or native.availa
 """All that differ: if the kernel has not been built, `native` is `masked` and says so."""
 
 _BACKENDS = dict(BACKENDS)
+
+run = jax.jit(
+    surnn_jax.run,
+    static_argnums=0,
+    static_argnames=("reverse", "keep_order", "backend", "chunk", "dtype"),
+)
+"""The public call, compiled whole: operation by operation, each shape takes dozens of programs."""
+
+step = jax.jit(surnn_jax.step, static_argnums=0, static_argnames="dtype")
 
 
 @functools.cache
@@ -138,12 +150,12 @@ def problem(
 
 
 def solve(unit, free: dict, given: dict, backend: str, **options: Any):
-    """The public run on a problem."""
+    """The public call on a problem, operation by operation; inside `jit` it is compiled."""
     carry = free["cell"]
     if unit.switch is not None:
         carry = SelectiveCarry(carry, given["clock"], free["previous"])
     flags = {k: v for k, v in given.items() if k != "clock"}
-    return run(
+    return surnn_jax.run(
         unit,
         free["params"],
         free["x"],
@@ -156,7 +168,7 @@ def solve(unit, free: dict, given: dict, backend: str, **options: Any):
 
 
 def cotangents(seed: int, result) -> Any:
-    """Random weights for all that a run returns and a gradient flows through."""
+    """Random weights for all that a run returns and a gradient flows through; shapes will do."""
     random = np.random.default_rng(seed + 1)
     end = result.carry
     previous = None
@@ -175,13 +187,25 @@ def weigh(result, weights) -> jax.Array:
 
 
 def gradients(unit, problem: Problem, weights, backend: str, **options: Any):
-    """The run, and the gradient of its weighted sum with respect to everything free."""
+    """The run, and the gradient of its weighted sum with respect to everything free.
+
+    `weights` are those of :func:`cotangents`, or the seed for them.
+    """
 
     def loss(free):
         result = solve(unit, free, problem.given, backend, **options)
-        return weigh(result, weights), result
+        own = cotangents(weights, result) if isinstance(weights, int) else weights
+        return weigh(result, own), result
 
     return jax.grad(loss, has_aux=True)(problem.free)[::-1]
+
+
+answer = jax.jit(
+    gradients,
+    static_argnums=(0, 3),
+    static_argnames=("reverse", "keep_order", "chunk"),
+)
+"""The same, compiled whole; `weights` must be a tree then."""
 
 
 def assert_close(got: Any, want: Any, rtol: float = 1e-9, atol: float = 1e-12) -> None:

@@ -63,7 +63,64 @@ def _min_lstm(W, U, p, state, x):
     return (f / (f + i) * h + i / (f + i) * (x @ W["n"] + p["b_n"]),)
 
 
+def _mgu(W, U, p, state, x):
+    (h,) = state
+    f = sigmoid(x @ W["f"] + h @ U["f"] + p["b_f"])
+    n = np.tanh(x @ W["n"] + p["b_n"] + f * (h @ U["n"] + p["c_n"]))
+    return ((1 - f) * n + f * h,)
+
+
+def _ind_rnn(W, U, p, state, x):
+    (h,) = state
+    return (np.maximum(x @ W["h"] + p["v"] * h + p["b"], 0),)
+
+
+def _rg_lru(W, U, p, state, x):
+    (h,) = state
+    r, i = sigmoid(x @ W["r"] + p["b_r"]), sigmoid(x @ W["i"] + p["b_i"])
+    a = (1 / (1 + np.exp(p["decay"]))) ** (8 * r)
+    return (a * h + np.sqrt(1 - a**2) * i * (x @ W["x"]),)
+
+
+def _slstm(W, U, p, state, x):
+    c, n, m, h = state
+    i, f, g, o = (x @ W[k] + h @ U[k] + p[f"b_{k}"] for k in "ifgo")
+    kept = np.log(sigmoid(f)) + m
+    new = np.maximum(kept, i)
+    c = np.exp(kept - new) * c + np.exp(i - new) * np.tanh(g)
+    n = np.exp(kept - new) * n + np.exp(i - new)
+    return c, n, new, sigmoid(o) * c / n
+
+
+def _norm(a):
+    return (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5)
+
+
+def _gru_layer_norm(W, U, p, state, x):
+    (h,) = state
+    z = {k: p[f"w_{k}"] * _norm(x @ W[k]) for k in "rzn"}
+    u = {k: p[f"u_{k}"] * _norm(h @ U[k]) for k in "rzn"}
+    r, keep = (sigmoid(z[k] + u[k] + p[f"b_{k}"]) for k in "rz")
+    n = np.tanh(z["n"] + p["b_n"] + r * (u["n"] + p["c_n"]))
+    return ((1 - keep) * n + keep * h,)
+
+
+def _lstm_layer_norm(W, U, p, state, x):
+    c, h = state
+    i, f, g, o = (
+        p[f"w_{k}"] * _norm(x @ W[k]) + p[f"u_{k}"] * _norm(h @ U[k]) + p[f"b_{k}"] for k in "ifgo"
+    )
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return c, sigmoid(o) * np.tanh(p["w_c"] * _norm(c) + p["b_c"])
+
+
 _STEPS = {
+    "mgu": _mgu,
+    "ind_rnn": _ind_rnn,
+    "rg_lru": _rg_lru,
+    "slstm": _slstm,
+    "gru_layer_norm": _gru_layer_norm,
+    "lstm_layer_norm": _lstm_layer_norm,
     "tanh": _tanh,
     "gru": _gru,
     "gru_before": _gru_before,

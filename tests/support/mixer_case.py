@@ -21,9 +21,10 @@ MIXERS_UNDER_TEST = {
     "lru": (LRU, {"state": 5}),
     "mamba": (Mamba, {"state": 3, "chunk": 4}),
     "mamba2": (Mamba2, {"state": 3, "head": 4, "chunk": 4}),
+    "mamba2-groups": (Mamba2, {"state": 3, "head": 2, "chunk": 4, "groups": 2}),
 }
 # These project their input; the others add it to the output and need it as wide.
-ANY_WIDTH = {"attention", "attention-window", "mamba", "mamba2"}
+ANY_WIDTH = {"attention", "attention-window", "mamba", "mamba2", "mamba2-groups"}
 
 
 # Compiled in half the time; on ten steps nobody notices that it runs slower.

@@ -35,6 +35,12 @@ class Given(NamedTuple):
     weight: Any
 
 
+@functools.cache
+def _params(cell) -> Any:
+    init = jax.jit(lambda: cell.init(jax.random.key(0), INPUTS, FEATURES, jnp.float64))
+    return jax.tree.map(np.asarray, init())
+
+
 def given(cell, seed: int, table: str, *, per_example: bool = False, steps: int = STEPS) -> Given:
     random = np.random.default_rng(seed)
 
@@ -44,8 +50,9 @@ def given(cell, seed: int, table: str, *, per_example: bool = False, steps: int 
     def carry():
         return cell.carry(*(normal(BATCH, FEATURES) for _ in cell.carry._fields))
 
-    params = cell.init(jax.random.key(0), INPUTS, FEATURES, jnp.float64)
-    params = jax.tree.map(lambda p: p + 0.3 * normal(*p.shape), params)
+    params = jax.tree.map(
+        lambda p: jnp.asarray(p + 0.3 * random.normal(size=p.shape)), _params(cell)
+    )
     shape = (steps, BATCH, FEATURES) if per_example else (steps, FEATURES)
     a = random.normal(size=shape) - 0.8
     if table == "one":

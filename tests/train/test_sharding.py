@@ -111,10 +111,8 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(tmp_pat
     tiered(
         itertools.product(["masked", "compact", "rows", "native"], ["fourier", "event", None]),
         [
-            ("masked", "fourier"),
             ("masked", "event"),
             ("masked", None),
-            ("compact", "event"),
             ("rows", "fourier"),
             ("native", "fourier"),
         ],
@@ -124,7 +122,7 @@ def test_promise_11_a_scan_under_a_mesh_keeps_to_its_rows(kind, backend):
     """Same gradient, and nothing of a sequence's length travels between the devices."""
     unit = selective("gru", kind and getattr(switches, kind)(horizon=6, rate=0.5))
     x = jax.random.normal(jax.random.key(0), (6, 4, 3))
-    params = unit.init(jax.random.key(1), x, 5)
+    params = jax.jit(lambda x: unit.init(jax.random.key(1), x, 5))(x)
 
     def loss(params, x):
         result = run(unit, params, x, backend=backend)
@@ -138,11 +136,11 @@ def test_promise_11_a_scan_under_a_mesh_keeps_to_its_rows(kind, backend):
     with jax.set_mesh(mesh):
         assert jax.eval_shape(lambda: jnp.zeros(shards(4))).shape == (2,)
         assert shards(3) == 1
-        got = gradient(*args)
-        program = gradient.lower(*args).compile().as_text()
+        program = gradient.lower(*args).compile()
+        got = program(*args)
     close(got, want)
     # An event switch is scaled by the spread over the whole batch, and asks for it.
-    assert ("all-gather" in program) <= (kind == "event")
+    assert ("all-gather" in program.as_text()) <= (kind == "event")
 
 
 def test_accumulated_gradients_are_those_of_one_batch():

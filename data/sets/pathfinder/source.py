@@ -156,7 +156,8 @@ def pathfinder_source(
         stream = _generate(name, arguments, -(-sum(sizes.values()) // images), unfinished)
         # The splits take from one stream: they are read in this order.
         splits = {split: islice(stream, sizes[split]) for split in SPLITS}
-        return Reading(f"{name} made here", splits, facts | {"made": f"here, seed {seed}"}, counts)
+        facts["made"] = f"here, seed {seed}"
+        return Reading(f"{name} made here", splits, facts, counts, "made here")
 
     return Source(
         name=name,
@@ -191,7 +192,8 @@ def _generate(
 def _original(name: str, data_dir: Folder) -> Path | None:
     """The folder of the hard images in the user's copy."""
     roots = (f"{name}/", f"lra_release/{name}/", f"lra_release/lra_release/{name}/", "")
-    found = paths.find([f"{root}{_HARD}/metadata" for root in roots], data_dir)
+    places = [f"{root}{_HARD}/metadata" for root in roots]
+    found = paths.find_or_make(name, places, data_dir)
     return found and found.parent
 
 

@@ -15,12 +15,15 @@ FEATURES = {
 }
 """Layer sizes of equal parameter count: Chung et al. 2014, table 1; the minimal ones are ours."""
 
+DATASETS = ("bach_chorales", "jsb", "nottingham", "musedata", "piano_midi", "jsb_16th")
+"""The data sets that hold piano rolls."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(RecurrentConfig):
     """Everything that decides the numbers of a run; every field is a flag."""
 
-    dataset: str = field("bach_chorales", "bach_chorales, jsb, nottingham, musedata, piano_midi")
+    dataset: str = field("bach_chorales", ", ".join(DATASETS))
     cell: str = field("gru", ", ".join(FEATURES))
     growth: float = field(
         2.0,

@@ -5,11 +5,11 @@ from pathlib import Path
 import data
 from data.batches import Batches
 from experiments.runner import config as base
-from experiments.runner.experiment import Experiment, Prepared, training_settings
+from experiments.runner.experiment import Experiment, Prepared, training_settings, what_was_read
 from experiments.runner.records import Record
 from experiments.tasks.music import figures
-from experiments.tasks.music.config import Config
-from experiments.tasks.music.task import frames, model_of, task_of, training_stats
+from experiments.tasks.music.config import DATASETS, Config
+from experiments.tasks.music.task import KEYS, frames, model_of, task_of, training_stats
 from surnn_jax.typing import Params
 
 
@@ -19,7 +19,11 @@ def check(config: Config) -> None:
     Raises:
         ValueError: what is wrong and what would be right.
     """
-    data.source_of(config.dataset)
+    form = data.source_of(config.dataset).columns["x"].shape
+    if form != (None, KEYS):
+        raise ValueError(
+            f"music: {config.dataset!r} holds no piano rolls; take {', '.join(DATASETS)}"
+        )
     training_settings(config, "nll", 1)
     model_of(config)
     base.check(config)
@@ -54,6 +58,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         draw=draw,
         recurrent=lambda params: params["recurrent"],
         scored=data.SPLITS,
+        data=what_was_read(splits["train"]),
     )
 
 

@@ -9,7 +9,7 @@ import data
 from data import synthetic
 from data.batches import Batch, Batches
 from data.streams import Streams
-from experiments.runner.experiment import Feed
+from experiments.runner.experiment import Feed, what_was_read
 from experiments.tasks.sequence.config import DATASETS, Config
 from experiments.tasks.sequence.task import TaskSpec
 
@@ -25,10 +25,12 @@ class Loaded(NamedTuple):
     Attributes:
         spec: their task.
         feeds: batches by split.
+        read: see :attr:`.Prepared.data`.
     """
 
     spec: TaskSpec
     feeds: dict[str, Feed]
+    read: dict[str, str] | None = None
 
 
 def kind_of(dataset: str) -> str:
@@ -62,9 +64,8 @@ def load(config: Config, data_dir: str | None) -> Loaded:
     if config.dataset in DATASETS["synthetic"]:
         return _synthetic(config)
     splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
-    if config.dataset in DATASETS["wikitext"]:
-        return _language(config, splits)
-    return _examples(config, splits)
+    make = _language if config.dataset in DATASETS["wikitext"] else _examples
+    return make(config, splits)._replace(read=what_was_read(splits["train"]))
 
 
 def dummy_spec(config: Config) -> TaskSpec:

@@ -48,7 +48,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         ValueError: bad configuration or data.
         OSError: data that are missing; the message names the command that prepares them.
     """
-    spec, feeds = data.load(config, data_dir)
+    spec, feeds, read = data.load(config, data_dir)
     model = model_of(config, spec)
     task, first = task_of(config, model, spec), feeds["train"].batch(0)
 
@@ -56,6 +56,10 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         del record
         test = next(feeds["test"].evaluation())
         figures.inspect(config, model, spec, params, test, folder)
+
+    def agree(params: Params, others: Params) -> dict[str, float]:
+        test = next(feeds["test"].evaluation())
+        return figures.agreements(config, model, spec, params, others, test)
 
     return Prepared(
         task=task,
@@ -65,8 +69,10 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         inputs=frames(spec, first["x"]),
         inputs_text=_inputs_text(spec),
         draw=draw,
+        agree=agree,
         recurrent=_blocks,
         about=lambda: _about(config, model, task, first),
+        data=read,
     )
 
 

@@ -33,6 +33,8 @@ def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
     The cell's rule must be pointwise, and the cell must have a product with the state.
     """
     cell, platform = spec.cell, shape.platform
+    if spec.surrogate is not None and spec.surrogate.expected is not None:
+        return "fields have switches of their own"
     if not cell.pointwise:
         return f"{cell.name} needs all neurons to update one"
     if not cell.recurrent:

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches.fourier import Rhythm, quantile_bias, weigh
-from surnn_jax.switches.switch import SwitchInputs, check_options, configure
+from surnn_jax.names import unknown
+from surnn_jax.switches.fourier_switch import TRIANGULAR, Rhythm, quantile_bias, weigh
+from surnn_jax.switches.surrogates import Surrogate
+from surnn_jax.switches.switch import SwitchInputs
 from surnn_jax.typing import Array, Params
 
 
@@ -58,14 +60,24 @@ class Event(Rhythm):
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
     it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
 
-    Keep the features few: they cost E + K products a neuron and step. Hold the rate with
-    :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
+    Keep the features few: they cost E + K products a neuron and step. Three times the learning
+    rate of the weights suits it. Trained by its gradient alone it shuts many neurons for good where
+    one step says little, as on images: take ``balance="target"``, which also holds the rate, or
+    ``balance="floor"`` beside a :func:`surnn_jax.switches.rate_penalty`. Let the whole batch teach
+    it: with a `gradient_fraction` below 1 few rows, each with an update mask of its own, give the
+    switch a gradient that is scaled up to stand for all, and it learns worse.
 
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
         init_std: standard deviation of the initial v.
         scale: what logits are divided by: ``"batch"``, their deviation in the batch, or
             ``"weights"``.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Event(horizon=100, rate=0.1, event_features="pair")
+        >>> switch.per_example, switch.uses_previous_input
+        (True, True)
     """
 
     event_features: str = "input"
@@ -78,10 +90,7 @@ class Event(Rhythm):
         if self.scale not in ("batch", "weights"):
             raise ValueError(f"event: scale must be 'batch' or 'weights', got {self.scale!r}")
         if self.event_features not in EVENT_FEATURES:
-            raise ValueError(
-                f"event: no event_features {self.event_features!r}; "
-                f"one of: {', '.join(EVENT_FEATURES)}"
-            )
+            raise unknown("event_features", self.event_features, EVENT_FEATURES)
         if not (math.isfinite(self.init_std) and self.init_std > 0):
             raise ValueError(f"event: init_std must be a positive number, got {self.init_std}")
 
@@ -139,19 +148,21 @@ class Event(Rhythm):
         return quantile_bias(raw, rate=self.rate)
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        raw = self._raw(params, seen, params["b"])
+        raw = self._raw(params, seen, self.learned_bias(params))
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
-        if self.scale == "weights":
-            scale = jax.lax.stop_gradient(self._usual_deviation(params))
-        else:
-            sample = jax.lax.stop_gradient(raw)
-            weight = None if seen.valid is None else seen.valid[..., None]
-            scale = jnp.std(sample, axis=(0, 1), where=weight)
-        # A constant logit has no spread, nor has one step (as in streaming); that of huge or
-        # broken inputs overflows. The sign is all that counts then.
-        usable = (scale > 0) & jnp.isfinite(scale)
-        return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
+        return raw / self._scale(params, raw, seen.valid).reshape(1, 1, -1)
+
+    def deviation(self, params: Params, seen: SwitchInputs) -> Array:
+        # The same expression as in `logits`: XLA computes it once.
+        raw = self._raw(params, seen, self.learned_bias(params))
+        return self._scale(params, raw, seen.valid)
+
+    def _scale(self, params: Params, raw: Array, valid: Array | None) -> Array:
+        """What logits are divided by, ``[H]``."""
+        if self.scale == "batch":
+            return _deviation(raw, valid)
+        return _usable(jax.lax.stop_gradient(self._usual_deviation(params)))
 
     def _usual_deviation(self, params: Params) -> Array:
         """The standard deviation of a for independent features of variance 1, ``[H]``."""
@@ -177,15 +188,71 @@ class Event(Rhythm):
         return raw
 
 
-def event(horizon: int, **options: Any) -> Event:
-    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields."""
-    return configure(Event, horizon, **options)
+def _deviation(raw: Array, valid: Array | None) -> Array:
+    """The standard deviation over batch and time, ``[G]``, without a gradient through it."""
+    sample = jax.lax.stop_gradient(raw)
+    weight = None if valid is None else valid[..., None]
+    return _usable(jnp.std(sample, axis=(0, 1), where=weight))
 
 
-_THRESHOLD = ("rate", "event_features", "init_std", "groups")
+def _usable(scale: Array) -> Array:
+    # A constant logit has no spread, nor has one step (as in streaming); that of huge or
+    # broken inputs overflows. The sign is all that counts then.
+    usable = (scale > 0) & jnp.isfinite(scale)
+    return jnp.where(usable, scale, 1)
 
 
-def threshold(horizon: int, **options: Any) -> Event:
+def event(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    harmonics: int = 4,
+    shortest: float = 2.0,
+    longest: float | None = None,
+    per_neuron: bool = False,
+    groups: int | None = None,
+    gate: Surrogate | str = TRIANGULAR,
+    frozen: bool = False,
+    balance: str = "none",
+    scale: str = "batch",
+) -> Event:
+    """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.event(horizon=50, rate=0.1))
+        >>> x = jax.random.normal(jax.random.key(0), (50, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((50, 2, 4), 0.1)
+    """
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        harmonics=harmonics,
+        shortest=shortest,
+        longest=longest,
+        per_neuron=per_neuron,
+        groups=groups,
+        gate=gate,
+        frozen=frozen,
+        balance=balance,
+        scale=scale,
+    )
+
+
+def threshold(
+    horizon: int,
+    *,
+    rate: float = 0.1,
+    event_features: str = "input",
+    init_std: float = 1.0,
+    groups: int | None = None,
+) -> Event:
     """A fixed threshold on the input: a frozen event switch without a rhythm.
 
         g[t,b,i] = 1[b[i] + Σ_e v[e,i] e[t,b,e] > 0]
@@ -196,7 +263,23 @@ def threshold(horizon: int, **options: Any) -> Event:
 
     Args:
         horizon: not looked at; every maker of a switch takes it.
-        options: `rate`, `event_features`, `init_std` and `groups`, as the fields of :class:`Event`.
+        rate: as the field of :class:`Event`, and so are the others.
+        event_features: what it reads.
+        init_std: standard deviation of v.
+        groups: G, how many schedules the layer has.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.threshold(100, rate=0.2)
+        >>> switch.frozen, switch.harmonics
+        (True, 0)
     """
-    check_options("threshold", options, _THRESHOLD)
-    return Event(horizon, **options, harmonics=0, frozen=True)
+    return Event(
+        horizon,
+        rate=rate,
+        event_features=event_features,
+        init_std=init_std,
+        groups=groups,
+        harmonics=0,
+        frozen=True,
+    )

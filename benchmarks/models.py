@@ -1,0 +1,102 @@
+"""Time of a training step of a whole model against the share of open switches.
+
+    python -m benchmarks.models --features=64 --inputs=16 --batch=16 --steps=1024
+
+Times classifiers of two blocks with suGRUs (norm, recurrence, residual, feed-forward layer), from
+the encoder to the updated parameters: loss, gradient, clipping and AdamW. The same model runs at
+every rate, frozen and learned; the base has GRUs without a switch. All take turns, round by round.
+`rate` is counted; `computed` is not for learned switches.
+"""
+
+import dataclasses
+from typing import Any
+
+from absl import flags
+
+from benchmarks import options
+from benchmarks.case import Case
+from data import cli
+
+BLOCKS, CLASSES = 2, 10
+
+
+def pose(case: Case, rates: list[float], switches: list[str], backend: str) -> dict[str, Any]:
+    """The entrants: ``"GRU"``, then one for each kind of switch and rate."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from benchmarks.timing import Entrant
+    from surnn_jax.layers import Backbone, Classifier, Options
+    from surnn_jax.switches import fourier, triangular
+
+    data, labels, start = jax.random.split(jax.random.key(case.seed), 3)
+    x = jax.random.normal(data, (case.batch, case.steps, case.inputs))
+    y = jax.random.randint(labels, (case.batch,), 0, CLASSES)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+
+    def entrant(kind, rate):
+        switch = None
+        if rate is not None:
+            gate = triangular(0.25, 1 / 8 if kind == "share" else 1.0)
+            switch = fourier(case.steps, rate=rate, gate=gate, frozen=kind == "frozen")
+        layers = ("gru" if switch is None else "sugru",) * BLOCKS
+        inside = Options(switch=switch, backend=backend)
+        model = Classifier(Backbone(layers, case.features, options=inside), CLASSES, "mean")
+        params = jax.jit(model.init)(start, x[:1, :2])["params"]
+
+        def loss(params):
+            scores = model.apply({"params": params}, x).outputs
+            return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+
+        @jax.jit
+        def step(params, state):
+            value, slopes = jax.value_and_grad(loss)(params)
+            updates, state = optimizer.update(slopes, state, params)
+            return value, optax.apply_updates(params, updates), state
+
+        facts = {"schedule": "none", "switch": "none", "rate": 1.0, "computed": 1.0, "asked": 1.0}
+        if switch is not None:
+            traces = jax.jit(lambda params: model.apply({"params": params}, x).traces)(params)
+            counted = float(jnp.mean(jnp.stack([trace.rate for trace in traces])))
+            computed = counted if kind == "frozen" else None
+            facts = {"schedule": "neuron", "switch": kind, "rate": counted, "computed": computed}
+            facts["asked"] = rate
+        state = optimizer.init(params)
+        return Entrant(backend, lambda: step(params, state), facts, ("GRU",) if rate else ())
+
+    found = {"GRU": entrant("none", None)}
+    for kind in switches:
+        found |= {f"{kind} {rate:g}": entrant(kind, rate) for rate in rates}
+    return found
+
+
+def main() -> None:
+    """Runs the race that the flags ask for."""
+    rates, switches = options.numbers("rates", float, 0.9), options.names("switches")
+    (backend,) = options.names("backends")
+
+    def measured(case, progress):
+        lines = options.race("models", lambda _: pose(case, rates, switches, backend))(
+            case, progress
+        )
+        return [{**line, "model": f"two blocks, H = {case.features}"} for line in lines]
+
+    # All rates of a size are in one race.
+    cases = {dataclasses.replace(case, asked=1.0) for case in options.cases()}
+    options.run_all(sorted(cases, key=str), measured)
+
+
+if __name__ == "__main__":
+    options.define(
+        rounds=9,
+        features="64",
+        batch="16",
+        steps="1024",
+        inputs="16",
+        rates="0.05,0.1,0.25,0.5",
+        switches="frozen,learned",
+        backends="native",
+    )
+    flags.adopt_module_key_flags(options)
+    cli.run(main)

@@ -1,0 +1,59 @@
+"""The benchmark of whole models: a small run, and what its steps compute."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from benchmark_case import python
+
+from benchmarks import models
+from benchmarks.case import Case
+
+
+@pytest.mark.full
+def test_a_small_run_has_a_line_for_the_base_and_for_every_switch_and_rate(tmp_path):
+    output = tmp_path / "models.jsonl"
+    done = python(
+        "-m", "benchmarks.models", "--features=8", "--inputs=3", "--batch=2", "--steps=32",
+        "--rounds=2", "--rates=0.1,0.5", "--switches=frozen", "--backends=masked",
+        f"--output={output}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    base, low, high = (json.loads(line) for line in output.read_text().splitlines())
+    assert [line["switch"] for line in (base, low, high)] == ["none", "frozen", "frozen"]
+    assert [line["asked"] for line in (base, low, high)] == [1.0, 0.1, 0.5]
+    assert abs(low["rate"] - 0.1) < 0.05
+    assert abs(high["rate"] - 0.5) < 0.1
+    for line in (base, low, high):
+        assert line["benchmark"] == "models"
+        assert line["model"] == "two blocks, H = 8"
+        assert line["rounds"] == 2
+
+
+@pytest.mark.full
+def test_every_round_does_the_same_whole_step():
+    entrant = models.pose(Case(8, 4, 32, 3), [0.5], ["frozen"], "masked")["frozen 0.5"]
+    with jax.numpy_dtype_promotion("standard"):  # Optax mixes int32 and float32.
+        first, params, _ = entrant.call()
+        again, after, state = entrant.call()
+    assert first == again  # It starts anew each time.
+    jax.tree.map(np.testing.assert_array_equal, params, after)
+    assert abs(first - np.log(models.CLASSES)) < 1  # Nothing is known of ten classes yet.
+    # Adam has seen a gradient of every kernel but those of the frozen switches.
+    moments = next(part.mu for part in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu"))
+                   if hasattr(part, "mu"))  # fmt: skip
+    idle = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(moments)
+        if not np.any(leaf)
+    ]
+    assert idle
+    assert all("switch" in name for name in idle)
+
+
+def test_help_is_there_at_once():
+    done = python("-X", "importtime", "-m", "benchmarks.models", "--help")
+    assert done.returncode == 0
+    assert "--rates: Shares of open switches" in done.stdout
+    assert "jax" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
