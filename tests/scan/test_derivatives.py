@@ -66,9 +66,15 @@ EVERY = tiered(
 ONE = tiered([name for name in (*BACK_ENDS, "auto") if name != "reference"], ("masked",))
 
 
-@functools.cache
 def _case(kind, cell="gru", steps=3):
     """A unit, a loss of everything free by a back end, where to differentiate it, and whither."""
+    name, options = kind or (None, {})
+    return _made(name, tuple(options.items()), cell, steps)
+
+
+@functools.cache
+def _made(name, options, cell, steps):
+    kind = None if name is None else (name, dict(options))
     unit = selective(cell, None if kind is None else switch(kind, gate=switches.sigmoid()))
     free, given = problem(unit, 3, steps=steps, features=4)
     free["x"] = jnp.nan_to_num(free["x"])
