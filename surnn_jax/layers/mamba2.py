@@ -272,8 +272,8 @@ def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
         entered = jnp.where(came[..., None], entered, 0)
         kept = entered[:, :, -1]
     weights = jnp.exp(jnp.where(order, between, -jnp.inf))
-    scores = jnp.where(order, product("bctgn,bcsgn->bcgts", c, b), 0)[:, :, :, None]
-    weights = together(grouped(weights, 2) * scores, 2)
+    scores = product("bctgn,bcsgn->bcgts", c, b)[:, :, :, None]
+    weights = together(jnp.where(order[:, :, None], grouped(weights, 2) * scores, 0), 2)
     y = product("bchts,bcshp->bcthp", weights, driven)
 
     last = b if ids is None else jnp.where(goes_on[..., None, None], b, 0)

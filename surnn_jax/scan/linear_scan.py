@@ -54,25 +54,12 @@ def linear_scan(
 #   associative_scan as it is      783   2.1 GB    2022   4.1 GB
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _scan(forgets, a, b, h0):
-    return _run(forgets, a, b, h0)
+    return states(a, b, h0, forgets=forgets)
 
 
-@functools.partial(_scan.defjvp, symbolic_zeros=True)
-def _scan_jvp(forgets, primals, tangents):
-    a, b, h0 = primals
-    h = _scan(forgets, a, b, h0)
-    da, db, dh0 = (None if isinstance(d, SymbolicZero) else d for d in tangents)
-    if da is None and db is None and dh0 is None:
-        return h, jnp.zeros_like(h)
-    driven = jnp.zeros_like(h) if db is None else db
-    if da is not None:
-        before = jnp.concatenate([h0[None], h])[: h.shape[0]]
-        driven = driven + da * before
-    # Linear in what is driven, with no rule of its own: so it can be transposed.
-    return h, _run(forgets, a, driven, jnp.zeros_like(h0) if dh0 is None else dh0)
-
-
-def states(a: Array, b: Array, h0: Array, held: Array | None = None) -> Array:
+def states(
+    a: Array, b: Array, h0: Array, held: Array | None = None, forgets: bool = False
+) -> Array:
     """:func:`linear_scan` along axis 0, not to be differentiated.
 
     Args:
@@ -81,8 +68,10 @@ def states(a: Array, b: Array, h0: Array, held: Array | None = None) -> Array:
         h0: likewise.
         held: booleans of as many axes as `b`, each of its length or 1: where True, `a` and `b` must
             be 1 and 0, and the state is that of the step before, bit for bit. None for nowhere.
+        forgets: as `zero_forgets` there.
     """
-    return _run(False, a, b, h0, held)
+    loop, associative = (functools.partial(run, forgets) for run in (_loop, _associative))
+    return jax.lax.platform_dependent(a, b, h0, held, cpu=loop, default=associative)
 
 
 def adjoints(a: Array, cotangent: Array) -> tuple[Array, Array]:
@@ -98,16 +87,6 @@ def adjoints(a: Array, cotangent: Array) -> tuple[Array, Array]:
     return jax.lax.platform_dependent(a, cotangent, cpu=_loop_back, default=_associative_back)
 
 
-def _run(forgets, a, b, h0, held=None):
-    loop, associative = (functools.partial(f, forgets) for f in (_loop, _associative))
-    return jax.lax.platform_dependent(a, b, h0, held, cpu=loop, default=associative)
-
-
-def _times(forgets, a, h):
-    """``a h``; 0 where a is 0 if that forgets."""
-    return jnp.where(a == 0, jnp.zeros_like(h), a * h) if forgets else a * h
-
-
 def _loop(forgets, a, b, h0, held):
     steady = a.shape[0] == 1
 
@@ -121,10 +100,18 @@ def _loop(forgets, a, b, h0, held):
     return jax.lax.scan(step, h0, (None if steady else a, b, held))[1]
 
 
+def _times(forgets, a, h):
+    """``a h``; 0 where a is 0 if that forgets."""
+    return jnp.where(a == 0, jnp.zeros_like(h), a * h) if forgets else a * h
+
+
+def _combine(forgets, early, late):
+    return late[0] * early[0], _times(forgets, late[0], early[1]) + late[1]
+
+
 def _associative(forgets, a, b, h0, held):
     decay = jnp.broadcast_to(a, (b.shape[0], *a.shape[1:]))
-    combine = functools.partial(_combine, forgets)
-    product, h = jax.lax.associative_scan(combine, (decay, b))
+    product, h = jax.lax.associative_scan(functools.partial(_combine, forgets), (decay, b))
     h = h + _times(forgets, product, h0[None])
     if held is None or not b.shape[0]:
         return h
@@ -133,10 +120,6 @@ def _associative(forgets, a, b, h0, held):
     last = jax.lax.cummax(jnp.broadcast_to(jnp.where(held, -1, t), b.shape), axis=0)
     kept = jnp.take_along_axis(h, jnp.maximum(last, 0), axis=0)
     return jnp.where(last >= 0, kept, h0[None])
-
-
-def _combine(forgets, early, late):
-    return late[0] * early[0], _times(forgets, late[0], early[1]) + late[1]
 
 
 def _loop_back(a, cotangent):
@@ -157,6 +140,21 @@ def _associative_back(a, cotangent):
     combine = functools.partial(_combine, False)
     adjoint = jax.lax.associative_scan(combine, (later, cotangent), reverse=True)[1]
     return decay[0] * adjoint[0], adjoint
+
+
+@functools.partial(_scan.defjvp, symbolic_zeros=True)
+def _scan_jvp(forgets, primals, tangents):
+    a, b, h0 = primals
+    h = _scan(forgets, a, b, h0)
+    da, db, dh0 = (None if isinstance(d, SymbolicZero) else d for d in tangents)
+    if da is None and db is None and dh0 is None:
+        return h, jnp.zeros_like(h)
+    driven = jnp.zeros_like(h) if db is None else db
+    if da is not None:
+        before = jnp.concatenate([h0[None], h])[: h.shape[0]]
+        driven = driven + da * before
+    # Linear in what is driven, with no rule of its own: so it can be transposed.
+    return h, states(a, driven, jnp.zeros_like(h0) if dh0 is None else dh0, forgets=forgets)
 
 
 # Outside `jit` the closures of its loops would be compiled anew at every call.
