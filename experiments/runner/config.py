@@ -32,6 +32,9 @@ class TrainConfig:
     retired: ClassVar[Mapping[str, Any]] = {"harmonics": 4}
     """Fields that older records have -> the value that is always used now."""
 
+    added: ClassVar[Mapping[str, Any]] = {"balance": "none"}
+    """Fields that came later -> the value of runs begun before: those resume, see `identity`."""
+
     # No annotation: no field, but experiments may have a field of this name.
     warmup = 0
     """Updates in which the learning rate rises."""
@@ -97,6 +100,15 @@ class RecurrentConfig(TrainConfig):
         """A short name for the unit, such as ``gru`` or ``gru-fourier-frozen``."""
         parts = [self.cell] if self.switch == "none" else [self.cell, self.switch]
         return "-".join([*parts, "frozen"] if self.frozen else parts)
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The fields by which a run recognises its folder."""
+    fields = dataclasses.asdict(config)
+    for name, value in config.added.items():
+        if fields[name] == value:
+            del fields[name]
+    return fields
 
 
 def check(config: TrainConfig) -> None:

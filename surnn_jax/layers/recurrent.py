@@ -174,6 +174,8 @@ class Recurrent(nn.Module):
         if is_calibrating(self) and "switch" in params:
             seen = shown(*sharding.whole(inputs, seq_lengths, mask, resets), reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
+        if self.recurrent_dropout and not unit.cell.recurrent:
+            raise ValueError(f"recurrent_dropout: {unit.cell.name} has no recurrent weights")
         if self.recurrent_dropout and self.has_rng("dropout"):
             params = {**params, "cell": self._dropped(params["cell"])}
         result = scan.run(
@@ -203,10 +205,10 @@ class Recurrent(nn.Module):
     def _dropped(self, params: Params) -> Params:
         """The cell's parameters with some of the recurrent weights 0."""
         kept, kernels = 1 - self.recurrent_dropout, params["recurrent"]
-        keys = jax.random.split(self.make_rng("dropout"), max(len(kernels), 1))
+        keys = jax.random.split(self.make_rng("dropout"), len(kernels))
         kernels = {
             name: jnp.where(jax.random.bernoulli(key, kept, kernel.shape), kernel / kept, 0)
-            for key, (name, kernel) in zip(keys, kernels.items(), strict=False)
+            for key, (name, kernel) in zip(keys, kernels.items(), strict=True)
         }
         return {**params, "recurrent": kernels}
 

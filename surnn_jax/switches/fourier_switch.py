@@ -59,7 +59,8 @@ class Rhythm(Switch):
             The correction comes as a gradient: :func:`surnn_jax.scan.run` returns a term
             (`ScanOutput.balance`) whose value is 0 and whose gradient by b is ``s_i (r_i - …)``.
             Add it to the loss. For ``target`` the optimizer must take b's gradient as it is, times
-            η (`OptimizerConfig.balance_rate`).
+            η (`OptimizerConfig.balance_rate`). A :class:`surnn_jax.layers.UnitCell` returns no such
+            term: its b is learned under ``floor`` and stays as it is under ``target``.
 
     Examples:
         >>> from surnn_jax import switches

@@ -59,6 +59,9 @@ def fit(
 ) -> FitResult:
     """Trains, or resumes the run in the same `workdir`; a finished run returns at once.
 
+    A finished run with more `max_epochs` trains on, and ends as if it had been asked for them at
+    first. That needs an optimizer and a `config` that do not depend on them.
+
     A run that is killed at any moment and called again ends with the same bits, on the same kind
     and number of devices. In `workdir`, ``metrics.jsonl`` gets one line an epoch, the same in every
     run of one configuration; ``speed.jsonl`` gets times and memory.

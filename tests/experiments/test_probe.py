@@ -11,6 +11,7 @@ import pytest
 from experiments import evaluate, music, speech
 from experiments.analysis import gates
 from experiments.runner import launch
+from experiments.runner.config import identity
 from experiments.runner.experiment import BALANCE_RATE, training_settings
 from experiments.runner.flags import LaunchOptions
 from experiments.tasks import registry
@@ -169,3 +170,9 @@ def test_the_optimizer_is_told_of_the_homeostat(frozen, rate):
     for balance in ("none", "floor"):
         other = dataclasses.replace(config, balance=balance)
         assert training_settings(other, "mse", 10)[1].balance_rate is None
+
+
+def test_a_run_begun_before_switches_were_balanced_knows_its_folder():
+    before = {name: value for name, value in dataclasses.asdict(SMALL).items() if name != "balance"}
+    assert identity(SMALL) == before
+    assert identity(dataclasses.replace(SMALL, balance="floor")) == {**before, "balance": "floor"}

@@ -136,7 +136,7 @@ def test_a_frozen_switch_is_not_balanced():
 
 
 def test_unknown_balances_are_named():
-    with pytest.raises(ValueError, match=r"^unknown balance 'mean'; one of: none, target, floor"):
+    with pytest.raises(ValueError, match="unknown balance 'mean'; one of: none, target"):
         switches.event(9, balance="mean")
 
 
