@@ -7,7 +7,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
+.PHONY: help install native docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -24,9 +24,11 @@ help:
 	@echo "make test-peers FLAX=FOLDER  run Flax's own tests of recurrent layers, from a checkout, on ours"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
+	@echo "make docs     build the documentation in site/, warnings being errors"
+	@echo "make tutorial  run the notebook of the documentation anew and keep its outputs"
 	@echo "make lint     check style"
 	@echo "make install  set up .venv only"
-	@echo "make clean    remove .venv, .cache and build products; runs/ stays"
+	@echo "make clean    remove .venv, .cache, site and build products; runs/ stays"
 
 install: $(READY)
 
@@ -81,6 +83,14 @@ test-fuzz: install
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build
 
+# What the extra `docs` names; the library itself is there already.
+docs: install
+	$(PIP) mkdocs-material 'mkdocstrings[python]' playwright
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+tutorial: install
+	$(BIN)/python docs/execute.py docs/tutorial.ipynb
+
 # Appends to runs/bench; what is there already stays.
 bench: install
 	mkdir -p runs/bench
@@ -94,4 +104,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv .cache build dist *.egg-info surnn_jax/scan/native/_kernel.*
+	rm -rf .venv .cache build dist site *.egg-info surnn_jax/scan/native/_kernel.*

@@ -47,6 +47,12 @@ def load(name: str, split: str, data_dir: Folder = None) -> Split:
         ValueError: unknown name or split; an original that is damaged or not the published one;
             prepared data that were changed (``cache.DamagedData``).
         OSError: a folder or file is missing or cannot be read or written.
+
+    Examples:
+        >>> import data
+        >>> digits = data.load("digits", "train")
+        >>> len(digits), digits["x"].shape
+        (1257, (1257, 64))
     """
     source = source_of(name)
     if split not in SPLITS:
@@ -63,6 +69,12 @@ def ensure(name: str, data_dir: Folder = None) -> tuple[Path, bool]:
     Raises:
         ValueError: as ``load``, save for damaged prepared data.
         OSError: as ``load``.
+
+    Examples:
+        >>> import data
+        >>> folder, written = data.ensure("digits")
+        >>> folder.is_dir()
+        True
     """
     return prepare_from(source_of(name), data_dir)
 
@@ -72,6 +84,11 @@ def source_of(name: str) -> Source:
 
     Raises:
         ValueError: there is none of this name.
+
+    Examples:
+        >>> import data
+        >>> data.source_of("digits").licence
+        'CC BY 4.0; scikit-learn itself: BSD'
     """
     for module, names in _MODULES.items():
         if name in names:

@@ -35,6 +35,14 @@ class Batches:
     Attributes:
         steps_per_epoch: ceil(N / B).
         ladder: the padded lengths that may occur, ascending.
+
+    Examples:
+        >>> from data.batches import Batches
+        >>> batches = Batches({"x": [np.ones((n, 3)) for n in (2, 4, 5, 5)]}, batch_size=2)
+        >>> batches.steps_per_epoch, batches.ladder
+        (2, (3, 4, 5))
+        >>> sorted(batches.batch(0))
+        ['index', 'lengths', 'x']
     """
 
     def __init__(

@@ -71,6 +71,10 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
             _reject(f"expected {wanted}, got {' '.join(values) or 'none'}")
         try:
             main(*values)
+        except KeyboardInterrupt:
+            # The first Ctrl-C during training saves; this is one elsewhere, or the second.
+            print("stopped; what was saved before is whole", file=sys.stderr)
+            raise SystemExit(130) from None
         except (ValueError, OSError, ModuleNotFoundError) as error:
             if flags.FLAGS.verbosity >= 1:
                 raise

@@ -32,6 +32,12 @@ class Ragged(Sequence):
     Attributes:
         values: ``[sum of T, ...]``, all of them.
         offsets: int64 ``[N + 1]``; sequence i is ``values[offsets[i]:offsets[i + 1]]``.
+
+    Examples:
+        >>> from data import Ragged
+        >>> rows = Ragged(np.arange(5), offsets=np.array([0, 2, 5]))
+        >>> len(rows), rows[1].tolist(), rows.lengths.tolist()
+        (2, [2, 3, 4], [2, 3])
     """
 
     def __init__(self, values: np.ndarray, offsets: np.ndarray):
@@ -63,6 +69,12 @@ class Split:
         columns: by name, N values each: an array ``[N, ...]`` or a ``Ragged``; ``x`` is the
             sequence. Memory-mapped and read-only.
         facts: what else a model needs, such as ``classes`` or ``vocabulary``.
+
+    Examples:
+        >>> import data
+        >>> split = data.load("digits", "valid")
+        >>> len(split), sorted(split.columns), split.facts["classes"]
+        (180, ['x', 'y'], 10)
     """
 
     name: str

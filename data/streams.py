@@ -25,6 +25,12 @@ class Streams:
 
     Attributes:
         steps_per_epoch: windows of a row.
+
+    Examples:
+        >>> from data.streams import Streams
+        >>> batch = Streams(np.arange(100, dtype=np.int32), batch_size=4, steps=5).batch(0)
+        >>> batch["x"].shape, bool((batch["y"][:, :-1] == batch["x"][:, 1:]).all())
+        ((4, 5), True)
     """
 
     def __init__(self, tokens: np.ndarray, batch_size: int, steps: int, seed: int = 0):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from data import cli, paths
+from experiments.runner import launch
 from surnn_jax import command
 
 RUN = [sys.executable, "-c", "from surnn_jax.command import main; main()"]
@@ -49,6 +50,32 @@ def test_home_is_expanded(monkeypatch, tmp_path):
     assert paths.folders()[0] == tmp_path / "data"
     monkeypatch.setenv(paths.CACHE_VARIABLE, "~/cache")
     assert paths.cache_folder() == tmp_path / "cache"
+
+
+def test_ctrl_c_is_no_traceback():
+    code = "from data import cli\ndef main(): raise KeyboardInterrupt\ncli.run(main)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=command.ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped; what was saved before is whole\n")
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_run(capsys):
+    with launch.drawing("curves.png"):
+        raise RuntimeError("no fonts\nhere")
+    assert capsys.readouterr().err.startswith(
+        "warning: curves.png could not be drawn: RuntimeError: no fonts here; "
+    )
+
+
+def test_figures_ignore_the_back_end_of_a_notebook(tmp_path):
+    code = (
+        "from experiments.analysis import style\n"
+        f"with style.sheet(2, 2, 'x', {str(tmp_path / 'x.png')!r}): pass"
+    )
+    environment = {**os.environ, "MPLBACKEND": "no such back end"}
+    subprocess.run([sys.executable, "-c", code], cwd=command.ROOT, env=environment, check=True)
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_path_flag_of_a_program_is_one(tmp_path):

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_RARE = 0.01
+
 
 class UpdateRate(NamedTuple):
     """How often neurons updated.
@@ -21,6 +23,7 @@ class UpdateRate(NamedTuple):
         by_neuron: ``[H]``, the same of each neuron.
         by_step: ``[T]``, share of open neurons at each step; NaN if no example is that long.
         dead: share of neurons that were never open.
+        rare: share of neurons that were open at less than 1 % of the steps, dead ones included.
         always: share of neurons that were always open.
     """
 
@@ -28,6 +31,7 @@ class UpdateRate(NamedTuple):
     by_neuron: np.ndarray
     by_step: np.ndarray
     dead: float
+    rare: float
     always: float
 
 
@@ -50,6 +54,7 @@ def update_rate(table: np.ndarray, lengths: np.ndarray | None = None) -> UpdateR
         by_neuron,
         by_step,
         float((by_neuron == 0).mean()),
+        float((by_neuron < _RARE).mean()),
         float((by_neuron == 1).mean()),
     )
 
@@ -283,6 +288,32 @@ def rate_at_events(
     return AtEvents(float(rates[0].mean()), float(rates[1].mean()), *rates)
 
 
+def agreement(one: np.ndarray, two: np.ndarray, lengths: np.ndarray | None = None) -> float:
+    """Whether two models open for the same steps of the same examples, whichever neurons do.
+
+    Args:
+        one: the table of a layer of one model.
+        two: that of the other; it may have another number of neurons.
+        lengths: as everywhere here.
+
+    Returns:
+        The correlation of the shares of open neurons over all valid steps: 1 if both open most at
+        the same ones, 0 if they know nothing of each other; NaN if one of them never changes.
+
+    Raises:
+        ValueError: tables or lengths of another kind, different sizes, or no valid step.
+    """
+    shares = [[own.mean(1) for own in _examples(table, lengths)] for table in (one, two)]
+    if [*map(len, shares[0])] != [*map(len, shares[1])]:
+        raise ValueError(
+            f"the tables {list(one.shape)} and {list(two.shape)} are not of the same examples"
+        )
+    first, second = (np.concatenate(own) for own in shares)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    return float(np.corrcoef(first, second)[0, 1])
+
+
 def summary(
     table: np.ndarray, lengths: np.ndarray | None = None, events: np.ndarray | None = None
 ) -> dict[str, float]:
@@ -306,6 +337,7 @@ def summary(
     found = {
         "update_rate": rate.mean,
         "dead": rate.dead,
+        "rare": rate.rare,
         "always_open": rate.always,
         "period_median": float(np.median(between)) if between.size else math.nan,
         "memory_median": kept.quantile(0.5),

@@ -26,6 +26,7 @@ def raster(
     path: str | os.PathLike,
     title: str = "",
     above: Callable[[Any], None] | None = None,
+    above_height: float = 1.6,
 ) -> Any:
     """When each neuron's switch was open; neurons that seldom change below, restless ones above.
 
@@ -38,6 +39,7 @@ def raster(
         title: the piece and the model.
         above: draws the input of the layer on an axis at the top, over the same time; None for no
             such axis.
+        above_height: of that axis, in units of 1.2 inches.
 
     Raises:
         ValueError: other shapes or values.
@@ -50,7 +52,7 @@ def raster(
     steps, neurons = table.shape
     changes = np.count_nonzero(table[1:] != table[:-1], axis=0)
     order = np.lexsort((-table.mean(0), changes))
-    heights = [1.6, 0.8, 3.2] if above is not None else [0.8, 3.2]
+    heights = [above_height, 0.8, 3.2] if above is not None else [0.8, 3.2]
     with sheet(width_of(steps), 1.2 * sum(heights) + 1, title, path) as figure:
         grid = figure.add_gridspec(len(heights), 2, width_ratios=[6, 1], height_ratios=heights)
         *top, share, main = [figure.add_subplot(grid[row, 0]) for row in range(len(heights))]
@@ -77,6 +79,40 @@ def raster(
             axis.sharex(main)
             axis.tick_params(labelbottom=False)
     return figure
+
+
+def input_strip(x: np.ndarray, tokens: int | None) -> Callable[[Any], None]:
+    """What :func:`raster` draws above it: the input of every step.
+
+    Args:
+        x: ``[T]`` or ``[T, D]``; a row a number.
+        tokens: size of the vocabulary if `x` are tokens: 0 stays white, the last one, which marks a
+            place to answer, is grey, and the others have a colour each. None for numbers: dark is
+            high.
+    """
+    rows = np.asarray(x, np.float64).reshape(len(x), -1).T
+
+    def draw(axis: Any) -> None:
+        extent = (0, rows.shape[1], 0, len(rows))
+        axis.set_yticks([])
+        axis.tick_params(axis="x", length=0)
+        for side in ("left", "bottom"):
+            axis.spines[side].set_visible(False)
+        if tokens is None:
+            axis.imshow(rows, cmap="Greys", aspect="auto", extent=extent)
+            axis.set_title("Input")
+            return
+        shown = np.where((rows > 0) & (rows < tokens - 1), rows, np.nan)
+        axis.imshow(
+            np.where(rows == tokens - 1, 0.35, np.nan), cmap="Greys", vmin=0, vmax=1,
+            aspect="auto", extent=extent,
+        )  # fmt: skip
+        axis.imshow(
+            shown, cmap="turbo", vmin=1, vmax=max(2, tokens - 2), aspect="auto", extent=extent
+        )
+        axis.set_title("Input: a colour for each token, white for noise, grey where to answer")
+
+    return draw
 
 
 def rate_over_time(

@@ -5,6 +5,7 @@ readers can tell apart.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +45,9 @@ _STYLE = {
 @contextmanager
 def sheet(width: float, height: float, title: str, path: str | os.PathLike) -> Iterator[Any]:
     """An empty figure in the house style, `width` by `height` inches; saved as a PNG at the end."""
+    if "matplotlib" not in sys.modules:
+        # A notebook's back end in the environment, which a process of its own cannot load.
+        os.environ["MPLBACKEND"] = "agg"
     import matplotlib
     from matplotlib.figure import Figure
 

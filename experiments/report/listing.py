@@ -1,15 +1,16 @@
-"""``--list``: every preset of an experiment, with the published and the measured figure."""
+"""``--list``: the presets of an experiment, with the published and the measured figure."""
 
-import json
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from experiments.report import collect, suites
+from experiments.runner.config import from_record
 from experiments.runner.records import Record, headline
 
 
-def show(name: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line for each preset of a single run; those of several are named first.
+def show(name: str, presets: Mapping[str, Mapping[str, Any]], part_of: str | None = None) -> str:
+    """A line for each preset that was measured; the others are named by task.
 
     "Measured" is from the committed records of exactly the preset's configuration: the result to
     expect of the command. A dash: not run yet.
@@ -17,6 +18,7 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         name: the experiment.
         presets: preset -> name -> configuration.
+        part_of: show a line for every preset whose name holds this text, measured or not.
     """
     suite = suites.of(name)
     facts = suites.SUITES[suite] if suite else suites.NOTHING_PUBLISHED
@@ -28,19 +30,44 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
         f"several runs each: {', '.join(groups)}",
         head,
     ]
+    others: dict[str, list[str]] = {}
     for preset, runs in presets.items():
+        if part_of is not None and part_of not in preset:
+            continue
         for part, config in runs.items():
             if len(runs) > 1 and any(other == {"": config} for other in presets.values()):
                 continue  # It has a name of its own.
-            lines.append(_line(f"{preset} {part}".strip(), config, facts, done))
+            found = _measured(config, done)
+            if found or part_of is not None:
+                lines.append(_line(f"{preset} {part}".strip(), config, facts, found))
+            else:
+                others.setdefault(config.dataset, []).append(f"{preset} {part}".strip())
+    if others:
+        lines += [
+            "",
+            "not measured yet; many have a smaller form, NAME-cpu or NAME-short "
+            "(--list --preset=TEXT shows every preset with TEXT in its name):",
+        ]
+        for dataset, names in others.items():
+            bases = (name.removesuffix("-cpu").removesuffix("-short") for name in names)
+            text = f"{dataset}: {', '.join(dict.fromkeys(bases))}"
+            lines += textwrap.wrap(text, 100, subsequent_indent="    ", break_on_hyphens=False)
     if facts is not None and facts.caveat:
         lines.append(facts.caveat)
     return "\n".join(lines)
 
 
-def _line(name: str, config: Any, facts: suites.PaperTable | None, done: list[Record]) -> str:
-    wanted = json.dumps(_settings(vars(config)), sort_keys=True)
-    found = [r for r in done if json.dumps(_settings(r.config), sort_keys=True) == wanted]
+def _measured(config: Any, done: list[Record]) -> list[Record]:
+    """The records of a configuration, whatever their seeds; old records have old fields."""
+    wanted = _settings(vars(config))
+    return [
+        record
+        for record in done
+        if _settings(vars(from_record(type(config), record.config, "a record"))) == wanted
+    ]
+
+
+def _line(name: str, config: Any, facts: suites.PaperTable | None, found: list[Record]) -> str:
     published = facts.published.get((config.dataset, config.kinds, config.switch_name))
     if facts.smaller(config.dataset, vars(config)):
         published = None

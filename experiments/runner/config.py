@@ -32,6 +32,9 @@ class TrainConfig:
     retired: ClassVar[Mapping[str, Any]] = {"harmonics": 4}
     """Fields that older records have -> the value that is always used now."""
 
+    added: ClassVar[Mapping[str, Any]] = {"balance": "none"}
+    """Fields that came later -> the value of runs begun before: those resume, see `identity`."""
+
     # No annotation: no field, but experiments may have a field of this name.
     warmup = 0
     """Updates in which the learning rate rises."""
@@ -42,6 +45,11 @@ class TrainConfig:
     rate: float = field(0.5, "Share of open switches at the start", flag="update_rate")
     hold: float = field(
         0.0, "Weight of the penalty (update rate - update_rate)^2 in the loss", flag="rate_penalty"
+    )
+    balance: str = field(
+        "none",
+        "What keeps neurons open: none, target (a homeostat moves each one's bias) or floor (lifts "
+        "those that hardly open)",
     )
     horizon: int = field(160, "Longest period of a switch, in steps", flag="max_period")
     optimiser: str = field("adam", "adam, rmsprop, adagrad", flag="optimizer")
@@ -92,6 +100,15 @@ class RecurrentConfig(TrainConfig):
         """A short name for the unit, such as ``gru`` or ``gru-fourier-frozen``."""
         parts = [self.cell] if self.switch == "none" else [self.cell, self.switch]
         return "-".join([*parts, "frozen"] if self.frozen else parts)
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The fields by which a run recognises its folder."""
+    fields = dataclasses.asdict(config)
+    for name, value in config.added.items():
+        if fields[name] == value:
+            del fields[name]
+    return fields
 
 
 def check(config: TrainConfig) -> None:

@@ -19,6 +19,10 @@ from experiments.runner.records import Record
 from surnn_jax import train
 from surnn_jax.typing import Params
 
+BALANCE_RATE = 1.0
+"""η of the homeostat: a neuron that is open at a tenth of the steps too few rises by a tenth of its
+logit's deviation."""
+
 
 class Feed(Protocol):
     """Batches of one split: :class:`data.batches.Batches` and its like."""
@@ -45,6 +49,9 @@ class Prepared(NamedTuple):
         draw: ``(record, params, folder)``: writes pictures and sounds into the folder.
         recurrent: parameters -> those that records count as recurrent.
         scored: the splits whose figures a record holds.
+        agree: ``(params, others) -> layer -> agreement``: whether the switches of two sets of
+            parameters open at the same steps (:func:`experiments.analysis.gates.agreement`); None
+            for an experiment that does not compare them.
         about: a line to print before training; None for none.
         data: what was read, see :class:`.Record`; None for data that are made batch by batch.
     """
@@ -58,6 +65,7 @@ class Prepared(NamedTuple):
     draw: Callable[[Record, Params, Path], None]
     recurrent: Callable[[Params], Any]
     scored: tuple[str, ...] = ("valid", "test")
+    agree: Callable[[Params, Params], dict[str, float]] | None = None
     about: Callable[[], str] | None = None
     data: dict[str, str] | None = None
 
@@ -110,6 +118,8 @@ def training_settings(
     shared = {field.name for field in dataclasses.fields(config)} - {"name"}
     shared &= {field.name for field in dataclasses.fields(train.OptimizerConfig)}
     named = {name: getattr(config, name) for name in (*shared, "warmup")}
+    if config.balance == "target" and not config.frozen:
+        named["balance_rate"] = BALANCE_RATE
     total_steps = max(updates, config.warmup + 1 if config.warmup else 0)
     optimizer = train.OptimizerConfig(config.optimiser, total_steps=total_steps, **named)
     return settings, optimizer

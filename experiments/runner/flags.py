@@ -71,7 +71,10 @@ def define(
     own, before = {"flag_values": values}, set(values)
     flags.DEFINE_string("preset", None, f"Runs with known settings, such as {min(presets)}.", **own)
     flags.DEFINE_boolean(
-        "list", False, "Print the presets, what was published and measured; end.", **own
+        "list",
+        False,
+        "Print the presets that were measured; with --preset=TEXT, all those named so.",
+        **own,
     )
     cli.define_path("workdir", None, "Folder of the run; the same folder resumes it.", **own)
     cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.", **own)

@@ -1,7 +1,9 @@
 """Runs the configurations that a command line asks for, each in a folder of its own."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -9,7 +11,7 @@ import jax
 from experiments.analysis import curves
 from experiments.runner import experiment as experiments
 from experiments.runner import parameters, records
-from experiments.runner.config import TrainConfig
+from experiments.runner.config import TrainConfig, identity
 from experiments.runner.experiment import Experiment, Prepared
 from experiments.runner.flags import LaunchOptions
 from experiments.runner.records import Record
@@ -64,7 +66,8 @@ def run_all(
         return
     if len(done) > 1:
         histories = {part: train.files.read_lines(home / part / "metrics.jsonl") for part in done}
-        curves.compare_curves(histories, home / "curves.png", metric=metric, title=name)
+        with drawing("curves.png"):
+            curves.compare_curves(histories, home / "curves.png", metric=metric, title=name)
     if not done:  # Trials.
         return
     print(summary(done))
@@ -104,7 +107,7 @@ def train_run(
             tensorboard=options.tensorboard,
         ),
         workdir=workdir,
-        config={"experiment": experiment, **dataclasses.asdict(config)},
+        config={"experiment": experiment, **identity(config)},
         mesh=train.make_mesh(options.mesh) if options.mesh else None,
     )
     if not first:
@@ -126,10 +129,25 @@ def train_run(
     if 4 * record.parameters <= _MOST_BYTES:
         parameters.write(fit.params, workdir)
     records.write(record, workdir)  # Last of what is kept: it says that the run is finished.
-    prepared.draw(record, fit.params, workdir)
-    title = f"{config.unit}, {config.dataset}"
-    curves.learning_curves(fit.history, workdir / "curves.png", metric=prepared.metric, title=title)
+    with drawing("the pictures of the run"):
+        prepared.draw(record, fit.params, workdir)
+    with drawing("curves.png"):
+        path, title = workdir / "curves.png", f"{config.unit}, {config.dataset}"
+        curves.learning_curves(fit.history, path, metric=prepared.metric, title=title)
     return record
+
+
+@contextlib.contextmanager
+def drawing(what: str) -> Iterator[None]:
+    """Turns an error into a warning: a picture that cannot be drawn ends no run."""
+    try:
+        yield
+    except Exception as error:
+        print(
+            f"warning: {what} could not be drawn: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}; experiments.evaluate --show draws them later",
+            file=sys.stderr,
+        )
 
 
 def summary(done: Mapping[str, Record]) -> str:

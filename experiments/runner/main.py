@@ -18,7 +18,7 @@ def run(
     config: type[TrainConfig],
     presets: Presets,
     load: Callable,
-    listing: Callable[[str, Presets], str],
+    listing: Callable[[str, Presets, str | None], str],
 ) -> NoReturn:
     """Runs the script of an experiment: defines its flags, trains what they ask for, and exits.
 
@@ -28,13 +28,13 @@ def run(
         presets: runs with known settings.
         load: ``name -> Experiment``, such as :func:`experiments.tasks.registry.load`; it is called
             after the flags are parsed, because it imports JAX.
-        listing: ``(name, presets) -> text``: what ``--list`` prints.
+        listing: ``(name, presets, part of a name) -> text``: what ``--list`` prints.
     """
     flags.define(config, presets)
 
     def main() -> None:
         if FLAGS.list:
-            print(listing(name, presets))
+            print(listing(name, presets, FLAGS.preset))
             return
         runs = flags.parse_flags(config, presets)
         options = flags.parse_options(f"experiments.{name}", config)

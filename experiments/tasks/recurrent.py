@@ -60,6 +60,7 @@ def switch_of(
         "rate": rate,
         "frozen": config.frozen,
         "gate": switches.triangular() if surrogate is None else surrogate,
+        "balance": config.balance,
     }
     options: dict[str, Mapping[str, Any]] = {
         "fourier": learned,

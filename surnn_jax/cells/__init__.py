@@ -30,6 +30,14 @@ def get(cell: str | Cell) -> Cell:
 
     Raises:
         ValueError: if there is no such cell.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> cells.get("lstm") is cells.LSTM
+        True
+        >>> cells.get("grux")
+        Traceback (most recent call last):
+        ValueError: unknown cell 'grux'; one of: ...
     """
     return cell if isinstance(cell, Cell) else lookup("cell", cell, CELLS)
 

@@ -61,6 +61,15 @@ class Cell:
             or one number ``[1]``, and repeated by :meth:`expanded`.
         expand: None, or a function ``params -> params`` of the same shapes that :meth:`expanded`
             applies, such as a mask.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> gru = cells.get("gru")
+        >>> params = gru.init(jax.random.key(0), inputs=3, features=4)
+        >>> gru.count(inputs=3, features=4)
+        100
+        >>> gru.step(params, gru.initial_carry(params, (2,)), jnp.ones((2, 3))).h.shape
+        (2, 4)
     """
 
     name: str

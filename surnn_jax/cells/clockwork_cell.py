@@ -40,6 +40,14 @@ def clockwork(modules: int = 8) -> Cell:
 
     Raises:
         ValueError: if `modules` is not positive.
+
+    Examples:
+        >>> from surnn_jax import cells, selective, switches
+        >>> unit = selective(cells.clockwork(3), switches.clockwork(100, periods=(1, 2, 4)))
+        >>> params = unit.init(jax.random.key(0), jnp.ones((5, 2, 3)), features=6)
+        >>> kernel = unit.cell.expanded(params["cell"])["recurrent"]["h"]
+        >>> kernel[0, -1].item()  # what the slowest module would read of the fastest
+        0.0
     """
     if modules < 1:
         raise ValueError(f"clockwork: modules must be at least 1, got {modules}")

@@ -15,6 +15,12 @@ class LSTMCarry(NamedTuple):
     Attributes:
         c: ``[B, H]``, the memory cell.
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("lstm").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('c', 'h'), (2, 4))
     """
 
     c: Array

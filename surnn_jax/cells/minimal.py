@@ -23,6 +23,12 @@ class MinimalCarry(NamedTuple):
 
     Attributes:
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("min_gru").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('h',), (2, 4))
     """
 
     h: Array

@@ -23,6 +23,12 @@ class SkipCarry(NamedTuple):
         wait: ``[B, H]``, 1 - ũ of the last step, the same in every neuron.
         open: ``[B, H]``, whether the last step updated, 0 or 1, the same in every neuron.
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("skip_gru").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('wait', 'open', 'h'), (2, 4))
     """
 
     wait: Array
@@ -73,6 +79,12 @@ class SACarry(NamedTuple):
     Attributes:
         open: ``[B, H]``, which neurons updated at the last step, 0 or 1.
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("sa_gru").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('open', 'h'), (2, 4))
     """
 
     open: Array

@@ -44,6 +44,13 @@ class AdaptiveSoftmax(nn.Module):
         dtype: operands of products are rounded to it; None for not at all. Log-probabilities are
             in the parameters' dtype, float32 at least.
         param_dtype: of the parameters.
+
+    Examples:
+        >>> from surnn_jax.layers import AdaptiveSoftmax
+        >>> softmax = AdaptiveSoftmax(vocabulary=20, cutoffs=(10,))
+        >>> x, words = jnp.ones((2, 5, 4)), jnp.full((2, 5), 19)
+        >>> softmax.init_with_output(jax.random.key(0), x, words)[0].shape
+        (2, 5)
     """
 
     vocabulary: int

@@ -52,6 +52,13 @@ class Attention(nn.Module):
             differences of p alone, so p is counted from nearby: no stream is too long for float32.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import Attention
+        >>> layer, x = Attention(features=4, num_heads=2, window=3), jnp.ones((2, 5, 4))
+        >>> (cache, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape, cache.key.shape
+        ((2, 5, 4), (2, 3, 2, 2))
     """
 
     features: int

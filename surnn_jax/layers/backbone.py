@@ -61,6 +61,14 @@ class Backbone(nn.Module):
         expand: width of the feed-forward layers, in units of M; 0 for none.
         dropout: rate of dropout of the encoded input and in the blocks.
         bidirectional: see :class:`.Block`.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, Options
+        >>> from surnn_jax.switches import fourier
+        >>> model = Backbone(("sugru", "attention"), 8, options=Options(fourier(50), window=4))
+        >>> encoded, _ = model.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))
+        >>> encoded.outputs.shape, len(encoded.traces)
+        ((2, 5, 8), 1)
     """
 
     layers: str | tuple[str, ...]

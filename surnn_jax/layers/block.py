@@ -18,10 +18,12 @@ class Trace(NamedTuple):
         rate: scalar, share of open switches among valid steps; differentiable, see
             :class:`surnn_jax.ScanOutput`.
         update_mask: ``[T, H]`` or ``[B, T, H]``; None for units that open by their own state.
+        balance: scalar of value 0 to add to the loss, see :class:`surnn_jax.ScanOutput`.
     """
 
     rate: Array
     update_mask: Array | None
+    balance: Array | float = 0.0
 
 
 class GatedFeedForward(nn.Module):
@@ -30,6 +32,12 @@ class GatedFeedForward(nn.Module):
     Attributes:
         hidden: width of the gated layer.
         dtype: operands of products are rounded to it; None for not at all.
+
+    Examples:
+        >>> from surnn_jax.layers import GatedFeedForward
+        >>> layer, x = GatedFeedForward(hidden=16), jnp.ones((2, 5, 8))
+        >>> layer.init_with_output(jax.random.key(0), x)[0].shape
+        (2, 5, 8)
     """
 
     hidden: int
@@ -61,6 +69,13 @@ class Block(nn.Module):
         expand: width of the feed-forward layer, in units of M; 0 for none.
         dropout: share of the outputs of mixer and feed-forward layer that is dropped.
         bidirectional: a second mixer reads from the end; attention sees both sides at once.
+
+    Examples:
+        >>> from surnn_jax.layers import Block
+        >>> block, x = Block("gru", features=8), jnp.ones((2, 5, 8))
+        >>> (carry, y, trace), _ = block.init_with_output(jax.random.key(0), x)
+        >>> y.shape, trace
+        ((2, 5, 8), None)
     """
 
     kind: str
@@ -129,7 +144,8 @@ class Block(nn.Module):
             _, back, other = _mix(self.backward, turned, lengths, None, begun)
             y = jnp.concatenate([y, _turn(back, lengths)], axis=-1)
             if other is not None:
-                trace = Trace((trace.rate + other.rate) / 2, trace.update_mask)
+                rate, balance = (trace.rate + other.rate) / 2, trace.balance + other.balance
+                trace = Trace(rate, trace.update_mask, balance)
         traced = mixers.is_traced(self.kind)
         return carry, self._after(x, y, train), trace if traced else None
 
@@ -162,7 +178,7 @@ def _mix(mixer, x, lengths, carry, resets):
     if not isinstance(mixer, Recurrent):
         return *mixer(x, **given), None
     run = mixer(x, **given, return_run=True)
-    return run.carry, run.outputs, Trace(run.rate, run.update_mask)
+    return run.carry, run.outputs, Trace(run.rate, run.update_mask, run.balance)
 
 
 def _turn_resets(resets: Array, lengths: Array | None) -> Array:

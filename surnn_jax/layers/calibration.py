@@ -40,6 +40,16 @@ def calibrate(model: nn.Module, variables: Any, *args: Any, **kwargs: Any) -> di
         ValueError: if no event or threshold switch was found. A :class:`.UnitCell` inside
             `nn.RNN` sees one step at a time and cannot be calibrated; take a `Recurrent`, whose
             parameters are the same.
+
+    Examples:
+        >>> from surnn_jax.layers import Recurrent, calibrate
+        >>> from surnn_jax.switches import event
+        >>> layer = Recurrent("gru", 4, event(horizon=50, rate=0.1), return_run=True)
+        >>> variables = layer.init(jax.random.key(0), jnp.ones((2, 50, 3)))
+        >>> x = 5 + jax.random.normal(jax.random.key(1), (2, 50, 3))  # real data
+        >>> variables = calibrate(layer, variables, x)
+        >>> round(float(layer.apply(variables, x).rate), 2)
+        0.1
     """
     _, state = model.apply(variables, *args, mutable=[COLLECTION], **kwargs)
     if not state.get(COLLECTION):

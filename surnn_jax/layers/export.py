@@ -74,6 +74,15 @@ def sequence(
 
     Raises:
         ValueError: a model that has no export for sequences.
+
+    Examples:
+        >>> from jax.export import deserialize
+        >>> from surnn_jax.layers import Recurrent, export
+        >>> model, x = Recurrent("gru", 4), jnp.ones((2, 5, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> call = deserialize(bytearray(export.sequence(model, variables, x))).call
+        >>> call(jnp.ones((7, 9, 3)), jnp.full(7, 9, jnp.int32)).shape  # another batch and length
+        (7, 9, 4)
     """
     loops = _loops(model)
     if loops and (model.backbone.bidirectional or isinstance(model, PairClassifier)):
@@ -109,6 +118,17 @@ def step(
 
     Raises:
         ValueError: a model without steps.
+
+    Examples:
+        >>> from jax.export import deserialize
+        >>> from surnn_jax.layers import Recurrent, export
+        >>> model, x = Recurrent("gru", 4), jnp.ones((2, 5, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> begin = deserialize(bytearray(export.begin(model, variables, x))).call
+        >>> step = deserialize(bytearray(export.step(model, variables, x))).call
+        >>> carry, h = step(begin(x[:, 0]), x[:, 0])
+        >>> h.shape
+        (2, 4)
     """
     frame = _frame(model, x)
     given = (_carry(model, variables, frame), frame)
@@ -128,6 +148,15 @@ def begin(
 
     Raises:
         ValueError: a model without steps.
+
+    Examples:
+        >>> from jax.export import deserialize
+        >>> from surnn_jax.layers import Recurrent, export
+        >>> model, x = Recurrent("gru", 4), jnp.ones((2, 5, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> begin = deserialize(bytearray(export.begin(model, variables, x))).call
+        >>> [leaf.shape for leaf in begin(x[:, 0])]
+        [(2, 4)]
     """
     return _serialised(_first, model, variables, (_frame(model, x),), platforms)
 

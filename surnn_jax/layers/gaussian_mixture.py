@@ -46,6 +46,13 @@ class GaussianMixture(nn.Module):
         numbers: N.
         min_std: the least standard deviation, in the units of the target.
         dtype: operands of the product are rounded to it; None for not at all.
+
+    Examples:
+        >>> from surnn_jax.layers import GaussianMixture
+        >>> head = GaussianMixture(components=3, numbers=2)
+        >>> outputs, _ = head.init_with_output(jax.random.key(0), jnp.ones((5, 4)))
+        >>> outputs.shape, head.mixture(outputs).means.shape
+        ((5, 15), (5, 3, 2))
     """
 
     components: int = 20

@@ -43,6 +43,13 @@ class LRU(nn.Module):
         max_phase: largest angle of λ at the beginning.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import LRU
+        >>> layer, x = LRU(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int

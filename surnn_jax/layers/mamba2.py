@@ -63,6 +63,13 @@ class Mamba2(nn.Module):
         groups: G, a divisor of the number of heads.
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import Mamba2
+        >>> layer, x = Mamba2(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int

@@ -41,6 +41,12 @@ class Options:
             paper's size, or the width of an LRU.
         backend: how recurrent units are scanned.
         dtype: operands of products are rounded to it; None for no rounding.
+
+    Examples:
+        >>> from surnn_jax.layers import Options
+        >>> from surnn_jax.switches import event
+        >>> Options(switch=event(horizon=100), num_heads=2, window=64).window
+        64
     """
 
     switch: str | Switch | None = None

@@ -27,6 +27,12 @@ class MultiHeadRecurrent(nn.Module):
     Attributes:
         layer: one head; all heads have its options.
         num_heads: N.
+
+    Examples:
+        >>> from surnn_jax.layers import MultiHeadRecurrent, Recurrent
+        >>> layer = MultiHeadRecurrent(Recurrent("gru", 4), num_heads=2)
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+        (2, 5, 8)
     """
 
     layer: Recurrent
@@ -71,6 +77,7 @@ class MultiHeadRecurrent(nn.Module):
             outputs=_concat_heads(run.outputs),
             carries=jax.tree.map(_concat_heads, run.carries),
             rate=run.rate.mean(),
+            balance=jnp.sum(run.balance),
             update_mask=None if run.update_mask is None else _concat_heads(run.update_mask),
         )
         if value_or_default(return_run, self.layer.return_run and return_carry is None):

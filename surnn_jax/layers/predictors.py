@@ -50,6 +50,14 @@ class FramePredictor(_Predictor):
         switch: when each neuron updates; None for always.
         backend: how to scan.
         dtype: operands of products are rounded to it; None for not at all.
+
+    Examples:
+        >>> from surnn_jax.layers import FramePredictor
+        >>> model, x = FramePredictor("gru", 4, outputs=88), jnp.ones((2, 5, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> logits, run = model.apply(variables, x)
+        >>> logits.shape, run.carry.h.shape
+        ((2, 5, 88), (2, 4))
     """
 
     cell: str | cells.Cell
@@ -76,6 +84,14 @@ class WaveformPredictor(_Predictor):
         backend: how to scan.
         dtype: operands of the layer's products are rounded to it; None for not at all. The
             read-out has its own.
+
+    Examples:
+        >>> from surnn_jax.layers import GaussianMixture, WaveformPredictor
+        >>> model, x = WaveformPredictor("gru", 4, GaussianMixture(3, 2)), jnp.ones((2, 5, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> outputs, _ = model.apply(variables, x)
+        >>> model.readout.log_density(outputs, jnp.zeros((2, 5, 2))).shape
+        (2, 5)
     """
 
     cell: str | cells.Cell

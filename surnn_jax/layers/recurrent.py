@@ -53,6 +53,20 @@ class Recurrent(nn.Module):
             and all of its batch; the others are divided by what is left (DropConnect, as in
             AWD-LSTM, Merity et al. 2018, arXiv 1708.02182). In [0, 1).
         unroll: accepted because `nn.RNN` has it, and ignored: looping is the back end's affair.
+
+    Examples:
+        >>> from surnn_jax.layers import Recurrent
+        >>> from surnn_jax.switches import event
+        >>> layer = Recurrent("gru", 4, event(horizon=50), return_run=True)
+        >>> x = jax.random.normal(jax.random.key(0), (2, 50, 3))  # [B, T, D]
+        >>> variables = layer.init(jax.random.key(1), x)
+        >>> run = layer.apply(variables, x, seq_lengths=jnp.array([50, 20]))
+        >>> run.outputs.shape, run.carry.cell.h.shape, run.update_mask.shape
+        ((2, 50, 4), (2, 4), (2, 50, 4))
+        >>> carry = layer.apply(variables, (2,), method="initial_carry")
+        >>> carry, h = layer.apply(variables, carry, x[:, 0], method="step")  # a stream
+        >>> bool(jnp.allclose(h, run.outputs[:, 0], atol=1e-6))
+        True
     """
 
     cell: str | cells.Cell
@@ -160,6 +174,8 @@ class Recurrent(nn.Module):
         if is_calibrating(self) and "switch" in params:
             seen = shown(*sharding.whole(inputs, seq_lengths, mask, resets), reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
+        if self.recurrent_dropout and not unit.cell.recurrent:
+            raise ValueError(f"recurrent_dropout: {unit.cell.name} has no recurrent weights")
         if self.recurrent_dropout and self.has_rng("dropout"):
             params = {**params, "cell": self._dropped(params["cell"])}
         result = scan.run(
@@ -189,10 +205,10 @@ class Recurrent(nn.Module):
     def _dropped(self, params: Params) -> Params:
         """The cell's parameters with some of the recurrent weights 0."""
         kept, kernels = 1 - self.recurrent_dropout, params["recurrent"]
-        keys = jax.random.split(self.make_rng("dropout"), max(len(kernels), 1))
+        keys = jax.random.split(self.make_rng("dropout"), len(kernels))
         kernels = {
             name: jnp.where(jax.random.bernoulli(key, kept, kernel.shape), kernel / kept, 0)
-            for key, (name, kernel) in zip(keys, kernels.items(), strict=False)
+            for key, (name, kernel) in zip(keys, kernels.items(), strict=True)
         }
         return {**params, "recurrent": kernels}
 

@@ -50,6 +50,13 @@ class S4D(nn.Module):
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
             The convolution is always computed in the dtype of the carry.
         param_dtype: of the parameters; the carry is complex with as many bits a part, 32 at least.
+
+    Examples:
+        >>> from surnn_jax.layers import S4D
+        >>> layer, x = S4D(features=4, state=8), jnp.ones((2, 5, 4))
+        >>> (carry, y), _ = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 4)
     """
 
     features: int

@@ -54,6 +54,14 @@ class Classifier(nn.Module):
         backbone: reads the sequence.
         outputs: number of classes, or of values to predict.
         pooling: ``last``, the output at the last valid step, or ``mean`` over all valid steps.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, Classifier
+        >>> model = Classifier(Backbone(("gru",), 8), outputs=10)
+        >>> x, lengths = jnp.ones((2, 5, 3)), jnp.array([5, 4])
+        >>> found, _ = model.init_with_output(jax.random.key(0), x, lengths)
+        >>> found.outputs.shape
+        (2, 10)
     """
 
     backbone: Backbone
@@ -149,6 +157,13 @@ class PairClassifier(nn.Module):
         backbone: reads each sequence.
         outputs: number of classes.
         pooling: as for :class:`Classifier`.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, PairClassifier
+        >>> model = PairClassifier(Backbone(("gru",), 8, "embed", vocabulary=20))
+        >>> one, two = jnp.zeros((2, 5), int), jnp.ones((2, 7), int)
+        >>> model.init_with_output(jax.random.key(0), one, None, two, None)[0].outputs.shape
+        (2, 2)
     """
 
     backbone: Backbone
@@ -175,7 +190,7 @@ class PairClassifier(nn.Module):
         a, b = u.outputs, v.outputs
         y = nn.gelu(self.hidden(jnp.concatenate([a, b, a * b, a - b], axis=-1)))
         traces = tuple(
-            Trace((one.rate + two.rate) / 2, one.update_mask)
+            Trace((one.rate + two.rate) / 2, one.update_mask, (one.balance + two.balance) / 2)
             for one, two in zip(u.traces, v.traces, strict=True)
         )
         return Result(self.head(y), None, traces)
@@ -187,6 +202,12 @@ class SequenceTagger(nn.Module):
     Attributes:
         backbone: reads the sequence.
         outputs: number of classes, or of values to predict.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, SequenceTagger
+        >>> model = SequenceTagger(Backbone(("gru",), 8), outputs=10)
+        >>> model.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].outputs.shape
+        (2, 5, 10)
     """
 
     backbone: Backbone
@@ -233,6 +254,14 @@ class LanguageModel(nn.Module):
             the softmax: the residual path carries the present word, which would otherwise score
             itself highest.
         dropout: rate of dropout of the last outputs.
+
+    Examples:
+        >>> from surnn_jax.layers import Backbone, LanguageModel
+        >>> model = LanguageModel(Backbone(("gru",), 8, "embed", vocabulary=20))
+        >>> words = jnp.ones((2, 6), int)
+        >>> found, _ = model.init_with_output(jax.random.key(0), words[:, :-1], words[:, 1:])
+        >>> found.outputs.shape  # log-probabilities
+        (2, 5)
     """
 
     backbone: Backbone

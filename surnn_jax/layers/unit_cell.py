@@ -111,6 +111,14 @@ class UnitCell(nn.RNNCellBase):
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
         carry_init: how :meth:`initialize_carry` draws the state, as a Flax cell's.
+
+    Examples:
+        >>> import flax.linen as nn
+        >>> from surnn_jax.layers import UnitCell
+        >>> from surnn_jax.switches import fourier
+        >>> layer = nn.RNN(UnitCell("gru", 4, fourier(horizon=50)))
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+        (2, 5, 4)
     """
 
     cell: str | cells.Cell

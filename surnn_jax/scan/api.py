@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.names import unknown
-from surnn_jax.scan import auto, sequence, sharding
+from surnn_jax.scan import auto, sequence, sharding, switching
 from surnn_jax.scan.backends import BACKENDS
 from surnn_jax.scan.chunked import chunked
-from surnn_jax.scan.sequence import BatchAxes, Sequences, as_arrays
+from surnn_jax.scan.sequence import BatchAxes, as_arrays
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.scan.start import Start, start_of
-from surnn_jax.scan.unit import SelectiveCarry, Unit, previous_inputs
-from surnn_jax.switches import SwitchInputs, for_neurons
+from surnn_jax.scan.unit import SelectiveCarry, Unit
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -31,6 +30,16 @@ class ScanOutput(NamedTuple):
         update_mask: 1 where a neuron updates, 0 where it holds (in between for a soft switch), in
             the order of the outputs: ``[T, H]`` if the batch shares it, else ``[T, *batch, H]``;
             None without a switch. No gradient.
+        balance: scalar of value 0, whose gradient is the correction of the switch's thresholds: to
+            be added to the loss, see :attr:`surnn_jax.switches.Rhythm.balance`. Without a gradient
+            if the switch has no such rule.
+
+    Examples:
+        >>> from surnn_jax import run, selective
+        >>> unit, x = selective("gru", None), jnp.ones((5, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(0), x, features=4), x)
+        >>> result.outputs.shape, result.carry.h.shape, float(result.rate), result.update_mask
+        ((5, 2, 4), (2, 4), 1.0, None)
     """
 
     outputs: Array
@@ -38,6 +47,7 @@ class ScanOutput(NamedTuple):
     carries: Carry
     rate: Array
     update_mask: Array | None
+    balance: Array
 
 
 def run(
@@ -99,6 +109,19 @@ def run(
 
     Raises:
         ValueError: for shapes or dtypes that do not fit, or an unknown back end.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.every(6, n=2))
+        >>> x = jax.random.normal(jax.random.key(0), (6, 2, 3))  # [T, B, D]
+        >>> params = unit.init(jax.random.key(1), x, features=4)
+        >>> result = run(unit, params, x, lengths=jnp.array([6, 3]))
+        >>> result.outputs.shape, result.update_mask[:, 0].astype(int).tolist()
+        ((6, 2, 4), [1, 0, 1, 0, 1, 0])
+        >>> bool((result.outputs[1] == result.outputs[0]).all())  # held, bit for bit
+        True
+        >>> bool((result.outputs[3:, 1] == 0).all())  # padding
+        True
     """
     _check_options(backend, chunk, dtype)
     x, lengths, mask, resets = as_arrays(x, lengths, mask, resets)
@@ -109,7 +132,7 @@ def run(
     if mesh is None:
         return _run(options, *arrays)
     # Outside `jit`, JAX has no Auto axes.
-    on_mesh = _run_on_mesh if _is_hashable(unit) else _run_on_mesh.__wrapped__
+    on_mesh = _run_on_mesh if switching.is_hashable(unit) else _run_on_mesh.__wrapped__
     return on_mesh(options, mesh, arrays)
 
 
@@ -141,6 +164,7 @@ def _run_on_mesh(options: _Options, mesh, arrays: tuple) -> ScanOutput:
             carries=jax.tree.map(lambda _: rows, found.carries),
             rate=jax.P(),
             update_mask=None if mask is None else rows if mask.ndim == x.ndim else jax.P(),
+            balance=jax.P(),
         )
 
     return sharding.with_auto_axes(mesh, functools.partial(_run, options), arrays, specs)
@@ -163,7 +187,8 @@ def _run(
     sequences = sequence.prepare(x, lengths, mask, resets, reverse)
     start = start_of(unit, params, carry, reset_carry, axes)
     position = sequence.positions(sequences, start.clock)
-    logits = _logits(unit, params, sequences, start, position, key)
+    seen = switching.switch_inputs(unit, sequences, start.previous, position, key, start.features)
+    logits = switching.logits(unit, params, seen)
 
     operands = unit.cell.carry_dtype(params["cell"]) if dtype is None else dtype
     spec = ScanSpec(unit.cell, None if unit.switch is None else unit.switch.gate, operands)
@@ -180,19 +205,20 @@ def _run(
     carries = sharding.shard_scan(scan, spec, inputs)
 
     end = _end_carry(unit, sequences, start, position, carries, axes)
-    rate, update_mask = _rate_and_mask(unit, sequences, logits, carries)
+    rate, update_mask = switching.rate_and_mask(unit, sequences, logits, carries)
+    balance = switching.balance(unit, params, sequences, seen, update_mask)
     outputs = carries.h
     if sequences.valid is not None:
         outputs = jnp.where(sequences.valid[..., None], outputs, 0)
     if keep_order and sequences.order is not None:
         outputs, carries = (sequence.permute(tree, sequences.order) for tree in (outputs, carries))
-        update_mask = _mask_in_order(update_mask, sequences)
+        update_mask = switching.mask_in_order(update_mask, sequences)
     if update_mask is not None and update_mask.ndim == 3:
         update_mask = axes.unflatten(update_mask, 1)
     if dtype is not None:
         outputs = outputs.astype(dtype)
     outputs, carries = axes.unflatten(outputs, 1), axes.unflatten(carries, 1)
-    return ScanOutput(outputs, end, carries, rate, update_mask)
+    return ScanOutput(outputs, end, carries, rate, update_mask, balance)
 
 
 def step(
@@ -221,6 +247,17 @@ def step(
 
     Returns:
         The next carry and the output ``[*batch, H]``.
+
+    Examples:
+        >>> from surnn_jax import run, selective, step, switches
+        >>> unit = selective("gru", switches.every(6, n=2))
+        >>> x = jax.random.normal(jax.random.key(0), (6, 2, 3))
+        >>> params = unit.init(jax.random.key(1), x, features=4)
+        >>> carry = None
+        >>> for frame in x:
+        ...     carry, h = step(unit, params, carry, frame)
+        >>> bool(jnp.allclose(h, run(unit, params, x).outputs[-1], atol=1e-6))
+        True
     """
     x, resets = as_arrays(x, resets)
     now = None if resets is None else resets[None]
@@ -260,38 +297,6 @@ def _check_arrays(unit, params, x, lengths, mask, resets) -> None:
                 f"{name} must be booleans of shape {x.shape[:-1]}, "
                 f"got {value.dtype} of shape {value.shape}"
             )
-
-
-def _logits(unit, params, sequences: Sequences, start: Start, position, key) -> Array | None:
-    """The switch's logits ``[T, H]`` or ``[T, B, H]``; None without a switch."""
-    switch = unit.switch
-    if switch is None:
-        return None
-    previous = None
-    if switch.uses_previous_input:
-        previous = previous_inputs(sequences.x, start.previous)
-        if sequences.resets is not None:
-            previous = jnp.where(sequences.resets[..., None], 0, previous)
-    features = start.carry.h.shape[-1]
-    key = key if switch.random else None
-    seen = (sequences.x, previous, position, sequences.step_mask, key)
-    # Compiled once, also outside `jit`: a rhythm's exact phase takes a hundred operations.
-    table = _table if _is_hashable(switch) else _table.__wrapped__
-    logits = table(switch, features, params.get("switch", {}), seen)
-    return jax.lax.stop_gradient(logits) if switch.frozen else logits
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def _table(switch, features: int, params: Params, seen: tuple) -> Array:
-    return for_neurons(switch.logits(params, SwitchInputs(*seen, features)), features)
-
-
-def _is_hashable(switch) -> bool:
-    try:
-        hash(switch)
-    except TypeError:
-        return False
-    return True
 
 
 def _scan_function(unit, spec: ScanSpec, inputs: ScanInputs, backend: str, chunk: int | None):
@@ -334,25 +339,3 @@ def _end_carry(unit, sequences, start: Start, position, carries, axes: BatchAxes
     elif not start.shared:
         clock = jnp.broadcast_to(clock, axes.shape)
     return SelectiveCarry(end, clock, axes.unflatten(previous, 0))
-
-
-def _rate_and_mask(unit, sequences, logits, carries) -> tuple[Array, Array | None]:
-    """The update rate, and the update mask in the order in which the steps are run."""
-    if unit.switch is not None:
-        opened = unit.switch.gate.openness(logits)
-        rate = sequence.mean_open(opened, sequences.step_mask)
-        return rate, jax.lax.stop_gradient(opened)
-    if "open" in carries._fields:
-        return sequence.mean_open(carries.open, sequences.step_mask), None
-    return jnp.ones((), carries.h.dtype), None
-
-
-def _mask_in_order(update_mask: Array | None, sequences: Sequences) -> Array | None:
-    """The update mask of a reversed run in the order of its inputs."""
-    if update_mask is None:
-        return None
-    order = sequences.order
-    if update_mask.ndim == 2 and order.ndim == 2:
-        steps, features = update_mask.shape
-        update_mask = jnp.broadcast_to(update_mask[:, None], (steps, order.shape[1], features))
-    return sequence.permute(update_mask, order)

@@ -30,6 +30,12 @@ class Choice(NamedTuple):
         reason: one line.
         costs: expected costs of all back ends that could run the unit, 1 for all neurons at all
             steps.
+
+    Examples:
+        >>> from surnn_jax import scan, selective
+        >>> choice = scan.choose(selective("gru", None), features=64, steps=1, batch=8)
+        >>> choice.backend, choice.reason
+        ('masked', 'one step has nothing to skip in time or to batch')
     """
 
     backend: str
@@ -54,6 +60,12 @@ def choose(
         batch: B, all batch axes together; likewise.
         platform: "cpu", "gpu" or "tpu"; None for the one JAX computes on.
         dtype: of the operands of products.
+
+    Examples:
+        >>> from surnn_jax import scan, selective, switches
+        >>> unit = selective("gru", switches.fourier(784, rate=0.05, groups=1))
+        >>> scan.choose(unit, features=128, steps=784, batch=16, platform="gpu").backend
+        'compact'
     """
     spec, shape = _describe(unit, features, steps, batch, platform, dtype)
     if shape.symbolic:
@@ -80,6 +92,13 @@ def explain(unit: Unit, features: int, steps: int, batch: int, platform: str | N
     Returns:
         A few lines: the unit, its rates, each back end's expected cost or why it does not run the
         unit, the choice and the reason.
+
+    Examples:
+        >>> from surnn_jax import scan, selective, switches
+        >>> unit = selective("gru", switches.fourier(784, rate=0.1))
+        >>> text = scan.explain(unit, features=128, steps=784, batch=16)
+        >>> text.splitlines()[0]
+        'gru, H = 128, B = 16, T = 784'
     """
     choice = choose(unit, features, steps, batch, platform)
     lines = [f"{unit.cell.name}, H = {features}, B = {batch}, T = {steps}"]

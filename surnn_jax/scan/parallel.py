@@ -3,7 +3,8 @@
 If no gate reads the state, a step is ``h[t] = p[t] ∘ h[t-1] + q[t]`` with p and q known before the
 first (minGRU, minLSTM). A closed switch is p = 1 and q = 0, a reset p = 0. What is left is
 :mod:`.linear_scan`: on a CPU a loop over one multiplication and one sum, elsewhere an associative
-scan of log T levels. The gradient is the same recurrence backwards.
+scan of log T levels. The gradient is the same recurrence backwards. The published code of minGRU
+adds up logarithms; here p lies in [0, 1] and nothing overflows, so plain numbers do.
 """
 
 import math
@@ -34,9 +35,9 @@ def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
     if shape.platform != "cpu":
         # Not measured. A loop has T turns of some launches each, the associative scan log T levels.
         return 0.4 if shape.steps >= _LONG else math.inf
-    # minGRU and minLSTM, T of 256 and 1024, forward and backward, two cores: with B · H of 256 it
-    # took 0.4 to 0.9 of the time of the fastest other, with 4096 1.5 times that and more, since all
-    # steps together do not fit into the caches.
+    # minGRU, minLSTM and RG-LRU, T = 1024, forward and backward, two cores: with B · H of 256 and
+    # 512 it took 0.4 to 0.95 of the time of the fastest other, with 1024 as much, with 4096 1.4 to
+    # 3 times that, since all steps together do not fit into the caches.
     return 0.45 if shape.batch * shape.features <= _SMALL else math.inf
 
 

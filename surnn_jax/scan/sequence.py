@@ -176,3 +176,14 @@ def mean_open(opened: Array, step_mask: Array | None) -> Array:
     if opened.ndim == 2:
         return (opened.sum(-1) * weight.sum(-1)).sum() / total
     return (opened.sum(-1) * weight).sum() / total
+
+
+def open_shares(opened: Array, step_mask: Array | None) -> Array:
+    """The share of unmasked steps at which each neuron was open, ``[H]``; arguments as above."""
+    if step_mask is None:
+        return opened.mean(range(opened.ndim - 1))
+    weight = step_mask.astype(opened.dtype)
+    total = jnp.maximum(weight.sum(), 1)
+    if opened.ndim == 2:
+        return (opened * weight.sum(-1)[:, None]).sum(0) / total
+    return (opened * weight[..., None]).sum((0, 1)) / total

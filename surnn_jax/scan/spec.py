@@ -24,6 +24,12 @@ class ScanSpec:
         cell: what a step computes.
         surrogate: how logits open the switches; None if every neuron updates at every step.
         dtype: operands of matrix products are rounded to it.
+
+    Examples:
+        >>> from surnn_jax import cells, switches
+        >>> from surnn_jax.scan import ScanSpec
+        >>> ScanSpec(cells.get("gru"), switches.triangular(), "float32").dtype
+        dtype('float32')
     """
 
     cell: Cell
@@ -84,6 +90,16 @@ class ScanInputs(NamedTuple):
         reset_carry: the carry after a reset, ``[B, H]`` a field.
         step_mask: booleans ``[T, B]``, False if the whole state is held; None for all True.
         resets: booleans ``[T, B]``, True if the step starts from `reset_carry`; None for all False.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec
+        >>> gru = cells.get("gru")
+        >>> params = gru.init(jax.random.key(0), inputs=3, features=4)
+        >>> start = gru.initial_carry(params, (2,))
+        >>> inputs = ScanInputs(params, jnp.ones((5, 2, 3)), None, start, start)
+        >>> BACKENDS["masked"].scan(ScanSpec(gru, None, "float32"), inputs).h.shape
+        (5, 2, 4)
     """
 
     params: Params
@@ -108,7 +124,13 @@ class ScanInputs(NamedTuple):
 
 
 class Backend(Protocol):
-    """What a back end's module defines. All back ends give the same numbers, to rounding."""
+    """What a back end's module defines. All back ends give the same numbers, to rounding.
+
+    Examples:
+        >>> from surnn_jax.scan import BACKENDS
+        >>> sorted(BACKENDS)
+        ['compact', 'masked', 'native', 'pallas', 'reference', 'rows']
+    """
 
     @staticmethod
     def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:

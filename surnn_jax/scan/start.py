@@ -28,6 +28,11 @@ class Start(NamedTuple):
     previous: Array | None
     shared: bool = False
 
+    @property
+    def features(self) -> int:
+        """H."""
+        return self.carry.h.shape[-1]
+
 
 def start_of(
     unit: Unit,

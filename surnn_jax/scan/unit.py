@@ -26,6 +26,13 @@ class SelectiveCarry(NamedTuple):
             unsigned, so it counts to 2**32. A scalar says that the batch shares it, see
             :func:`share_clock`.
         previous: ``[B, D]``, the last input, if the switch reads it; else None.
+
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> unit, x = selective("lstm", switches.every(5)), jnp.ones((5, 2, 3))
+        >>> carry = unit.initial_carry(unit.init(jax.random.key(0), x, features=4), (2,))
+        >>> carry.cell.c.shape, carry.cell.h.shape, carry.clock.tolist(), carry.previous
+        ((2, 4), (2, 4), [0, 0], None)
     """
 
     cell: Carry
@@ -40,6 +47,13 @@ class Unit:
     Attributes:
         cell: what a step computes.
         switch: when each neuron updates; None for every neuron at every step.
+
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> unit = selective("gru", switches.fourier(horizon=100))
+        >>> params = unit.init(jax.random.key(0), jnp.ones((5, 2, 3)), features=4)
+        >>> sorted(params), sorted(params["switch"])
+        (['cell', 'switch'], ['alpha', 'b', 'phi', 'theta'])
     """
 
     cell: cells.Cell
@@ -168,8 +182,11 @@ def selective(cell: str | cells.Cell, switch: str | Switch | None = None) -> Uni
     Raises:
         ValueError: if there is no cell or switch of that name.
 
-    Example:
-        >>> selective("sugru").switch == switches.fourier(switches.HORIZON)
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> selective("lstm", switches.fourier(horizon=100)).cell.name
+        'lstm'
+        >>> selective("gru", None).switch is None
         True
     """
     cell, switch = parts(cell, switch)
@@ -186,6 +203,14 @@ def share_clock(tree: Any) -> Any:
 
     Args:
         tree: any pytree with :class:`SelectiveCarry` in it; only the first row's clock is read.
+
+    Examples:
+        >>> from surnn_jax import selective, switches
+        >>> from surnn_jax.scan import share_clock
+        >>> unit, x = selective("gru", switches.every(5)), jnp.ones((5, 2, 3))
+        >>> carry = unit.initial_carry(unit.init(jax.random.key(0), x, features=4), (2,))
+        >>> carry.clock.shape, share_clock(carry).clock.shape
+        ((2,), ())
     """
 
     def shared(leaf):

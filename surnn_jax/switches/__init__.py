@@ -2,7 +2,7 @@
 
 from surnn_jax.names import lookup
 from surnn_jax.switches.event_switch import EVENT_FEATURES, Event, event, threshold
-from surnn_jax.switches.fourier_switch import Fourier, Rhythm, fourier
+from surnn_jax.switches.fourier_switch import BALANCES, Fourier, Rhythm, fourier
 from surnn_jax.switches.schedules import (
     Clockwork,
     Every,
@@ -62,6 +62,7 @@ def get(switch: str | Switch | None) -> Switch | None:
 
 
 __all__ = [
+    "BALANCES",
     "EVENT_FEATURES",
     "HORIZON",
     "SURROGATES",

@@ -53,12 +53,22 @@ class Event(Rhythm):
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
     it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
 
-    Keep the features few: they cost E + K products a neuron and step. Hold the rate with
-    :func:`surnn_jax.switches.rate_penalty`; three times the learning rate of the weights suits it.
+    Keep the features few: they cost E + K products a neuron and step. Three times the learning
+    rate of the weights suits it. Trained by its gradient alone it shuts many neurons for good where
+    one step says little, as on images: take ``balance="target"``, which also holds the rate, or
+    ``balance="floor"`` beside a :func:`surnn_jax.switches.rate_penalty`. Let the whole batch teach
+    it: with a `gradient_fraction` below 1 few rows, each with an update mask of its own, give the
+    switch a gradient that is scaled up to stand for all, and it learns worse.
 
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
         init_std: standard deviation of the initial v.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Event(horizon=100, rate=0.1, event_features="pair")
+        >>> switch.per_example, switch.uses_previous_input
+        (True, True)
     """
 
     event_features: str = "input"
@@ -126,16 +136,14 @@ class Event(Rhythm):
         return quantile_bias(raw, rate=self.rate)
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
-        raw = self._raw(params, seen, params["b"])
+        raw = self._raw(params, seen, self.learned_bias(params))
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
-        sample = jax.lax.stop_gradient(raw)
-        weight = None if seen.valid is None else seen.valid[..., None]
-        scale = jnp.std(sample, axis=(0, 1), where=weight)
-        # A constant logit has no spread, nor has one step (as in streaming); that of huge or
-        # broken inputs overflows. The sign is all that counts then.
-        usable = (scale > 0) & jnp.isfinite(scale)
-        return raw / jnp.where(usable, scale, 1).reshape(1, 1, -1)
+        return raw / _deviation(raw, seen.valid).reshape(1, 1, -1)
+
+    def deviation(self, params: Params, seen: SwitchInputs) -> Array:
+        # The same expression as in `logits`: XLA computes it once.
+        return _deviation(self._raw(params, seen, self.learned_bias(params)), seen.valid)
 
     def _raw(self, params: Params, seen: SwitchInputs, bias: Array) -> Array:
         # One product for all there is: its gradient is two products, where sums over
@@ -154,6 +162,17 @@ class Event(Rhythm):
         return raw
 
 
+def _deviation(raw: Array, valid: Array | None) -> Array:
+    """The standard deviation over batch and time, ``[G]``, without a gradient through it."""
+    sample = jax.lax.stop_gradient(raw)
+    weight = None if valid is None else valid[..., None]
+    scale = jnp.std(sample, axis=(0, 1), where=weight)
+    # A constant logit has no spread, nor has one step (as in streaming); that of huge or
+    # broken inputs overflows. The sign is all that counts then.
+    usable = (scale > 0) & jnp.isfinite(scale)
+    return jnp.where(usable, scale, 1)
+
+
 def event(
     horizon: int,
     *,
@@ -167,12 +186,17 @@ def event(
     groups: int | None = None,
     gate: Surrogate | str = TRIANGULAR,
     frozen: bool = False,
+    balance: str = "none",
 ) -> Event:
     """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
 
-    Example:
-        >>> event(784, rate=0.05, gate="sigmoid").rate
-        0.05
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.event(horizon=50, rate=0.1))
+        >>> x = jax.random.normal(jax.random.key(0), (50, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((50, 2, 4), 0.1)
     """
     return Event(
         horizon,
@@ -186,6 +210,7 @@ def event(
         groups=groups,
         gate=gate,
         frozen=frozen,
+        balance=balance,
     )
 
 
@@ -212,9 +237,11 @@ def threshold(
         init_std: standard deviation of v.
         groups: G, how many schedules the layer has.
 
-    Example:
-        >>> threshold(784, rate=0.05).frozen
-        True
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.threshold(100, rate=0.2)
+        >>> switch.frozen, switch.harmonics
+        (True, 0)
     """
     return Event(
         horizon,

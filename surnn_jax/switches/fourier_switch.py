@@ -9,10 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.names import unknown
 from surnn_jax.switches import surrogates
 from surnn_jax.switches.phase import angle
 from surnn_jax.switches.switch import Switch, SwitchInputs
 from surnn_jax.typing import Array, Params
+
+BALANCES = ("none", "target", "floor")
+"""Rules that keep the neurons of a switch open, see :attr:`Rhythm.balance`."""
+
+FLOOR = 0.2
+"""Below this share of `rate` the balance ``floor`` lifts a neuron."""
 
 _MOST_STEPS = 4096
 TRIANGULAR = surrogates.triangular()
@@ -41,6 +48,26 @@ class Rhythm(Switch):
             :mod:`surnn_jax.switches.surrogates`.
         frozen: the switch gets no gradient and keeps its random start: the control for claims
             about learned rhythms.
+        balance: how thresholds are kept where neurons open. A neuron whose logits lie outside the
+            window of the surrogate gets no gradient: once shut it stays shut. ``none``: b is
+            learned like everything else. ``target``: b is not learned; a homeostat moves it so
+            that every neuron opens at `rate`, ``b_i ← b_i - η s_i (r_i - rate)``, with the open
+            share r_i of neuron i among the valid steps of the batch and the standard deviation s_i
+            of its logit. ``floor``: b is learned, and neurons that open at less than a fifth of
+            `rate` are lifted by the same rule.
+
+            The correction comes as a gradient: :func:`surnn_jax.scan.run` returns a term
+            (`ScanOutput.balance`) whose value is 0 and whose gradient by b is ``s_i (r_i - …)``.
+            Add it to the loss. For ``target`` the optimizer must take b's gradient as it is, times
+            η (`OptimizerConfig.balance_rate`). A :class:`surnn_jax.layers.UnitCell` returns no such
+            term: its b is learned under ``floor`` and stays as it is under ``target``.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> rhythm = switches.Rhythm(horizon=100, harmonics=2)
+        >>> params = rhythm.init_rhythm(jax.random.key(0), 4, jnp.float32)
+        >>> rhythm.rhythm(params, jnp.arange(6)).shape
+        (6, 4)
     """
 
     horizon: int
@@ -52,11 +79,14 @@ class Rhythm(Switch):
     groups: int | None = None
     gate: surrogates.Surrogate = TRIANGULAR
     frozen: bool = False
+    balance: str = "none"
 
     def __post_init__(self):
         name = type(self).__name__.lower()
         if not isinstance(self.horizon, numbers.Real):
             raise ValueError(f"{name}: horizon is a number of steps, got {self.horizon!r}")
+        if self.balance not in BALANCES:
+            raise unknown("balance", self.balance, BALANCES)
         if self.horizon < 1:
             raise ValueError(f"{name}: horizon must be at least 1 step, got {self.horizon}")
         if self.harmonics < 0:
@@ -106,6 +136,24 @@ class Rhythm(Switch):
             "phi": jax.random.uniform(phase, (k, features), dtype, 0, 2 * math.pi),
         }
 
+    def learned_bias(self, params: Params) -> Array:
+        """b as the logits read it: without a gradient if a homeostat moves it."""
+        return jax.lax.stop_gradient(params["b"]) if self.balance == "target" else params["b"]
+
+    def balance_term(self, params: Params, seen: SwitchInputs, share: Array) -> Array:
+        if self.balance == "none":
+            return jnp.zeros((), share.dtype)
+        error = share - self.rate
+        if self.balance == "floor":
+            error = jnp.minimum(share - FLOOR * self.rate, 0)
+        b = params["b"]
+        pull = jax.lax.stop_gradient(self.deviation(params, seen) * error)
+        return jnp.sum((b - jax.lax.stop_gradient(b)) * pull)
+
+    def deviation(self, params: Params, seen: SwitchInputs) -> Array:
+        """The scale by which the logits of each schedule are divided, ``[G]``."""
+        raise NotImplementedError
+
     def waves(self, params: Params, t: Array) -> tuple[Array, Array]:
         """The rhythm of neurons that share their frequencies, as the factors of a product.
 
@@ -146,6 +194,12 @@ class Fourier(Rhythm):
     The paper does not give K, initialisation, surrogate or the treatment of omega. The defaults
     are ours: K = 4 log-spaced periods from 2 to the horizon, alpha ~ N(0, 1), phi uniform,
     b by quantile.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switch = switches.Fourier(horizon=100, rate=0.2, groups=2)
+        >>> switch.per_example, switch.schedules(features=8)
+        (False, 2)
     """
 
     def __post_init__(self):
@@ -166,8 +220,12 @@ class Fourier(Rhythm):
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
         raw = self.rhythm(params, seen.t)
         lead = (1,) * (raw.ndim - 1)
-        power = jnp.sqrt(jnp.sum(jnp.square(params["alpha"]), axis=0))
-        return (raw + params["b"].reshape(*lead, -1)) / power.reshape(*lead, -1)
+        power = self.deviation(params, seen)
+        return (raw + self.learned_bias(params).reshape(*lead, -1)) / power.reshape(*lead, -1)
+
+    def deviation(self, params: Params, seen: SwitchInputs) -> Array:
+        del seen
+        return jnp.sqrt(jnp.sum(jnp.square(params["alpha"]), axis=0))
 
 
 def fourier(
@@ -181,12 +239,17 @@ def fourier(
     groups: int | None = None,
     gate: surrogates.Surrogate | str = TRIANGULAR,
     frozen: bool = False,
+    balance: str = "none",
 ) -> Fourier:
     """A :class:`Fourier` switch for sequences of about `horizon` steps; options as its fields.
 
-    Example:
-        >>> fourier(784, rate=0.1, groups=1).groups
-        1
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.fourier(horizon=100, rate=0.2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2, 3))
+        >>> result = run(unit, unit.init(jax.random.key(1), x, 4), x)
+        >>> result.update_mask.shape, round(float(result.rate), 2)
+        ((100, 4), 0.2)
     """
     return Fourier(
         horizon,
@@ -198,6 +261,7 @@ def fourier(
         groups=groups,
         gate=gate,
         frozen=frozen,
+        balance=balance,
     )
 
 

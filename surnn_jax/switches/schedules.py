@@ -54,6 +54,13 @@ class Every(_Fixed):
         n: steps from one update to the next.
         staggered: neuron i opens if ``t mod n = i mod n``, so that some neurons open at every step.
             False opens all at once and leaves n - 1 of n steps empty.
+
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.Every(n=4))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
     """
 
     n: int = 3
@@ -86,6 +93,11 @@ class Clockwork(_Fixed):
 
     Attributes:
         periods: one a module, in steps, in rising order.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.Clockwork(periods=(1, 2, 4)).rate
+        0.5833333333333334
     """
 
     periods: Sequence[int] = tuple(2**m for m in range(8))
@@ -142,6 +154,12 @@ class Phased(Switch):
         frozen: no gradient reaches the parameters.
         time_feature: which input feature is the time stamp; None for counting steps.
         learn_ratio: r is a parameter of each neuron, kept within [0.001, 1], and begins at `ratio`.
+        frozen: no gradient reaches tau and s.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> round(switches.Phased(horizon=100, ratio=0.1).rate, 4)
+        0.0505
     """
 
     horizon: int
@@ -218,6 +236,11 @@ class Zoneout(_Fixed):
     Attributes:
         hold: the probability that a neuron keeps its state, in [0, 1).
         hold_c: that it keeps c, in [0, 1); None for together with the rest.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.Zoneout(hold=0.25).rate
+        0.75
     """
 
     hold: float = 0.1
@@ -261,9 +284,12 @@ class Zoneout(_Fixed):
 def every(horizon: int, *, n: int = 3, staggered: bool = False) -> Every:
     """An :class:`Every` switch; `horizon` is not looked at, options as its fields.
 
-    Example:
-        >>> every(784, n=4).rate
-        0.25
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.every(100, n=3))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]
     """
     del horizon
     return Every(n, staggered)
@@ -272,9 +298,12 @@ def every(horizon: int, *, n: int = 3, staggered: bool = False) -> Every:
 def clockwork(horizon: int, *, periods: Sequence[int] = Clockwork.periods) -> Clockwork:
     """A :class:`Clockwork` switch; `horizon` is not looked at, options as its fields.
 
-    Example:
-        >>> clockwork(784, periods=(1, 2, 4)).periods
-        (1, 2, 4)
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit = selective("gru", switches.clockwork(100, periods=(2, 4)))
+        >>> x = jax.random.normal(jax.random.key(0), (12, 2, 3))
+        >>> run(unit, unit.init(jax.random.key(1), x, 4), x).update_mask[:, 0].astype(int).tolist()
+        [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
     """
     del horizon
     return Clockwork(periods)
@@ -293,9 +322,12 @@ def phased(
 ) -> Phased:
     """A :class:`Phased` switch for sequences of about `horizon` steps; options as its fields.
 
-    Example:
-        >>> phased(784, ratio=0.1).ratio
-        0.1
+    Examples:
+        >>> from surnn_jax import run, selective, switches
+        >>> unit, x = selective("lstm", switches.phased(100)), jnp.ones((12, 2, 3))
+        >>> openness = run(unit, unit.init(jax.random.key(0), x, 4), x).update_mask
+        >>> openness.shape, bool((openness >= 0).all() and (openness <= 1).all())
+        ((12, 4), True)
     """
     return Phased(
         horizon,

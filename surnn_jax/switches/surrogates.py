@@ -26,6 +26,14 @@ class Surrogate:
         gradient_fraction: how much of a batch gives the switch its gradient, see
             :func:`triangular`.
         expected: of :func:`two_fields`.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> step = switches.triangular()
+        >>> step(jnp.array([-1.0, 0.1, 2.0])).tolist()
+        [0.0, 1.0, 1.0]
+        >>> step.slope(jnp.array([-1.0, 0.0, 2.0])).tolist()
+        [0.0, 4.0, 0.0]
     """
 
     name: str
@@ -71,8 +79,11 @@ class Surrogate:
         return jnp.where(g < 0, self.expected[0 if memory else 1], drawn)
 
     def openness(self, a: Array) -> Array:
-        """How far the output opens: what an update mask shows, and a rate is the mean of."""
-        return self.of_field("h", self(a))
+        """How far the output opens: what an update mask shows, and a rate is the mean of.
+
+        Without a rule of its own, which `lax.scan` around the run could forget.
+        """
+        return self.of_field("h", self.differentiable_value(a))
 
     def differentiable_value(self, a: Array) -> Array:
         """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
@@ -86,7 +97,9 @@ class Surrogate:
             u = jnp.clip(a / self.shape, -1, 1)
             smooth = u - u * jnp.abs(u) / 2
         else:
-            smooth = a if self.name == "straight_through" else jax.nn.sigmoid(self.shape * a)
+            bounded = jnp.where(jnp.isfinite(a), a, 0)  # infinity less itself is no number
+            straight = self.name == "straight_through"
+            smooth = bounded if straight else jax.nn.sigmoid(self.shape * a)
         return value + (smooth - jax.lax.stop_gradient(smooth))
 
     def gradient_rows(self, batch: int) -> int:
@@ -145,18 +158,37 @@ def triangular(width: float = 0.25, gradient_fraction: float = 1.0) -> Surrogate
             ⌈gradient_fraction · B⌉ rows of a batch only, scaled up to stand for all, so that the
             candidates of nearly open neurons are needed in those rows alone. Unbiased if the rows
             of a batch are in random order; no other gradient changes. If a batch is cut over
+            devices, each uses its own first rows. For switches of time, whose rows share one update
+            mask; leave it at 1 for event switches, whose few rows would give a noisy gradient.
             devices, each uses its own first rows.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> jax.grad(switches.triangular(width=0.5))(0.25).item()
+        1.0
     """
     return _hard("triangular", "width", width, gradient_fraction)
 
 
 def sigmoid(steepness: float = 4.0, gradient_fraction: float = 1.0) -> Surrogate:
-    """Step with the derivative of ``sigmoid(steepness * a)``; fraction as :func:`triangular`."""
+    """Step with the derivative of ``sigmoid(steepness * a)``; fraction as :func:`triangular`.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> jax.grad(switches.sigmoid(steepness=4.0))(0.0).item()
+        1.0
+    """
     return _hard("sigmoid", "steepness", steepness, gradient_fraction)
 
 
 def straight_through(gradient_fraction: float = 1.0) -> Surrogate:
-    """Step whose gradient passes straight through. Wants a tenth of the learning rate."""
+    """Step whose gradient passes straight through. Wants a tenth of the learning rate.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> jax.grad(switches.straight_through())(5.0).item()
+        1.0
+    """
     return _hard("straight_through", "slope", 1.0, gradient_fraction)
 
 
@@ -164,6 +196,11 @@ def soft(steepness: float = 8.0) -> Surrogate:
     """No step: ``sigmoid(steepness * a)`` mixes old state and candidate. A control; skips nothing.
 
     With steepness 1 nothing is ever held and training suffers; 8 is nearly binary.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.soft()(jnp.array([0.0])).item()
+        0.5
     """
     return Surrogate("soft", _positive("soft", "steepness", steepness))
 
@@ -172,6 +209,11 @@ def given() -> Surrogate:
     """No step: the logit itself, in [0, 1], says how far the switch is open.
 
     For switches that make an openness of their own (phased, zoneout); not among :data:`SURROGATES`.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.given()(jnp.array([0.25])).item()
+        0.25
     """
     return Surrogate("given")
 
@@ -207,6 +249,11 @@ def get(surrogate: str | Surrogate) -> Surrogate:
 
     Raises:
         ValueError: if there is no such surrogate.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.get_surrogate("sigmoid").shape
+        4.0
     """
     if isinstance(surrogate, Surrogate):
         return surrogate

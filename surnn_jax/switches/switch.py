@@ -19,6 +19,12 @@ class SwitchInputs(NamedTuple):
         valid: booleans ``[T, B]``, false at padding, or None where all is valid.
         key: a random key in training, for a switch that asks for one (:attr:`Switch.random`).
         features: H, the number of neurons, for switches without parameters.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> seen = switches.SwitchInputs(jnp.ones((6, 2, 3)), None, jnp.arange(6), features=4)
+        >>> switches.every(100, n=3).logits({}, seen)[:, 0].tolist()
+        [1.0, -1.0, -1.0, 1.0, -1.0, -1.0]
     """
 
     x: Array
@@ -40,12 +46,19 @@ class Switch:
         frozen: no gradient reaches the switch.
         rate: share of open switches at the start of training.
         groups: G, how many schedules the layer has; None for one a neuron.
+        balance: the rule of :meth:`balance_term`; ``none`` for no such rule.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> isinstance(switches.fourier(100), switches.Switch)
+        True
     """
 
     gate: surrogates.Surrogate = surrogates.triangular()
     frozen: bool = False
     rate: float
     groups: int | None = None
+    balance: str = "none"
 
     @property
     def uses_previous_input(self) -> bool:
@@ -94,9 +107,29 @@ class Switch:
         """
         raise NotImplementedError
 
+    def balance_term(self, params: Params, seen: SwitchInputs, share: Array) -> Array:
+        """A term of the loss that keeps thresholds in place; 0 for a switch that has no such rule.
+
+        Its value is 0 and its gradient is the correction of the thresholds, see
+        :attr:`.Rhythm.balance`.
+
+        Args:
+            params: the switch's.
+            seen: the batch.
+            share: ``[G]``, the share of valid steps of the batch at which each schedule was open.
+        """
+        del params, seen
+        return jnp.zeros((), share.dtype)
+
 
 def for_neurons(a: Array, features: int) -> Array:
-    """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋."""
+    """Logits ``[..., G]`` repeated to ``[..., H]``: neuron i belongs to group ⌊i G / H⌋.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.for_neurons(jnp.array([[1.0, -1.0]]), features=4).tolist()
+        [[1.0, 1.0, -1.0, -1.0]]
+    """
     groups = a.shape[-1]
     return a if groups == features else jnp.repeat(a, features // groups, axis=-1)
 
@@ -110,5 +143,10 @@ def rate_penalty(rate: Array, target: float) -> Array:
     Args:
         rate: the differentiable rate that :func:`surnn_jax.scan.run` returns.
         target: the wanted share of open switches.
+
+    Examples:
+        >>> from surnn_jax import switches
+        >>> round(switches.rate_penalty(jnp.array(0.3), target=0.1).item(), 3)
+        0.04
     """
     return jnp.square(rate - target)

@@ -31,7 +31,13 @@ _KEPT = 2
 
 
 class CorruptCheckpointError(ValueError):
-    """A file of a checkpoint, or of the logs that go with it, is not what was saved."""
+    """A file of a checkpoint, or of the logs that go with it, is not what was saved.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> issubclass(train.CorruptCheckpointError, ValueError)
+        True
+    """
 
 
 def seal(folder: Path) -> None:

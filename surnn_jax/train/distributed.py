@@ -22,9 +22,22 @@ def initialize_distributed(text: str) -> None:
 
     Raises:
         ValueError: not of this form.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.initialize_distributed("localhost:8476,2,2")
+        Traceback (most recent call last):
+        ValueError: distributed: process 2 of 2; they are counted from 0
     """
     if text == "auto":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                "distributed: auto finds no cluster (SLURM, Open MPI, TPU pod); give "
+                "ADDRESS:PORT,NUMBER,COUNT, or leave it out for one process; JAX says: "
+                + " ".join(str(error).split())[:200]
+            ) from error
         return
     address, *numbers = text.split(",")
     if ":" not in address or len(numbers) != 2 or not all(n.strip().isdecimal() for n in numbers):

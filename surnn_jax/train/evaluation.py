@@ -17,6 +17,18 @@ def score(task: Task, params: Params, batches: Iterable[Any]) -> dict[str, float
     Raises:
         FloatingPointError: a mean that is not finite.
         ValueError: no batch, or a metric whose weights sum to 0.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> def error(params, batch):
+        ...     return jnp.square(params["w"] - batch)
+        >>> task = train.Task(
+        ...     init=lambda key, batch: {"w": jnp.zeros(())},
+        ...     loss=lambda params, batch, key: (error(params, batch), {}),
+        ...     evaluate=lambda params, batch: {"mse": (error(params, batch), jnp.ones(()))},
+        ... )
+        >>> train.score(task, {"w": jnp.ones(())}, [jnp.array(3.0), jnp.array(2.0)])
+        {'mse': 2.5}
     """
     totals = evaluate_batches(task, params, batches, ShardingPlan(None, ()), lambda: False)
     if not totals:

@@ -29,6 +29,11 @@ class FitResult(NamedTuple):
         steps: steps done.
         seconds: wall time over all resumptions, compilation and validation included.
         history: one record an epoch, as in ``metrics.jsonl``.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.FitResult._fields
+        ('params', 'last_params', 'best_value', 'best_epoch', 'steps', 'seconds', 'history')
     """
 
     params: Params
@@ -53,6 +58,9 @@ def fit(
     mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
     """Trains, or resumes the run in the same `workdir`; a finished run returns at once.
+
+    A finished run with more `max_epochs` trains on, and ends as if it had been asked for them at
+    first. That needs an optimizer and a `config` that do not depend on them.
 
     A run that is killed at any moment and called again ends with the same bits, on the same kind
     and number of devices. In `workdir`, ``metrics.jsonl`` gets one line an epoch, the same in every
@@ -83,6 +91,30 @@ def fit(
         ModuleNotFoundError: events are asked for, and tensorboardX is missing.
         BlockingIOError: another process trains in `workdir`.
         Interrupted: after SIGTERM (exit code 143) or SIGINT (130); all is saved.
+
+    Examples:
+        >>> import tempfile
+        >>> from surnn_jax import train
+        >>> def error(params, batch):
+        ...     return jnp.square(params["w"] - batch)
+        >>> task = train.Task(
+        ...     init=lambda key, batch: {"w": jnp.zeros(())},
+        ...     loss=lambda params, batch, key: (error(params, batch), {}),
+        ...     evaluate=lambda params, batch: {"mse": (error(params, batch), jnp.ones(()))},
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done = train.fit(
+        ...         task,
+        ...         train.make_optimizer(train.OptimizerConfig("adam", 0.1)),
+        ...         batches=lambda step: np.float32(3),
+        ...         steps_per_epoch=100,
+        ...         evaluation=lambda: [np.float32(3)],
+        ...         settings=train.Settings(max_epochs=2, monitor="mse"),
+        ...         workdir=folder,
+        ...         config={},
+        ...     )
+        >>> done.steps, round(float(done.params["w"]), 1)
+        (200, 3.0)
     """
     if steps_per_epoch < 1:
         raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")

@@ -96,7 +96,7 @@ class TensorBoardWriter:
         workdir: the run's folder; the events go below it.
         wanted: whether to do anything at all.
         step: the step from which the run starts or resumes. TensorBoard hides the events that an
-            earlier process wrote for this step and later ones.
+            earlier process wrote for later steps.
     """
 
     def __init__(self, workdir: Path, wanted: bool, step: int):
@@ -104,7 +104,9 @@ class TensorBoardWriter:
         if wanted:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(workdir / TENSORBOARD), purge_step=step, flush_secs=10)
+            self._writer = SummaryWriter(
+                str(workdir / TENSORBOARD), purge_step=step + 1 if step else 0, flush_secs=10
+            )
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Writes scalars by name, such as ``valid/nll``, for a number of steps done."""

@@ -2,7 +2,8 @@
 
 The path of a parameter gives its group:
 
-- below a key ``switch``: not clipped, not decayed, a learning rate of their own;
+- below a key ``switch``: not clipped, not decayed, a learning rate of their own; thresholds that a
+  homeostat moves have a rule of their own;
 - the time steps and poles of S4D, LRU and Mamba (:data:`STATE_SPACE`): not decayed, a learning
   rate of their own, as their authors have it;
 - kernels, that is all others of two axes or more: decayed;
@@ -61,6 +62,10 @@ class OptimizerConfig:
             module.
         switch_scale: factor on the learning rate of the parameters below a key ``switch``; 0
             keeps them as they are.
+        balance_rate: η, the rate at which a homeostat moves the parameters ``b`` below a key
+            ``switch`` (:attr:`surnn_jax.switches.Rhythm.balance`, ``target``): by
+            their gradient as it is, times η and the schedule relative to its peak, whatever the
+            learning rate is. None for parameters like the others of the switch.
         ssm_lr_multiplier: factor on the learning rate of the time steps and poles of state
             spaces. The authors of S4D and LRU train them at 0.001 or less, so take 0.1 for a rate
             of 0.01. Mamba's authors have one rate for all: leave it at 1.
@@ -69,6 +74,14 @@ class OptimizerConfig:
 
     Raises:
         ValueError: a name that does not exist, or a number out of range.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.OptimizerConfig("adam", 0.01, schedule="cosine", total_steps=1000).warmup
+        0
+        >>> train.OptimizerConfig("adam", learning_rate=-1)
+        Traceback (most recent call last):
+        ValueError: learning_rate must be positive, got -1
     """
 
     name: str = "adam"
@@ -79,6 +92,7 @@ class OptimizerConfig:
     clip: float | None = None
     weight_decay: float = 0.0
     switch_scale: float = 1.0
+    balance_rate: float | None = None
     ssm_lr_multiplier: float = 1.0
     accumulate: int = 1
 
@@ -101,6 +115,8 @@ class OptimizerConfig:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         if not 0 <= self.switch_scale < math.inf:
             raise ValueError(f"switch_scale must not be negative, got {self.switch_scale}")
+        if self.balance_rate is not None and not 0 <= self.balance_rate < math.inf:
+            raise ValueError(f"balance_rate must not be negative, got {self.balance_rate}")
         if not 0 <= self.ssm_lr_multiplier < math.inf:
             raise ValueError(
                 f"ssm_lr_multiplier must not be negative, got {self.ssm_lr_multiplier}"
@@ -121,9 +137,36 @@ def make(
         learning_rate: a scalar in place of the one in `config`; may be traced, so that one
             compiled program serves many rates.
         weight_decay: replaces the one in `config`; may be traced.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> rule = train.make_optimizer(train.OptimizerConfig("adam", 0.1))
+        >>> params = {"w": jnp.ones(())}
+        >>> updates, state = rule.update({"w": jnp.ones(())}, rule.init(params), params)
+        >>> round(float(updates["w"]), 3)
+        -0.1
     """
     peak = config.learning_rate if learning_rate is None else learning_rate
     share = config.weight_decay if weight_decay is None else weight_decay
+    rule, down = _RULES[config.name](), optax.scale_by_learning_rate(_schedule(config, peak))
+    clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
+    groups = _groups(share, config.ssm_lr_multiplier)
+    rules = {
+        "weights": optax.chain(clip, rule, groups, down),
+        "switch": optax.chain(rule, down, optax.scale(config.switch_scale)),
+    }
+    labels = _labels
+    if config.balance_rate is not None:
+        rules["balance"] = optax.scale_by_learning_rate(_schedule(config, config.balance_rate))
+        labels = functools.partial(_labels, balanced=True)
+    rule = optax.partition(rules, labels)
+    if config.accumulate == 1:
+        return rule
+    return optax.MultiSteps(rule, config.accumulate).gradient_transformation()
+
+
+def _schedule(config: OptimizerConfig, peak: Array | float) -> Any:
+    """The learning rate by update, or one number, for a schedule with this peak."""
     rate = peak
     if config.schedule == "cosine":
         rate = optax.cosine_decay_schedule(rate, config.total_steps - config.warmup, alpha=_FLOOR)
@@ -131,17 +174,7 @@ def make(
         rise = optax.linear_schedule(0.0, peak, config.warmup)
         after = rate if callable(rate) else optax.constant_schedule(rate)
         rate = optax.join_schedules([rise, after], [config.warmup])
-    rule, down = _RULES[config.name](), optax.scale_by_learning_rate(rate)
-    clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
-    groups = _groups(share, config.ssm_lr_multiplier)
-    rules = {
-        "weights": optax.chain(clip, rule, groups, down),
-        "switch": optax.chain(rule, down, optax.scale(config.switch_scale)),
-    }
-    rule = optax.partition(rules, _labels)
-    if config.accumulate == 1:
-        return rule
-    return optax.MultiSteps(rule, config.accumulate).gradient_transformation()
+    return rate
 
 
 def decays(path: tuple[Any, ...], leaf: Array) -> bool:
@@ -165,9 +198,11 @@ def _groups(share: Array | float, ssm_lr_multiplier: float) -> optax.GradientTra
     )
 
 
-def _labels(params: Params) -> Params:
+def _labels(params: Params, balanced: bool = False) -> Params:
     def label(path, _):
-        below = any(getattr(part, "key", None) == "switch" for part in path)
-        return "switch" if below else "weights"
+        keys = [getattr(part, "key", None) for part in path]
+        if "switch" not in keys:
+            return "weights"
+        return "balance" if balanced and keys[-1] == "b" else "switch"
 
     return jax.tree_util.tree_map_with_path(label, params)

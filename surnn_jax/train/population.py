@@ -41,6 +41,13 @@ class HyperParameters(NamedTuple):
         learning_rate: the peak rate.
         weight_decay: as in `OptimizerConfig`.
         seed: seed of the initial parameters and of all randomness.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> rates = (0.1, 0.01)
+        >>> members = [train.HyperParameters(rate, 0.0, seed) for rate in rates for seed in (0, 1)]
+        >>> len(members), members[2].learning_rate
+        (4, 0.01)
     """
 
     learning_rate: float
@@ -60,6 +67,11 @@ class TrialResult(NamedTuple):
         epochs: epochs it took part in.
         skipped: steps skipped because a loss, gradient or parameter was not finite.
         seconds: its part of the time of the epochs it took part in.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.TrialResult(status="ok", best_value=0.5, best_epoch=3).best_epoch
+        3
     """
 
     status: str = RUNNING
@@ -78,6 +90,11 @@ class PopulationResult(NamedTuple):
         params: the parameters of each member's best epoch, ``[K, ...]`` a leaf.
         outcomes: one for each member.
         seconds: wall time over all resumptions, compilation and validation included.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.PopulationResult._fields
+        ('params', 'outcomes', 'seconds')
     """
 
     params: Params
@@ -125,6 +142,31 @@ def fit_population(
         checkpoint.CorruptCheckpointError: a checkpoint that is not what was saved.
         BlockingIOError: another process trains in `workdir`.
         Interrupted: after SIGTERM (exit code 143) or SIGINT (130); all is saved.
+
+    Examples:
+        >>> import tempfile
+        >>> from surnn_jax import train
+        >>> def error(params, batch):
+        ...     return jnp.square(params["w"] - batch)
+        >>> task = train.Task(
+        ...     init=lambda key, batch: {"w": jnp.zeros(())},
+        ...     loss=lambda params, batch, key: (error(params, batch), {}),
+        ...     evaluate=lambda params, batch: {"mse": (error(params, batch), jnp.ones(()))},
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done = train.fit_population(
+        ...         task,
+        ...         train.OptimizerConfig("adam"),
+        ...         [train.HyperParameters(rate, 0.0, seed=0) for rate in (0.1, 0.001)],
+        ...         batches=lambda step: np.float32(3),
+        ...         steps_per_epoch=100,
+        ...         evaluation=lambda: [np.float32(3)],
+        ...         settings=train.Settings(max_epochs=2, monitor="mse"),
+        ...         workdir=folder,
+        ...         config={},
+        ...     )
+        >>> done.params["w"].shape, done.outcomes[0].best_value < done.outcomes[1].best_value
+        ((2,), True)
     """
     if steps_per_epoch < 1:
         raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")

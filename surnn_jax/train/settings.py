@@ -29,6 +29,11 @@ class Settings:
 
     Raises:
         ValueError: a value out of range.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.Settings(max_epochs=10, monitor="mse", patience=3).restore
+        'latest'
     """
 
     max_epochs: int
@@ -62,12 +67,27 @@ def identity(settings: Settings, steps_per_epoch: int, config: dict[str, Any]) -
     return json.loads(json.dumps(whole, allow_nan=False))
 
 
-def check_same(stored: dict[str, Any], current: dict[str, Any], workdir: str | os.PathLike) -> None:
+def check_same(
+    stored: dict[str, Any],
+    current: dict[str, Any],
+    workdir: str | os.PathLike,
+    *,
+    extends: bool = False,
+) -> None:
     """Compares the identity in a checkpoint with the current one.
+
+    Args:
+        stored: the checkpoint's.
+        current: the one of this call.
+        workdir: the run's folder, for the error.
+        extends: whether `max_epochs` may have grown.
 
     Raises:
         ValueError: naming the fields that differ and both their values.
     """
+    if extends and stored["settings"]["max_epochs"] < current["settings"]["max_epochs"]:
+        epochs = current["settings"]["max_epochs"]
+        stored = {**stored, "settings": {**stored["settings"], "max_epochs": epochs}}
     for part in ("config", "settings"):
         if fields := differences(stored[part], current[part]):
             raise ValueError(

@@ -32,6 +32,11 @@ def make_mesh(text: str) -> jax.sharding.Mesh:
 
     Raises:
         ValueError: not of this form, or sizes whose product is not the number of devices.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> train.make_mesh(f"data:{jax.device_count()}").axis_names
+        ('data', 'model')
     """
     sizes = {DATA: 1, MODEL: 1}
     for part in text.split(","):

@@ -5,7 +5,14 @@ import threading
 
 
 class Interrupted(SystemExit):
-    """The run received a signal and has saved; the exit code is 128 + the signal's number."""
+    """The run received a signal and has saved; the exit code is 128 + the signal's number.
+
+    Examples:
+        >>> import signal
+        >>> from surnn_jax import train
+        >>> train.Interrupted(signal.SIGTERM).code
+        143
+    """
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)

@@ -24,6 +24,18 @@ class Task(NamedTuple):
             takes the memory as its last argument and returns ``(scalar, (metrics, memory))``, and
             ``evaluate`` takes it too and returns ``(metrics, memory)``. No gradient flows through
             it. It is part of a checkpoint.
+
+    Examples:
+        >>> from surnn_jax import train
+        >>> def error(params, batch):
+        ...     return jnp.square(params["w"] - batch)
+        >>> task = train.Task(
+        ...     init=lambda key, batch: {"w": jnp.zeros(())},
+        ...     loss=lambda params, batch, key: (error(params, batch), {}),
+        ...     evaluate=lambda params, batch: {"mse": (error(params, batch), jnp.ones(()))},
+        ... )
+        >>> float(task.loss({"w": jnp.ones(())}, jnp.array(3.0), None)[0])
+        4.0
     """
 
     init: Callable[[Array, Any], Params]

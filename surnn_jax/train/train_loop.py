@@ -34,6 +34,8 @@ class Trainable(abc.ABC):
 
     state: Any
     best: Params
+    extends = False
+    """Whether a run goes on if it is given more epochs than it began with."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Trainable(abc.ABC):
             self.begin()
         else:
             record = checkpoint.read_record(folder)
-            check_same(record, self.identity, self.workdir)
+            check_same(record, self.identity, self.workdir, extends=self.extends)
             self._started -= self.restore(folder, record)
             self.saved = (self.step, self.epochs)
         self.writer = checkpoint.Writer(self.workdir, None if folder is None else self.step)
@@ -137,6 +139,7 @@ def run_epochs(run: Trainable, signals: Signals) -> None:
     ):
         if run.step:
             reporter.say(f"resuming from step {run.step} in {run.workdir}")
+        reporter.say("compiling: the first step, and the first validation, take longer")
         last_save = time.monotonic()
         while not run.finished:
             if _validation_next(run):

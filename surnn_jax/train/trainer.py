@@ -50,6 +50,7 @@ class Trainer(Trainable):
     """
 
     state: TrainState
+    extends = True
 
     def __init__(
         self,
@@ -106,6 +107,12 @@ class Trainer(Trainable):
         memory = compiled.init_memory.eval_shape(task, params, batch)
         metrics, after = compiled.evaluate.eval_shape(task, params, batch, memory)
         _check_memory("evaluate", memory, after)
+        for name, metric in metrics.items():
+            if not (isinstance(metric, tuple) and len(metric) == 2):
+                raise ValueError(
+                    f"evaluate: metric {name!r} must be a pair (sum, weight), so that batches of "
+                    f"different sizes count right; got {metric}"
+                )
         if task.memory is not None:
             trained, _ = compiled.train_step.eval_shape(
                 task, self.optimizer, self._key, self.state, self._first_batch

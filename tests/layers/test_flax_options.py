@@ -50,9 +50,10 @@ def test_without_biases_is_with_biases_of_0(name):
     layer = Recurrent(cell, FEATURES)
     params = drawn(layer, X)
     peepholes = {"v_i", "v_f", "v_o"} if name == "lstm_peephole" else set()
-    assert set(params["cell"]["vector"]) == peepholes
+    vectors = params["cell"].get("vector", {})
+    assert set(vectors) == peepholes
     zeros = {k: jnp.zeros(FEATURES) for k, _ in whole.vectors if k not in peepholes}
-    full = {"cell": {**params["cell"], "vector": params["cell"]["vector"] | zeros}}
+    full = {"cell": {**params["cell"], "vector": vectors | zeros}}
     want = jax.jit(Recurrent(whole, FEATURES).apply)({"params": full}, X)
     np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, X), want, **CLOSE)
 
@@ -163,6 +164,8 @@ def test_recurrent_dropout_is_that_of_the_weights():
     np.testing.assert_allclose(one, plain({"params": masked}, X), **CLOSE)
     with pytest.raises(ValueError, match=r"^recurrent_dropout must lie in \[0, 1\), got 1.0$"):
         Recurrent("gru", FEATURES, recurrent_dropout=1.0)
+    with pytest.raises(ValueError, match=r"^recurrent_dropout: min_gru has no recurrent weights"):
+        jax.eval_shape(Recurrent("min_gru", 5, recurrent_dropout=rate).init, jax.random.key(0), X)
     many = Recurrent("tanh", 200, recurrent_dropout=rate)
     made = many.bind({}, rngs={"dropout": jax.random.key(0)})
     kernel = made._dropped({"recurrent": {"h": jnp.ones((200, 200))}})["recurrent"]["h"]

@@ -76,3 +76,29 @@ def test_an_update_takes_the_mean_of_the_gradients_of_its_batches():
         steps.append(update["w"])
     np.testing.assert_allclose(*steps, rtol=1e-4)
     assert (steps[0] != 0).all()
+
+
+def test_a_finished_run_trains_on_with_more_epochs(tmp_path):
+    whole = fit(tmp_path / "whole", max_epochs=3)
+    fit(tmp_path / "longer", max_epochs=2)
+    longer = fit(tmp_path / "longer", max_epochs=3)
+    assert longer.history == whole.history
+    for one, other in zip(*map(jax.tree.leaves, (longer.params, whole.params)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match=r"max_epochs=3, not 2"):
+        fit(tmp_path / "longer", max_epochs=2)
+
+
+def test_a_metric_that_is_a_plain_number_is_told_what_it_should_be(tmp_path):
+    task = TASK._replace(evaluate=lambda params, batch: {"mse": jnp.ones(())})
+    with pytest.raises(ValueError, match=r"metric 'mse' must be a pair \(sum, weight\)"):
+        fit(tmp_path, task=task)
+
+
+def test_auto_without_a_cluster_says_what_to_do(monkeypatch):
+    def initialize():
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(ValueError, match=r"auto finds no cluster .* leave it out for one process"):
+        train.initialize_distributed("auto")

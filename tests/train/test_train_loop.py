@@ -366,7 +366,8 @@ def test_what_is_shown_while_it_runs(tmp_path, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
-    assert lines[0].startswith("step 1/6 ")
+    assert lines[0].startswith("compiling: ")
+    assert lines[1].startswith("step 1/6 ")
     for word in ("steps/s", "loss=", "valid/mse=", "update_rate=0.5"):
         assert word in lines[-1]
     speed = json.loads((tmp_path / "speed.jsonl").read_text())

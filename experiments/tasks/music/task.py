@@ -39,14 +39,20 @@ def frames(batch: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
 
 def measure(model: FramePredictor, params: Params, batch: dict[str, Array]) -> Metrics:
     """``nll`` (nats a predicted frame, summed over keys) and ``update_rate``, as totals."""
+    return _measure(model, params, batch)[0]
+
+
+def _measure(model, params, batch) -> tuple[Metrics, Array | float]:
+    """The metrics, and the term that balances the switch."""
     x, target, lengths, counts = frames(batch)
     logits, run = model.apply({"params": params}, x, lengths)
     nats = optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
     weight = counts.sum().astype(nats.dtype)
-    return {
+    metrics = {
         "nll": (jnp.where(counts, nats, 0).sum(), weight),
         "update_rate": (run.rate * weight, weight),
     }
+    return metrics, run.balance
 
 
 class TrainingStats(NamedTuple):
@@ -91,10 +97,10 @@ def task_of(config: Config, model: FramePredictor, pieces: TrainingStats) -> Tas
     def loss(params, batch, key):
         if config.weight_noise:
             params = recurrent.noisy(params, key, config.weight_noise)
-        measured = measure(model, params, batch)
+        measured, balance = _measure(model, params, batch)
         (nats, weight), (rate, _) = measured["nll"], measured["update_rate"]
         penalty = switches.rate_penalty(rate / weight, config.rate)
-        return nats / pieces.frames + config.hold * penalty, measured
+        return nats / pieces.frames + config.hold * penalty + balance, measured
 
     def evaluate(params, batch):
         return measure(model, params, batch)

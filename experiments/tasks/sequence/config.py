@@ -88,7 +88,11 @@ class Config(TrainConfig):
     horizon: int = field(
         0, "Longest period of a switch, in steps; 0: the longest sequence", flag="max_period"
     )
-    share: float = field(1.0, "Share of a batch that teaches the switch", flag="gradient_fraction")
+    share: float = field(
+        1.0,
+        "Share of a batch that teaches the switch; below 1 it harms event switches",
+        flag="gradient_fraction",
+    )
     read: str = field(
         "input", "Features that an event switch reads: input, pair, counts", flag="event_features"
     )

@@ -57,6 +57,10 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         test = next(feeds["test"].evaluation())
         figures.inspect(config, model, spec, params, test, folder)
 
+    def agree(params: Params, others: Params) -> dict[str, float]:
+        test = next(feeds["test"].evaluation())
+        return figures.agreements(config, model, spec, params, others, test)
+
     return Prepared(
         task=task,
         feeds=feeds,
@@ -65,6 +69,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         inputs=frames(spec, first["x"]),
         inputs_text=_inputs_text(spec),
         draw=draw,
+        agree=agree,
         recurrent=_blocks,
         about=lambda: _about(config, model, task, first),
         data=read,

@@ -1,5 +1,6 @@
 """Pictures and numbers of a trained sequence model: rates, periods, memory, depth, gradients."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 
 from data.batches import Batch
+from data.sets.listops import VOCABULARY
 from experiments.analysis import gates, gradients, plots
 from experiments.tasks.sequence.config import Config
 from experiments.tasks.sequence.task import TaskSpec, first_memory, frames, run_model
@@ -19,6 +21,8 @@ from surnn_jax.typing import Params
 
 FILE = "inside.json"
 _EXAMPLES = 16
+_WIDEST = 4
+"""The most numbers a frame that are drawn above the raster."""
 _FRACTIONS = (0.0, 0.25, 0.5, 0.75)
 
 
@@ -43,33 +47,23 @@ def inspect(
     batch = examples_of(batch)
     found: dict[str, Any] = {}
     title = f"{config.unit}, {config.dataset}"
-    tables, lengths = {}, batch.get("lengths")
-    memory = None
-    if spec.kind == "language":
-        memory = first_memory(model, params, batch["x"].shape[0])
-
-    @jax.jit
-    def traces(params, batch, memory):
-        return run_model(model, spec, params, batch, memory=memory).traces
-
-    result = traces(params, batch, memory)
-    traced = [i for i, name in enumerate(config.names) if mixers.is_traced(name)]
-    for layer, trace in zip(traced, result, strict=True):
-        if trace.update_mask is None:
-            continue
-        table = np.asarray(trace.update_mask)
-        if not np.isin(table, (0, 1)).all():
-            continue  # A soft gate holds nothing.
-        table, label = table == 1, f"layer {layer + 1}"
+    lengths = batch.get("lengths")
+    tables = tables_of(config, model, spec, params, batch)
+    for label, table in tables.items():
         events = events_of(config.dataset, batch)
         found[label] = gates.summary(table, lengths, events)
-        if not tables:
-            shown = table if table.ndim == 2 else table[0]
-            if table.ndim == 3 and lengths is not None:
-                shown = shown[: lengths[0]]
-            plots.raster(shown, folder / "switches.png", title=f"{title}, {label}")
-        tables[label] = table
     if tables:
+        label, table = next(iter(tables.items()))
+        shown = table if table.ndim == 2 else table[0]
+        if table.ndim == 3 and lengths is not None:
+            shown = shown[: lengths[0]]
+        plots.raster(
+            shown,
+            folder / "switches.png",
+            title=f"{title}, {label}",
+            above=strip_of(spec, config.dataset, batch["x"][0][: len(shown)]),
+            above_height=0.25,
+        )
         draw(tables, lengths, folder, title)
     reached = reach_of(config, model, spec, params, batch)
     if reached is not None:
@@ -84,6 +78,44 @@ def inspect(
     if found:
         write_json(folder / FILE, found)
     return found
+
+
+def tables_of(
+    config: Config, model: Any, spec: TaskSpec, params: Params, batch: Batch
+) -> dict[str, np.ndarray]:
+    """``layer N`` -> booleans ``[T, H]`` or ``[B, T, H]``: when its neurons update.
+
+    Layers without an update mask, and those with soft gates, which hold nothing, are left out.
+    """
+    memory = None
+    if spec.kind == "language":
+        memory = first_memory(model, params, batch["x"].shape[0])
+
+    @jax.jit
+    def traces(params, batch, memory):
+        return run_model(model, spec, params, batch, memory=memory).traces
+
+    traced = [i for i, name in enumerate(config.names) if mixers.is_traced(name)]
+    found = {}
+    for layer, trace in zip(traced, traces(params, batch, memory), strict=True):
+        if trace.update_mask is None:
+            continue
+        table = np.asarray(trace.update_mask)
+        if np.isin(table, (0, 1)).all():
+            found[f"layer {layer + 1}"] = table == 1
+    return found
+
+
+def agreements(
+    config: Config, model: Any, spec: TaskSpec, params: Params, others: Params, batch: Batch
+) -> dict[str, float]:
+    """``layer N`` -> :func:`.gates.agreement` of two sets of parameters, of two seeds say."""
+    batch = examples_of(batch)
+    one, two = (tables_of(config, model, spec, own, batch) for own in (params, others))
+    return {
+        label: gates.agreement(table, two[label], batch.get("lengths"))
+        for label, table in one.items()
+    }
 
 
 def draw(
@@ -120,13 +152,29 @@ def examples_of(batch: Batch) -> Batch:
 
 
 def events_of(dataset: str, batch: dict[str, np.ndarray]) -> np.ndarray | None:
-    """The informative steps, booleans ``[B, T]``; None for tasks where they are unknown."""
+    """Steps at which something happens, booleans ``[B, T]``; None for tasks where none are known.
+
+    Marked numbers of adding, symbols to be given back of the copying tasks; spaces of Text,
+    operators and brackets of ListOps.
+    """
     x = batch["x"]
+    if dataset == "imdb_bytes":
+        return x == ord(" ") + 1  # 0 is padding.
+    if dataset in ("listops", "listops_short"):
+        return x >= VOCABULARY.index("[MIN")
     if dataset == "adding":
         return x[..., 1] > 0
     if dataset in ("selective_copy", "copy"):
         return (x > 0) & (x < x.max())
     return None
+
+
+def strip_of(spec: TaskSpec, dataset: str, x: np.ndarray) -> Callable[[Any], None] | None:
+    """Draws the input ``[T]`` or ``[T, D]`` of one example; None if there is too much to see."""
+    if spec.tokens is None:
+        return plots.input_strip(x, None) if x.ndim == 1 or x.shape[1] <= _WIDEST else None
+    marked = dataset in ("selective_copy", "copy")
+    return plots.input_strip(x, spec.tokens) if marked else None
 
 
 def reach_of(

@@ -15,12 +15,14 @@ SELECTIVE: Units = {
     "sugru-soft": {"switch": "fourier", "gate": "soft"},
     "sugru-event": {"switch": "event"},
     "sugru-event-frozen": {"switch": "event", "frozen": True},
+    "sugru-event-gradient": {"switch": "event"},
     "sugru-threshold": {"switch": "threshold"},
     "sugru-every3": {"switch": "every", "rate": 1 / 3},
     "sulstm": {"layers": "sulstm", "switch": "fourier"},
     "sutanh": {"layers": "sutanh", "switch": "fourier"},
 }
-"""suRNNs: the paper's, the cells of its ablation, and the event switch with its control."""
+"""suRNNs: the paper's, the cells of its ablation, and the event switch with its controls: not
+trained, and trained by the gradient alone."""
 
 NEIGHBOURS: Units = {
     "gru": {"layers": "gru"},
@@ -49,7 +51,14 @@ OTHERS: Units = {
 """Attention and state spaces; and suGRU mixed with a state space."""
 
 HELD = {"hold": 1.0, "switch_scale": 3.0}
-"""Settings of the event switch beside its rate: see :mod:`surnn_jax.switches.event_switch`."""
+"""Settings of an event switch that the gradient alone trains, beside its rate: the first recipe."""
+
+BALANCED: Units = {
+    "target": {"share": 1.0, "balance": "target", "hold": 0.0},
+    "floor": {"share": 1.0, "balance": "floor"},
+}
+"""What the recipe of ``sugru-event`` changes in it: `target`, or `floor` for tasks where few steps
+matter and neurons want rates of their own. `experiments/README.md` has the comparison."""
 
 EVERYTHING: Units = {**SELECTIVE, **NEIGHBOURS, **OTHERS}
 
@@ -61,6 +70,7 @@ def units(
     dense: Mapping[str, Any] | None = None,
     other: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
+    balance: str = "target",
 ) -> dict[str, Config]:
     """A task's configuration for every model.
 
@@ -70,15 +80,13 @@ def units(
         dense: changes for the neighbours beside their layer, such as the learning rate.
         other: changes for attention and state spaces.
         event: changes for the event switch.
+        balance: the recipe of ``sugru-event``, see :data:`BALANCED`.
     """
     runs = {}
     for group, own in ((SELECTIVE, {}), (NEIGHBOURS, dense or {}), (OTHERS, other or {})):
         for name, changes in group.items():
             more = {**own, **changes}
-            if changes.get("switch") in ("event", "threshold"):
-                more = {**HELD, **(event or {}), **more}
-            if name == "sugru-threshold":  # nothing in it is learned
-                more |= {"hold": 0.0}
+            more = _with_events(name, more, event, balance)
             pattern = str(more.get("layers", task.layers)).split(",")
             times = max(1, depth // len(pattern))
             more["layers"] = ",".join(pattern * times)
@@ -88,6 +96,20 @@ def units(
     for name in ("transformer", "transformer-rotary", "hybrid"):
         runs[name] = dataclasses.replace(runs[name], bare=False, encoder="")
     return runs
+
+
+def _with_events(
+    name: str, changes: Mapping[str, Any], event: Mapping[str, Any] | None, balance: str
+) -> dict[str, Any]:
+    """A model's changes, with those that its event switch needs."""
+    if changes.get("switch") not in ("event", "threshold"):
+        return dict(changes)
+    found = {**HELD, **(event or {}), **changes}
+    if name == "sugru-event":
+        found |= BALANCED[balance]
+    if name == "sugru-threshold":  # nothing in it is learned
+        found |= {"hold": 0.0}
+    return found
 
 
 def presets(tasks: Mapping[str, Mapping[str, Config]]) -> dict[str, dict[str, Config]]:
@@ -107,6 +129,7 @@ SHORT: Units = {
     "sugru-frozen": {"switch": "fourier", "frozen": True},
     "sugru-event": {"switch": "event"},
     "sugru-event-frozen": {"switch": "event", "frozen": True},
+    "sugru-event-gradient": {"switch": "event"},
     "gru": {"layers": "gru"},
     "transformer": {"layers": "attention", "positions": "rotary"},
     "sugru-soft": {"switch": "fourier", "gate": "soft"},
@@ -140,6 +163,7 @@ def short(
     *,
     sizes: Units,
     event: Mapping[str, Any] | None = None,
+    balance: str = "target",
 ) -> dict[str, Config]:
     """A task's configuration for every model of :data:`SHORT`, for two cores.
 
@@ -151,14 +175,12 @@ def short(
         depth: layers; a mixed stack repeats its pattern that often, halved.
         sizes: what a model changes to have as many parameters as the others.
         event: what the event switch changes: its rate, and the weight of the rate penalty.
+        balance: the recipe of ``sugru-event``, see :data:`BALANCED`.
     """
     runs = {}
     for name, changes in SHORT.items():
         more = {**changes, **sizes.get(name, {})}
-        if changes.get("switch") in ("event", "threshold"):
-            more = {**HELD, **(event or {}), **more}
-        if name == "sugru-threshold":  # nothing in it is learned
-            more |= {"hold": 0.0}
+        more = _with_events(name, more, event, balance)
         pattern = str(more.get("layers", task.layers)).split(",")
         more["layers"] = ",".join(pattern * max(1, depth // len(pattern)))
         runs[name] = dataclasses.replace(task, **more)

@@ -222,10 +222,11 @@ def task_of(config: Config, model: Any, spec: TaskSpec) -> Task:
 
     def judge(measured, result):
         total, weight = measured["mse" if spec.kind == "regress" else "nll"]
-        penalty = jnp.zeros((), jnp.float32)
+        penalty = balance = jnp.zeros((), jnp.float32)
         for trace in result.traces:
             penalty = penalty + switches.rate_penalty(trace.rate.astype(jnp.float32), config.rate)
-        return total / jnp.maximum(weight, 1) + config.hold * penalty
+            balance = balance + jnp.asarray(trace.balance, jnp.float32)
+        return total / jnp.maximum(weight, 1) + config.hold * penalty + balance
 
     def loss(params, batch, key):
         result = run_model(model, spec, params, batch, key)

@@ -46,15 +46,21 @@ def measure(
     model: WaveformPredictor, scale: Normalization, params: Params, batch: dict[str, Array]
 ) -> Metrics:
     """``nll`` (nats a step, of ten normalised samples) and ``update_rate``, as totals."""
+    return _measure(model, scale, params, batch)[0]
+
+
+def _measure(model, scale, params, batch) -> tuple[Metrics, Array | float]:
+    """The metrics, and the term that balances the switch."""
     x, target = frames(batch["x"], scale)
     valid, steps = batch["index"] >= 0, x.shape[1]
     outputs, run = model.apply({"params": params}, x, jnp.where(valid, steps, 0))
     nats = -model.readout.log_density(outputs, target)
     weight = valid.sum().astype(nats.dtype) * steps
-    return {
+    metrics = {
         "nll": (jnp.where(valid[:, None], nats, 0).sum(), weight),
         "update_rate": (run.rate * weight, weight),
     }
+    return metrics, run.balance
 
 
 def task_of(config: Config, model: WaveformPredictor, scale: Normalization) -> Task:
@@ -66,10 +72,10 @@ def task_of(config: Config, model: WaveformPredictor, scale: Normalization) -> T
     def loss(params, batch, key):
         if config.weight_noise:
             params = recurrent.noisy(params, key, config.weight_noise)
-        measured = measure(model, scale, params, batch)
+        measured, balance = _measure(model, scale, params, batch)
         (nats, weight), (rate, _) = measured["nll"], measured["update_rate"]
         penalty = switches.rate_penalty(rate / weight, config.rate)
-        return nats / weight + config.hold * penalty, measured
+        return nats / weight + config.hold * penalty + balance, measured
 
     def evaluate(params, batch):
         return measure(model, scale, params, batch)
