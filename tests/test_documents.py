@@ -58,7 +58,8 @@ def test_the_script_of_readme_reaches_what_it_says():
     assert names["error"] < 0.01
     assert 0.05 < names["rate"] < 0.15
     # "Guessing the mean has a squared error of 0.17": two uniform numbers have a variance of 1/6.
-    _, sums = names["batch"](jax.random.key(0))
+    with jax.numpy_dtype_promotion("standard"):
+        _, sums = names["batch"](jax.random.key(0))
     assert abs(sums.var() - 0.17) < 0.1
 
 
@@ -275,6 +276,12 @@ def test_what_make_docs_installs_is_the_extra():
     pinned = (ROOT / "constraints.txt").read_text()
     for name in wanted:
         assert re.search(rf"^{re.escape(name.partition('[')[0])}==", pinned, re.M), name
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = set(re.findall(r"([\w/-]+\.md)$", navigation, re.M))
+    assert listed == {page.removeprefix("docs/") for page in PAGES} | {"tutorial.md"}
 
 
 def test_the_table_of_cells_and_switches_is_complete():

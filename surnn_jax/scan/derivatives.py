@@ -2,8 +2,8 @@
 
 A back end has two kernels, one forward and one backward. :func:`scan` uses them for values and for
 first gradients in reverse mode. Everything else (`jvp`, `linearize`, `jacfwd`, the gradient of a
-gradient) is that of :func:`twin`, the same scan written in JAX, which computes its own states anew.
-A hard switch has the derivatives of its surrogate at every order. The cells that decide for
+gradient) is that of :func:`.twin.twin`, the same scan written in JAX, which computes its own states
+anew. A hard switch has the derivatives of its surrogate at every order. The cells that decide for
 themselves (`cells.skip`) have theirs of second order only in reverse over forward mode.
 
 The tangent of a scan is one operation, `_push`, linear in the tangents of the inputs. Run as it
@@ -21,8 +21,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from surnn_jax.scan import adjoint
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
+from surnn_jax.scan.twin import twin
 from surnn_jax.typing import Array, Carry
 
 
@@ -58,75 +58,11 @@ def instantiate_zeros(cotangents: Any, like: Any) -> Any:
     )
 
 
-def twin(spec: ScanSpec, inputs: ScanInputs) -> Carry:
-    """The same scan in operations that JAX differentiates as often as asked.
-
-    It has no rule of `jax.custom_jvp` of its own: `lax.scan` forgets such a rule where reverse mode
-    is differentiated once more.
-    """
-    params, x, logits, start, reset_carry, step_mask, resets = inputs
-    if step_mask is not None:
-        x = jnp.where(step_mask[..., None], x, 0)  # What is not read may be NaN.
-    g = _switches(spec, logits, step_mask, start.h)
-
-    def step(carry, now):
-        x, g, reset = now
-        if reset is not None:
-            carry = adjoint.select(reset, reset_carry, carry)
-        candidate = spec.cell.step(params, carry, x, spec.dtype)
-        if g is not None:
-            candidate = jax.tree.map(
-                _mix, adjoint.by_field(spec.surrogate, g, carry), candidate, carry
-            )
-        return candidate, candidate
-
-    return jax.lax.scan(step, start, (x, g, resets))[1]
-
-
-def _switches(
-    spec: ScanSpec, logits: Array | None, step_mask: Array | None, like: Array
-) -> Array | None:
-    """The switches ``[T, B, H]`` of all steps, with the surrogate's derivatives."""
-    g = None
-    if logits is not None:
-        g = spec.surrogate.differentiable_value(logits.astype(like.dtype))
-        g = g[:, None] if g.ndim == 2 else g
-        g = jnp.broadcast_to(g, (g.shape[0], *like.shape))
-        weights = spec.surrogate.row_weights(like.shape[0], like.dtype)
-        if weights is not None:
-            fixed = jax.lax.stop_gradient(g)
-            g = fixed + weights[:, None] * (g - fixed)
-    if step_mask is None:
-        return g
-    ones = jnp.ones((*step_mask.shape, like.shape[-1]), like.dtype)
-    return jnp.where(step_mask[..., None], ones if g is None else g, 0)
-
-
-def _mix(g: Array, candidate: Array, old: Array) -> Array:
-    # A closed neuron's candidate may be anything.
-    broken = (g == 0) & ~jnp.isfinite(candidate)
-    return g * jnp.where(broken, old, candidate) + (1 - g) * old
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def scan(kernels: Kernels, spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """All carries, by `kernels`; see the module."""
-    return kernels.forward(spec, inputs)
-
-
-@functools.partial(scan.defjvp, symbolic_zeros=True)
-def _scan_jvp(kernels, spec, primals, tangents):
-    (inputs,), (tangents,) = primals, tangents
-    carries = scan(kernels, spec, inputs)
-    tangents = jax.tree.leaves(tuple(tangents[:5]))
-    perturbed = tuple(not isinstance(d, SymbolicZero) for d in tangents)
-    form = jax.tree.structure((inputs, carries))
-    linear = _Linear(kernels, spec, form, perturbed, ())
-    moved = [d for d, free in zip(tangents, perturbed, strict=True) if free]
-    if not moved:
-        return carries, jax.tree.map(jnp.zeros_like, carries)
-    pushed = _push.bind(*jax.tree.leaves((inputs, carries)), *moved, linear=linear)
-    return carries, jax.tree.unflatten(jax.tree.structure(carries), pushed)
+    leaves, form = jax.tree.flatten(inputs)
+    fields = _scan.bind(*leaves, call=_Call(kernels, spec, form, ()))
+    return spec.cell.carry(*fields)
 
 
 class _Mapped(NamedTuple):
@@ -137,6 +73,58 @@ class _Mapped(NamedTuple):
 
     size: int
     axes: tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """One scan, whose arguments are the arrays of its inputs.
+
+    Attributes:
+        kernels: of the back end.
+        spec: of the scan.
+        form: the tree of the inputs.
+        maps: the `vmap` around it, from the inside out.
+    """
+
+    kernels: Kernels
+    spec: ScanSpec
+    form: Any
+    maps: tuple[_Mapped, ...]
+
+    def run(self, *arrays: Array) -> list[Array]:
+        """The fields of the carries."""
+
+        def function(arrays):
+            inputs = jax.tree.unflatten(self.form, arrays)
+            return list(self.kernels.forward(self.spec, inputs))
+
+        for mapped in self.maps:
+            function = jax.vmap(function, (list(mapped.axes),), axis_size=mapped.size)
+        return function(list(arrays))
+
+    def types(self, types: Any) -> list[Any]:
+        """Those of the fields, with the axes of every `vmap` in front."""
+        shapes = [list(kind.shape) for kind in types]
+        for mapped in reversed(self.maps):
+            for shape, axis in zip(shapes, mapped.axes, strict=True):
+                if axis is not None:
+                    del shape[axis]
+        steps = jax.tree.unflatten(self.form, shapes).x[0]
+        sizes = [mapped.size for mapped in reversed(self.maps)]
+        start = jax.tree.unflatten(self.form, list(zip(types, shapes, strict=True))).initial_carry
+        return [with_shape(kind, (*sizes, steps, *shape)) for kind, shape in start]
+
+    def in_front(self, tangent: Array, i: int) -> Array:
+        """The tangent of array i with the axes of every `vmap` in front."""
+        for place, mapped in enumerate(reversed(self.maps)):
+            axis = mapped.axes[i]
+            if axis is not None:
+                tangent = jnp.moveaxis(tangent, place + axis, place)
+                continue
+            tangent = jnp.expand_dims(tangent, place)
+            shape = (*tangent.shape[:place], mapped.size, *tangent.shape[place + 1 :])
+            tangent = jnp.broadcast_to(tangent, shape)
+        return tangent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +240,48 @@ def _jvp_of_moved(function: Callable[..., Any], primals: Any, tangents: Any) -> 
     if not any(moved):
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(run))
     return jax.jvp(run, pick(values), pick(tangents))[1]
+
+
+# An operation of its own, as `lax.scan` forgets the rule of a `jax.custom_jvp` inside it where
+# reverse mode is differentiated once more.
+_scan = Primitive("scan_of_units")
+_scan.multiple_results = True
+
+
+def _scan_arrays(*arrays, call):
+    return call.run(*arrays)
+
+
+_scan.def_impl(jax.jit(_scan_arrays, static_argnames="call"))
+_scan.def_abstract_eval(lambda *types, call: call.types(types))
+mlir.register_lowering(_scan, mlir.lower_fun(_scan_arrays, multiple_results=True))
+
+
+def _scan_jvp(primals, tangents, *, call):
+    outputs = _scan.bind(*primals, call=call)
+    free = jax.tree.structure(tuple(jax.tree.unflatten(call.form, primals)[:5])).num_leaves
+    perturbed = tuple(type(d) is not ad.Zero for d in tangents[:free])
+    if not any(perturbed):
+        return outputs, list(map(jnp.zeros_like, outputs))
+    inputs = jax.tree.unflatten(call.form, primals)
+    form = jax.tree.structure((inputs, call.spec.cell.carry(*outputs)))
+    maps = tuple(
+        mapped._replace(axes=(*mapped.axes, *(0 for _ in outputs))) for mapped in call.maps
+    )
+    linear = _Linear(call.kernels, call.spec, form, perturbed, maps)
+    moved = [call.in_front(tangents[i], i) for i, one in enumerate(perturbed) if one]
+    return outputs, _push.bind(*primals, *outputs, *moved, linear=linear)
+
+
+def _scan_batch(arrays, axes, *, call):
+    size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+    call = dataclasses.replace(call, maps=(*call.maps, _Mapped(size, tuple(axes))))
+    outputs = _scan.bind(*arrays, call=call)
+    return outputs, [0] * len(outputs)
+
+
+ad.primitive_jvps[_scan] = _scan_jvp
+batching.primitive_batchers[_scan] = _scan_batch
 
 
 _push = Primitive("scan_tangent")

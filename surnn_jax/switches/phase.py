@@ -4,7 +4,6 @@ A float32 clock stops counting at 2^24, and its product with a frequency is wron
 a turn long before. Here clocks stay integers, read as unsigned, so streams may be 2^32 steps long.
 """
 
-import functools
 import itertools
 import math
 from fractions import Fraction
@@ -28,7 +27,6 @@ def unsigned(t: Array) -> Array:
     return t.astype(jnp.uint32)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def angle(theta: Array, t: Array, horizon: int) -> Array:
     """``theta · t / horizon`` modulo 2π, in [-π, π): ``[*t.shape, *theta.shape]``.
 
@@ -42,9 +40,11 @@ def angle(theta: Array, t: Array, horizon: int) -> Array:
         horizon: a number of steps.
     """
     axes = (1,) * theta.ndim
+    clock = (unsigned(t).astype(theta.dtype) / horizon).reshape(*t.shape, *axes)
+    plain = clock * _led(theta, t.ndim)
     if theta.dtype == jnp.float64:
-        clock = unsigned(t).astype(theta.dtype) / horizon
-        return clock.reshape(*t.shape, *axes) * _led(theta, t.ndim)
+        return plain
+    theta = jax.lax.stop_gradient(theta)
     high, low = (_led(word, t.ndim) for word in _turns(theta.astype(jnp.float32), horizon))
     steps = unsigned(t).reshape(*t.shape, *axes)
     part = high * steps + _multiply(low, steps)[0]  # of a turn, in units of 2^-32
@@ -52,14 +52,18 @@ def angle(theta: Array, t: Array, horizon: int) -> Array:
     exact = jax.lax.bitcast_convert_type(part, jnp.int32).astype(theta.dtype)
     # theta - theta is NaN if theta is not finite; nothing else here makes one.
     finite, broken = jnp.isfinite(theta), theta - theta
-    return jnp.where(_led(finite, t.ndim), exact * (2 * math.pi / 2**32), _led(broken, t.ndim))
+    exact = exact * (2 * math.pi / 2**32)
+    return _sloped(jnp.where(_led(finite, t.ndim), exact, _led(broken, t.ndim)), plain)
 
 
-@angle.defjvp
-def _angle_jvp(horizon, primals, tangents):
-    theta, t = primals
-    clock = unsigned(t).astype(theta.dtype).reshape(*t.shape, *(1,) * theta.ndim) / horizon
-    return angle(theta, t, horizon), clock * _led(tangents[0], t.ndim)
+def _sloped(value: Array, plain: Array) -> Array:
+    """`value` with the derivatives of `plain`.
+
+    Not by `jax.custom_jvp`, whose rule `lax.scan` forgets where reverse mode is differentiated once
+    more.
+    """
+    plain = jnp.where(jnp.isfinite(plain), plain, 0)
+    return jax.lax.stop_gradient(value) + (plain - jax.lax.stop_gradient(plain))
 
 
 def _turns(theta: Array, horizon: int) -> tuple[Array, Array]:
@@ -95,7 +99,6 @@ def _multiply(a: Array, b: Array) -> tuple[Array, Array]:
     return a1 * b1 + (cross >> 16) + (other >> 16), a * b
 
 
-@jax.custom_jvp
 def turn(t: Array, tau: Array, s: Array) -> Array:
     """``((t - s) mod tau) / tau``, in [0, 1]: ``[*t.shape, H]``.
 
@@ -110,16 +113,7 @@ def turn(t: Array, tau: Array, s: Array) -> Array:
     halves = ((steps >> 16).astype(tau.dtype) * 65536, (steps & 0xFFFF).astype(tau.dtype))
     past = sum(jax.lax.rem(*jnp.broadcast_arrays(half, period)) for half in halves)
     turns = (past - shift) / period
-    return turns - jnp.floor(turns)
-
-
-@turn.defjvp
-def _turn_jvp(primals, tangents):
-    t, tau, s = primals
-    _, by_tau, by_s = tangents
-    since = unsigned(t).astype(tau.dtype)[..., None] - _led(s, t.ndim)
-    slope = -since / jnp.square(_led(tau, t.ndim))
-    return turn(t, tau, s), slope * _led(by_tau, t.ndim) - _led(by_s / tau, t.ndim)
+    return _sloped(turns - jnp.floor(turns), (steps.astype(tau.dtype) - shift) / period)
 
 
 def _led(leaf: Any, axes: int) -> Array:

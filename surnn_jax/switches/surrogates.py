@@ -79,8 +79,11 @@ class Surrogate:
         return jnp.where(g < 0, self.expected[0 if memory else 1], drawn)
 
     def openness(self, a: Array) -> Array:
-        """How far the output opens: what an update mask shows, and a rate is the mean of."""
-        return self.of_field("h", self(a))
+        """How far the output opens: what an update mask shows, and a rate is the mean of.
+
+        Without a rule of its own, which `lax.scan` around the run could forget.
+        """
+        return self.of_field("h", self.differentiable_value(a))
 
     def differentiable_value(self, a: Array) -> Array:
         """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
@@ -94,7 +97,9 @@ class Surrogate:
             u = jnp.clip(a / self.shape, -1, 1)
             smooth = u - u * jnp.abs(u) / 2
         else:
-            smooth = a if self.name == "straight_through" else jax.nn.sigmoid(self.shape * a)
+            bounded = jnp.where(jnp.isfinite(a), a, 0)  # infinity less itself is no number
+            straight = self.name == "straight_through"
+            smooth = bounded if straight else jax.nn.sigmoid(self.shape * a)
         return value + (smooth - jax.lax.stop_gradient(smooth))
 
     def gradient_rows(self, batch: int) -> int:

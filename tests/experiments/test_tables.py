@@ -390,16 +390,10 @@ def test_densities_above_1_have_two_decimals_too(value, text):
 
 
 def test_the_list_of_presets_finds_records_older_than_a_setting(committed):
-    """A setting that came later had its default; any other difference is another preset."""
     config = music_config.Config(dataset="jsb")
     older = {k: v for k, v in dataclasses.asdict(config).items() if k != "accumulate"}
     put(committed, "older.json", record(dataset="jsb", config=older, metrics=nll(8.25, 8.5)))
     presets = {"jsb-gru": {"": config}, "jsb-two": {"": dataclasses.replace(config, accumulate=2)}}
     first, second = listing.show("music", presets, "jsb").splitlines()[-2:]
-    assert "8.25" in first
-    assert "8.25" not in second
-    # What was measured comes first, and the others by name alone.
-    *_, measured, _, note, names = listing.show("music", presets).splitlines()
-    assert "8.25" in measured
-    assert note.startswith("not measured yet")
-    assert names == "jsb: jsb-two"
+    assert ("8.25" in first, "8.25" in second) == (True, False)
+    assert listing.show("music", presets).splitlines()[-1] == "jsb: jsb-two"

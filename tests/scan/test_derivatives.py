@@ -1,7 +1,5 @@
 """Derivatives of every order and mode, and JAX's own checks of numbers."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +16,12 @@ from core_case import (
     solve,
     switch,
 )
+from jax.flatten_util import ravel_pytree
 from tiers import full, tiered
 
 from surnn_jax import run, selective, switches
 from surnn_jax.scan import derivatives
-from surnn_jax.scan.derivatives import twin
+from surnn_jax.scan.twin import twin
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -65,7 +64,20 @@ EVERY = tiered(
 ONE = tiered([name for name in (*BACK_ENDS, "auto") if name != "reference"], ("masked",))
 
 
-@functools.cache
+def _once(function):
+    """`function`, which is run once for each kind: a kind has options, which cannot be hashed."""
+    made = {}
+
+    def kept(*kind, **options):
+        key = repr((kind, options))
+        if key not in made:
+            made[key] = function(*kind, **options)
+        return made[key]
+
+    return kept
+
+
+@_once
 def _case(kind, cell="gru", steps=3):
     """A unit, a loss of everything free by a back end, where to differentiate it, and whither."""
     unit = selective(cell, None if kind is None else switch(kind, gate=switches.sigmoid()))
@@ -100,7 +112,7 @@ def test_forward_mode(kind, backend):
     assert_close((value, moved, linear), (want, *[slope] * 2))
 
 
-@functools.cache
+@_once
 def _wanted(kind):
     """The reference's value, and the product of its gradient with the direction."""
     loss, free, along = _case(kind)
@@ -197,3 +209,36 @@ def test_a_gradient_runs_the_kernels_alone(backend):
         assert not calls
         jax.eval_shape(lambda f: jax.jvp(lambda f: loss(f, backend), (f,), (f,)), free)
     assert calls
+
+
+@pytest.mark.parametrize("backend", ["native", *map(full, ("masked", "compact", "rows"))])
+def test_reverse_over_reverse_inside_a_loop(backend):
+    """`lax.scan` keeps no rule of `custom_jvp` there: hard switches had no second derivative."""
+    unit = selective("gru", switches.fourier(6, rate=0.4, gate=switches.sigmoid()))
+    x = jax.random.normal(jax.random.key(0), (3, 2, 4, 3), jnp.float64)
+    params = unit.init(jax.random.key(1), x[0], 3, jnp.float64)
+    flat, restore = ravel_pytree(params)
+
+    def loss(flat, loops):
+        params = restore(flat)
+
+        def one(carry, x):
+            done = run(unit, params, x, carry=carry, backend=backend)
+            return done.carry, jnp.sum(done.outputs**2) + done.rate**2
+
+        carry = run(unit, params, x[0], backend=backend).carry
+        if loops:
+            return jax.lax.scan(one, carry, x)[1].sum()
+        total = 0.0
+        for frames in x:
+            carry, more = one(carry, frames)
+            total += more
+        return total
+
+    def curvature(flat, loops):
+        # Along one direction: as much as a Hessian would show, at the cost of two gradients.
+        slope = jax.grad(lambda flat: jax.grad(loss)(flat, loops) @ jnp.cos(jnp.arange(flat.size)))
+        return slope(flat)
+
+    both = jax.jit(lambda flat: [curvature(flat, loops) for loops in (True, False)])
+    np.testing.assert_allclose(*both(flat), rtol=1e-9, atol=1e-11)

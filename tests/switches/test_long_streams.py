@@ -151,3 +151,32 @@ def test_the_table_of_a_rhythm_is_right_late(per_neuron):
         clear = np.abs(raw) > 1e-5
         assert clear.mean() > 0.999
         np.testing.assert_array_equal(table[clear], raw[clear] > 0)
+
+
+@pytest.mark.parametrize("name", ["fourier", "phased"])
+def test_a_phase_has_its_second_derivative_inside_a_loop_too(name):
+    """Reverse over reverse mode, where `lax.scan` drops the rules of `jax.custom_jvp`."""
+    made = {
+        "fourier": switches.fourier(6, gate="sigmoid"),
+        "phased": switches.phased(30),
+    }[name]
+    which = {"fourier": "theta", "phased": "tau"}[name]
+    x, t = jnp.zeros((6, 1, 3)), jnp.arange(6, dtype=jnp.int32)
+    params = made.init(jax.random.key(0), SwitchInputs(x, None, t, features=4), 4)
+
+    def loss(value, loops):
+        def one(carry, now):
+            seen = SwitchInputs(x, None, now[None])
+            return carry, jnp.sum(jnp.sin(made.logits({**params, which: value}, seen)))
+
+        if loops:
+            return jax.lax.scan(one, 0.0, t)[1].sum()
+        return sum(one(0.0, now)[1] for now in t)
+
+    @jax.jit
+    def both(value):
+        return [jax.jacrev(jax.grad(loss))(value, loops) for loops in (True, False)]
+
+    got, want = both(params[which])
+    assert np.abs(want).max() > 0.1
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
