@@ -38,7 +38,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	  echo "surnn_jax needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) 'setuptools>=77' jaxlib
-	$(PIP) --no-build-isolation -e '.[music,data,tensorboard,test]'
+	$(PIP) --no-build-isolation -e '.[experiments,tensorboard,test]'
 	@touch $(READY)
 
 music: install

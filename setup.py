@@ -12,6 +12,7 @@ import pathlib
 import shutil
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
@@ -53,8 +54,15 @@ class BuildKernel(build_ext):
             raise CompileError(str(error)) from error
 
 
+class PlatformWheel(bdist_wheel):
+    """A wheel for one platform and every Python: the kernel is loaded by JAX, not by Python."""
+
+    def get_tag(self):
+        return ("py3", "none", super().get_tag()[2])
+
+
 setup(
     # Optional: an error while it is built is a warning.
     ext_modules=[Extension("surnn_jax.scan.native._kernel", sources=[], optional=True)],
-    cmdclass={"build_ext": BuildKernel},
+    cmdclass={"bdist_wheel": PlatformWheel, "build_ext": BuildKernel},
 )
