@@ -130,6 +130,8 @@ class Attention(nn.Module):
             name="qkv",
         )
         query, key, value = (part[:, :, 0] for part in jnp.split(project(x), 3, axis=2))
+        if resets is not None:
+            key, value = _told_by_keys(key, value)
         if not self.causal:
             carry = None
             query, key = self._turned(query, 0), self._turned(key, 0)
@@ -145,6 +147,10 @@ class Attention(nn.Module):
             past = initial_carry
             if past is None:
                 past = rows_like(x, self.initial_carry(x.shape[:1]))
+            elif resets is not None and steps:
+                unread = resets[:, 0].reshape(-1, 1, 1, 1)
+                seen = (jnp.where(unread, 0, old) for old in (past.key, past.value))
+                past = KVCache(*_told_by_keys(*seen), past.count)
             keys, values = (
                 jnp.concatenate([old, new.astype(wide)], axis=1)
                 for old, new in ((past.key, key), (past.value, value))
@@ -243,6 +249,15 @@ class Attention(nn.Module):
 
 
 _NO_STREAM = "attention that is not causal sees the whole sequence: it has no carry and no steps"
+
+
+def _told_by_keys(keys: Array, values: Array) -> tuple[Array, Array]:
+    """A value that is not finite becomes 0 and its key NaN, which a mask can hide.
+
+    Attention multiplies values by the weights of 0 of what is masked, and 0 · NaN is NaN.
+    """
+    broken = ~jnp.isfinite(values).all(-1, keepdims=True)
+    return jnp.where(broken, jnp.nan, keys), jnp.where(broken, 0, values)
 
 
 def _attend(*args, **kwargs):

@@ -124,7 +124,7 @@ class LRU(nn.Module):
         decay = decay[None, None]
         if resets is not None:
             decay = jnp.where(resets.T[..., None], 0, decay)
-        h = linear_scan(decay, driven, initial_carry.h)
+        h = linear_scan(decay, driven, initial_carry.h, zero_forgets=resets is not None)
         parts = jnp.concatenate([h.real, -h.imag], axis=-1)
         y = jnp.swapaxes(product(parts, jnp.concatenate(c)), 0, 1) + skip[None, None] * x
         y = GatedOutput(self.features, compute, dtype, name="out")(y)

@@ -248,6 +248,13 @@ def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
     # p width, n state.
     u, dt, b, c = map(chunked, (u, dt, b, c))
     driven = dt[..., None] * u
+    if ids is not None:
+        # A product over a chunk also multiplies what is masked, and 0 · NaN is NaN: a broken step
+        # is told by its b alone, which is masked below.
+        broken = ~(jnp.isfinite(driven).all((-1, -2)) & jnp.isfinite(dt).all(-1))[..., None]
+        b = jnp.where(broken[..., None], jnp.nan, b)
+        dt = jnp.where(broken, 0, dt)
+        driven = jnp.where(broken[..., None], 0, driven)
     passed = jnp.cumsum(dt * a[None, None, None], axis=2)
     along = jnp.moveaxis(passed, 3, 2)
     between = along[..., :, None] - along[..., None, :]
@@ -260,18 +267,26 @@ def _chunked_scan(u, dt, a, b, c, initial, ids, chunk, compute):
         ids = ids.reshape(-1, chunks, chunk)
         first = jnp.pad(ids[:, :-1, -1:], [(0, 0), (1, 0), (0, 0)]) if chunks else ids[:, :, -1:]
         order = order & (ids[:, :, None, :, None] == ids[:, :, None, None, :])
-        left = jnp.where((ids == ids[:, :, -1:])[..., None], left, 0)
-        entered = jnp.where((ids == first)[..., None], entered, 0)
+        goes_on, came = ids == ids[:, :, -1:], ids == first
+        left = jnp.where(goes_on[..., None], left, 0)
+        entered = jnp.where(came[..., None], entered, 0)
         kept = entered[:, :, -1]
     weights = jnp.exp(jnp.where(order, between, -jnp.inf))
     scores = product("bctgn,bcsgn->bcgts", c, b)[:, :, :, None]
-    weights = together(grouped(weights, 2) * scores, 2)
+    weights = together(jnp.where(order[:, :, None], grouped(weights, 2) * scores, 0), 2)
     y = product("bchts,bcshp->bcthp", weights, driven)
 
+    last = b if ids is None else jnp.where(goes_on[..., None, None], b, 0)
     left = grouped(driven * left[..., None], 3)
-    gained = together(product("bcsghp,bcsgn->bcghpn", left, b), 2)
+    gained = together(product("bcsghp,bcsgn->bcghpn", left, last), 2)
     kept = kept[..., None, None]
-    states = jnp.concatenate([initial[:, None], linear_scan(kept, gained, initial, axis=1)], axis=1)
-    carried = together(product("bctgn,bcghpn->bctghp", c, grouped(states[:, :-1], 2)), 3)
+    after = linear_scan(kept, gained, initial, axis=1, zero_forgets=ids is not None)
+    states = jnp.concatenate([initial[:, None], after], axis=1)
+    before = states[:, :-1]
+    if ids is not None:  # the products below are of whole chunks
+        before = jnp.where(came.any(-1)[..., None, None, None], before, 0)
+    carried = together(product("bctgn,bcghpn->bctghp", c, grouped(before, 2)), 3)
+    if ids is not None:
+        carried = jnp.where(came[..., None, None], carried, 0)
     y = y + entered[..., None] * carried
     return states[:, -1], y.reshape(y.shape[0], chunks * chunk, *y.shape[3:])[:, :steps]

@@ -183,10 +183,16 @@ class PairClassifier(nn.Module):
         lengths2: Array | None,
         *,
         train: bool = False,
+        resets: Array | None = None,
+        resets2: Array | None = None,
     ) -> Result:
-        """Logits ``[B, outputs]`` for pairs of sequences ``[B, T]`` and ``[B, T']``."""
-        u = self.tower(x, lengths, train=train)
-        v = self.tower(x2, lengths2, train=train)
+        """Logits ``[B, outputs]`` for pairs of sequences ``[B, T]`` and ``[B, T']``.
+
+        With resets, booleans ``[B, T]`` and ``[B, T']``, the answer is that for the last sequences
+        of each pair of rows.
+        """
+        u = self.tower(x, lengths, train=train, resets=resets)
+        v = self.tower(x2, lengths2, train=train, resets=resets2)
         a, b = u.outputs, v.outputs
         y = nn.gelu(self.hidden(jnp.concatenate([a, b, a * b, a - b], axis=-1)))
         traces = tuple(

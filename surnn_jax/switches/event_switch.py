@@ -48,6 +48,13 @@ class Event(Rhythm):
     sets the scale of the surrogate and changes no sign, hence no output. Inside `jax.shard_map` it
     is the batch of one device; under `jit` with sharded arrays, the whole batch.
 
+    So the switch's gradient depends on how a batch is cut: that of microbatches, of examples one by
+    one (`jax.vmap` of `jax.grad`) and of chunks of a stream is scaled by the spread of each, and in
+    a step of a single row there is none and the scale is 1. With ``scale="weights"`` logits are
+    divided by the deviation that they have for independent inputs of variance 1, which the
+    parameters alone tell: all of these gradients then agree, and inputs should have about unit
+    variance.
+
     `init` sets b by its batch, so that every neuron opens at `rate` in it. If that batch does not
     vary (zeros, ones, every example the same), b is set for independent inputs of mean 0 and
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
@@ -63,6 +70,8 @@ class Event(Rhythm):
     Attributes:
         event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
         init_std: standard deviation of the initial v.
+        scale: what logits are divided by: ``"batch"``, their deviation in the batch, or
+            ``"weights"``.
 
     Examples:
         >>> from surnn_jax import switches
@@ -74,9 +83,12 @@ class Event(Rhythm):
     event_features: str = "input"
     init_std: float = 1.0
     rate: float = 0.1
+    scale: str = "batch"
 
     def __post_init__(self):
         super().__post_init__()
+        if self.scale not in ("batch", "weights"):
+            raise ValueError(f"event: scale must be 'batch' or 'weights', got {self.scale!r}")
         if self.event_features not in EVENT_FEATURES:
             raise unknown("event_features", self.event_features, EVENT_FEATURES)
         if not (math.isfinite(self.init_std) and self.init_std > 0):
@@ -139,11 +151,25 @@ class Event(Rhythm):
         raw = self._raw(params, seen, self.learned_bias(params))
         if not self.gate.hard:  # a soft value must not depend on the rest of the batch
             return raw
-        return raw / _deviation(raw, seen.valid).reshape(1, 1, -1)
+        return raw / self._scale(params, raw, seen.valid).reshape(1, 1, -1)
 
     def deviation(self, params: Params, seen: SwitchInputs) -> Array:
         # The same expression as in `logits`: XLA computes it once.
-        return _deviation(self._raw(params, seen, self.learned_bias(params)), seen.valid)
+        raw = self._raw(params, seen, self.learned_bias(params))
+        return self._scale(params, raw, seen.valid)
+
+    def _scale(self, params: Params, raw: Array, valid: Array | None) -> Array:
+        """What logits are divided by, ``[H]``."""
+        if self.scale == "batch":
+            return _deviation(raw, valid)
+        return _usable(jax.lax.stop_gradient(self._usual_deviation(params)))
+
+    def _usual_deviation(self, params: Params) -> Array:
+        """The standard deviation of a for independent features of variance 1, ``[H]``."""
+        power = jnp.sum(jnp.square(params["v"]), axis=0)
+        if self.harmonics:  # a sine has a mean square of one half
+            power = power + jnp.sum(jnp.square(params["alpha"]), axis=0) / 2
+        return jnp.sqrt(power)
 
     def _raw(self, params: Params, seen: SwitchInputs, bias: Array) -> Array:
         # One product for all there is: its gradient is two products, where sums over
@@ -166,7 +192,10 @@ def _deviation(raw: Array, valid: Array | None) -> Array:
     """The standard deviation over batch and time, ``[G]``, without a gradient through it."""
     sample = jax.lax.stop_gradient(raw)
     weight = None if valid is None else valid[..., None]
-    scale = jnp.std(sample, axis=(0, 1), where=weight)
+    return _usable(jnp.std(sample, axis=(0, 1), where=weight))
+
+
+def _usable(scale: Array) -> Array:
     # A constant logit has no spread, nor has one step (as in streaming); that of huge or
     # broken inputs overflows. The sign is all that counts then.
     usable = (scale > 0) & jnp.isfinite(scale)
@@ -187,6 +216,7 @@ def event(
     gate: Surrogate | str = TRIANGULAR,
     frozen: bool = False,
     balance: str = "none",
+    scale: str = "batch",
 ) -> Event:
     """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
 
@@ -211,6 +241,7 @@ def event(
         gate=gate,
         frozen=frozen,
         balance=balance,
+        scale=scale,
     )
 
 

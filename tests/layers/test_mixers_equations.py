@@ -292,7 +292,7 @@ def test_the_linear_recurrence_and_its_gradient(kind, axis, monkeypatch):
         for one, other in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
             np.testing.assert_allclose(one, other, **CLOSE)
         monkeypatch.setattr(linear, "_loop", linear._associative)
-        monkeypatch.setattr(linear, "_loop_back", linear._associative_back)
+        monkeypatch.setattr(linear, "_jitted", linear._scan)  # what is compiled has the loop
 
 
 @pytest.mark.parametrize(
@@ -309,3 +309,34 @@ def test_a_recurrence_that_does_not_fit_is_refused(a, h0, axis, message):
         linear.linear_scan(jnp.ones(a), jnp.ones((5, 2, 3)), jnp.ones(h0), axis=axis)
     with pytest.raises(ValueError, match="must share a dtype"):
         linear.linear_scan(jnp.ones((5, 2, 3)), jnp.ones((5, 2, 3), complex), jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["_loop", "_associative"])
+def test_every_derivative_of_the_linear_recurrence(name, monkeypatch):
+    """Forward mode and second order, which a plain loop over steps has too."""
+    monkeypatch.setattr(linear, "_loop", getattr(linear, name))
+    monkeypatch.setattr(linear, "_jitted", linear._scan)
+    random = np.random.default_rng(0)
+    args = tuple(random.normal(size=size) for size in ((4, 2), (4, 2), (2,)))
+    moves = tuple(random.normal(size=arg.shape) for arg in args)
+
+    def plainly(a, b, h0):
+        h, states = h0, []
+        for t in range(4):
+            h = a[t] * h + b[t]
+            states.append(h)
+        return jnp.stack(states)
+
+    def derivatives(scan):
+        def loss(*args):
+            return jnp.sum(jnp.sin(scan(*args)))
+
+        jvp = jax.jvp(scan, args, moves)
+        of_one = jax.jvp(lambda b: scan(args[0], b, args[2]), (args[1],), (moves[1],))
+        return jvp, of_one, jax.hessian(loss, (0, 2))(*args), jax.jacfwd(loss)(*args)
+
+    for one, other in zip(
+        *map(jax.tree.leaves, (derivatives(linear.linear_scan), derivatives(plainly))),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, **CLOSE)

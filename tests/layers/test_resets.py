@@ -10,7 +10,15 @@ import pytest
 from tiers import tiered
 
 from surnn_jax import switches
-from surnn_jax.layers import Backbone, Classifier, LanguageModel, Recurrent, SequenceTagger, mixers
+from surnn_jax.layers import (
+    Backbone,
+    Classifier,
+    LanguageModel,
+    PairClassifier,
+    Recurrent,
+    SequenceTagger,
+    mixers,
+)
 
 STEPS, WIDTH = 13, 4
 # The second sequence is longer than a window of attention, a chunk of Mamba and the convolution.
@@ -159,3 +167,41 @@ def test_taggers_and_language_models_pass_resets_on():
     variables, apply = jax.jit(model.init)(jax.random.key(1), x, x), jax.jit(model.apply)
     packed = apply(variables, x, x, resets=resets)
     close(packed.outputs[:1, 3:10], apply(variables, x[:1, 3:10], x[:1, 3:10]).outputs)
+
+
+@pytest.mark.parametrize("name", tiered(MIXERS, ["lru", "mamba2"]))
+def test_nothing_broken_passes_a_reset(name):
+    """Neither a carry of NaN nor, in a row that goes on from one, the steps before a reset."""
+    layer = mixer(name)
+    options = {"return_carry": True} if isinstance(layer, Recurrent) else {}
+    x = jax.random.normal(jax.random.key(0), (2, STEPS, WIDTH))
+    variables = layer.init(jax.random.key(1), x)
+    begin = layer.apply(variables, (2,), method="initial_carry")
+
+    def broken(leaf):
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf * jnp.nan
+
+    resets = jnp.zeros((2, STEPS), bool).at[:, 0].set(True)
+
+    def loss(variables, x, carry):
+        _, y = layer.apply(variables, x, initial_carry=carry, resets=resets, **options)
+        return jnp.sum(y**2), y
+
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    close(gradient(variables, x, jax.tree.map(broken, begin)), gradient(variables, x, begin))
+    later = jnp.zeros((2, STEPS), bool).at[:, 6].set(True)
+    _, got = layer.apply(variables, x.at[:, 2].set(jnp.nan), resets=later, **options)
+    _, want = layer.apply(variables, x, resets=later, **options)
+    assert not jnp.isfinite(got[:, 2]).any()
+    close(got[:, :2], want[:, :2])
+    close(got[:, 6:], want[:, 6:])
+
+
+@pytest.mark.parametrize("pooling", tiered(["mean", "last"], ["mean"]))
+def test_packed_pairs(pooling):
+    model = PairClassifier(Backbone(("gru",), WIDTH), 2, pooling)
+    x, x2 = jax.random.normal(jax.random.key(0), (2, 2, STEPS, WIDTH))
+    variables = model.init(jax.random.key(1), x, None, x2, None)
+    begun, other = (jnp.zeros((2, STEPS), bool).at[:, at].set(True) for at in (4, 7))
+    got = model.apply(variables, x, None, x2, None, resets=begun, resets2=other).outputs
+    close(got, model.apply(variables, x[:, 4:], None, x2[:, 7:], None).outputs)
