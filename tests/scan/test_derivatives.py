@@ -1,7 +1,5 @@
 """Derivatives of every order and mode, and JAX's own checks of numbers."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,15 +64,22 @@ EVERY = tiered(
 ONE = tiered([name for name in (*BACK_ENDS, "auto") if name != "reference"], ("masked",))
 
 
+def _once(function):
+    """`function`, which is run once for each kind: a kind has options, which cannot be hashed."""
+    made = {}
+
+    def kept(*kind, **options):
+        key = repr((kind, options))
+        if key not in made:
+            made[key] = function(*kind, **options)
+        return made[key]
+
+    return kept
+
+
+@_once
 def _case(kind, cell="gru", steps=3):
     """A unit, a loss of everything free by a back end, where to differentiate it, and whither."""
-    name, options = kind or (None, {})
-    return _made(name, tuple(options.items()), cell, steps)
-
-
-@functools.cache
-def _made(name, options, cell, steps):
-    kind = None if name is None else (name, dict(options))
     unit = selective(cell, None if kind is None else switch(kind, gate=switches.sigmoid()))
     free, given = problem(unit, 3, steps=steps, features=4)
     free["x"] = jnp.nan_to_num(free["x"])
@@ -103,14 +108,13 @@ def test_forward_mode(kind, backend):
         return jax.jvp(run, (free,), (along,)), jax.linearize(run, free)[1](along)
 
     (value, moved), linear = forward(free, along)
-    want, slope = _wanted(label(kind))
+    want, slope = _wanted(kind)
     assert_close((value, moved, linear), (want, *[slope] * 2))
 
 
-@functools.cache
-def _wanted(name):
+@_once
+def _wanted(kind):
     """The reference's value, and the product of its gradient with the direction."""
-    (kind,) = (kind for kind in (*SWITCHES, None) if label(kind) == name)
     loss, free, along = _case(kind)
 
     @jax.jit
