@@ -86,7 +86,7 @@ native: install
 # What the extra `docs` names; the library itself is there already.
 docs: install
 	$(PIP) mkdocs-material 'mkdocstrings[python]' playwright
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 tutorial: install
 	$(BIN)/python docs/execute.py docs/tutorial.ipynb

@@ -4,7 +4,7 @@ A line ``{{ include PATH }}`` in a page stands for the text of a file of the rep
 title; ``{{ include PATH#ANCHOR }}`` for one section of it. Links are turned to where their target
 is on the site, and pictures come along; what is not on the site is named without a link. Notebooks
 become pages with the outputs that are saved in them. A report in ``docs/report`` gets an entry in
-the navigation.
+the navigation, and the records that it links come along.
 """
 
 import base64
@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+REPORT = "report/index.html"
 INCLUDE = re.compile(r"^\{\{ include ([\w./-]+)(?:#([\w-]+))? \}\}$", re.M)
 DOCUMENTED = re.compile(r"^::: ([\w.]+)$", re.M)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
@@ -27,8 +28,8 @@ _pages: dict[tuple[str, str | None], str] = {}
 
 def on_config(config):
     """Lists the report if it has been made."""
-    if (ROOT / "docs" / "report" / "index.html").exists():
-        config.nav.insert(-1, {"Report": "report/index.html"})
+    if (ROOT / "docs" / REPORT).exists():
+        config.nav.insert(-1, {"Report": REPORT})
     return config
 
 
@@ -56,6 +57,15 @@ def on_files(files, config):
                 uri = f"files/{picture}"
                 if _is_picture(picture) and files.get_file_from_path(uri) is None:
                     files.append(File.generated(config, uri, abs_src_path=str(ROOT / picture)))
+    report = files.get_file_from_path(REPORT)
+    if report is not None:
+        text, linked = moved_report(report.content_string)
+        files.remove(report)
+        files.append(File.generated(config, REPORT, content=text))
+        for path in linked:
+            uri = f"files/{path}"
+            if files.get_file_from_path(uri) is None:
+                files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
     return files
 
 
@@ -72,6 +82,20 @@ def on_page_markdown(markdown, page, config, files):
         return _turned(text, path, here)
 
     return INCLUDE.sub(included, markdown)
+
+
+def moved_report(text: str) -> tuple[str, list[str]]:
+    """The report with links to files of the repository turned to copies, and those files."""
+    linked: dict[str, None] = {}
+
+    def turn(match):
+        path = match[2]
+        if not (ROOT / path).is_file():
+            return match[0]
+        linked[path] = None
+        return f'{match[1]}="../files/{path}"'
+
+    return re.sub(r'\b(href|src)="\.\./\.\./([^"#]+)"', turn, text), list(linked)
 
 
 def documented_path(name: str) -> str:

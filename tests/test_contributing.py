@@ -317,7 +317,7 @@ def test_an_experiment_of_your_own(changed_tree, tmp_path):
     (config,) = gestures.PRESETS["gestures-sugru"].values()
     assert config.names == ("sugru",)
     listing = importlib.import_module("experiments.report.listing")
-    assert "gestures-sugru " in listing.show("gestures", gestures.PRESETS)
+    assert "gestures-sugru," in listing.show("gestures", gestures.PRESETS)
     fields = {**vars(config), **SMALL}
     assert "error" in two_steps(prepared("gestures", tmp_path, **fields))
 

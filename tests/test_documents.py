@@ -278,6 +278,12 @@ def test_what_make_docs_installs_is_the_extra():
         assert re.search(rf"^{re.escape(name.partition('[')[0])}==", pinned, re.M), name
 
 
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = set(re.findall(r"([\w/-]+\.md)$", navigation, re.M))
+    assert listed == {page.removeprefix("docs/") for page in PAGES} | {"tutorial.md"}
+
+
 def test_the_table_of_cells_and_switches_is_complete():
     text = (ROOT / "docs/units.md").read_text()
     named = set(re.findall(r"^\| `(\w+)", text, re.M))

@@ -88,7 +88,7 @@ class Event(Rhythm):
     def __post_init__(self):
         super().__post_init__()
         if self.scale not in ("batch", "weights"):
-            raise ValueError(f"event: scale must be 'batch' or 'weights', got {self.scale!r}")
+            raise unknown("scale", self.scale, ("batch", "weights"))
         if self.event_features not in EVENT_FEATURES:
             raise unknown("event_features", self.event_features, EVENT_FEATURES)
         if not (math.isfinite(self.init_std) and self.init_std > 0):
@@ -159,10 +159,16 @@ class Event(Rhythm):
         return self._scale(params, raw, seen.valid)
 
     def _scale(self, params: Params, raw: Array, valid: Array | None) -> Array:
-        """What logits are divided by, ``[H]``."""
-        if self.scale == "batch":
-            return _deviation(raw, valid)
-        return _usable(jax.lax.stop_gradient(self._usual_deviation(params)))
+        """What logits are divided by, ``[G]``, without a gradient through it."""
+        if self.scale == "weights":
+            scale = jax.lax.stop_gradient(self._usual_deviation(params))
+        else:
+            weight = None if valid is None else valid[..., None]
+            scale = jnp.std(jax.lax.stop_gradient(raw), axis=(0, 1), where=weight)
+        # A constant logit has no spread, nor has one step (as in streaming); that of huge or
+        # broken inputs overflows. The sign is all that counts then.
+        usable = (scale > 0) & jnp.isfinite(scale)
+        return jnp.where(usable, scale, 1)
 
     def _usual_deviation(self, params: Params) -> Array:
         """The standard deviation of a for independent features of variance 1, ``[H]``."""
@@ -186,20 +192,6 @@ class Event(Rhythm):
             wave = self.rhythm(params, seen.t)
             raw = raw + (wave if wave.ndim == 3 else wave[:, None])
         return raw
-
-
-def _deviation(raw: Array, valid: Array | None) -> Array:
-    """The standard deviation over batch and time, ``[G]``, without a gradient through it."""
-    sample = jax.lax.stop_gradient(raw)
-    weight = None if valid is None else valid[..., None]
-    return _usable(jnp.std(sample, axis=(0, 1), where=weight))
-
-
-def _usable(scale: Array) -> Array:
-    # A constant logit has no spread, nor has one step (as in streaming); that of huge or
-    # broken inputs overflows. The sign is all that counts then.
-    usable = (scale > 0) & jnp.isfinite(scale)
-    return jnp.where(usable, scale, 1)
 
 
 def event(

@@ -66,5 +66,5 @@ def test_the_scale_is_about_that_of_a_batch_of_unit_variance():
     params = made.init(jax.random.key(1), seen, 16)
     deviation = np.std(made.logits(params, seen), axis=(0, 1))
     np.testing.assert_allclose(deviation, 1, atol=0.15)
-    with pytest.raises(ValueError, match="event: scale must be 'batch' or 'weights', got 'rows'"):
+    with pytest.raises(ValueError, match="unknown scale 'rows'; one of: batch, weights"):
         switches.event(9, scale="rows")

@@ -155,7 +155,10 @@ def test_event_opens_at_its_rate_over_the_batch(kind):
     assert (_init(unit.switch, x)["b"] != params["b"]).all()
 
 
-@each_switch
+# Frequencies that neurons share and ones of their own; the others for `make test-full`.
+@pytest.mark.parametrize(
+    "kind", [full(kind) if n in (0, 2, 3) else kind for n, kind in enumerate(SWITCHES)], ids=label
+)
 def test_init_draws_what_the_docstring_says(kind):
     made = switches.SWITCHES[kind[0]](200, **{**kind[1], "harmonics": 3})
     params = _init(made, _inputs(), 1000)
