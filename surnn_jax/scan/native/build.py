@@ -2,8 +2,8 @@
 
 Builds beside this file, and writes a manifest beside the library: what it was built from and for,
 and its digest, by which :func:`refusal` tells a library that would not work before it is loaded.
-With ``--check`` builds and runs a test program under AddressSanitizer and
-UndefinedBehaviorSanitizer.
+With ``--check`` builds and runs a test program under AddressSanitizer,
+UndefinedBehaviorSanitizer and ThreadSanitizer.
 
 Nothing but the standard library is imported: setup.py runs this where the package cannot be.
 """
@@ -187,13 +187,18 @@ def write(target: pathlib.Path, library: bytes) -> None:
 
 
 def check() -> None:
-    """Builds and runs the test program under AddressSanitizer and UndefinedBehaviorSanitizer.
+    """Builds and runs the test program under the sanitizers of addresses and undefined behaviour,
+    then under that of threads.
 
     Raises:
         Unavailable: if it cannot be built.
         SystemExit: if it fails.
     """
-    guard = "-fsanitize=address,undefined"
+    for guard in ("-fsanitize=address,undefined", "-fsanitize=thread"):
+        _check(guard)
+
+
+def _check(guard: str) -> None:
     flags = ["-O1", "-g", guard, "-fno-sanitize-recover=all", "-DSURNN_ROLLED"]
     flags += ["-Wall", "-Wextra", "-Werror"]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,6 @@
 // Runs every kernel over small and awkward shapes; built with sanitizers, which do the judging.
 // Besides, each instruction set must agree with the portable one, and threads with none.
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -40,13 +41,14 @@ template <class T> struct Run {
     std::vector<T*> results;
     std::vector<int64_t> sizes;
     std::mt19937 random{7};
+    int64_t shift = 0;  // elements by which arrays miss the alignment of a block
 
     T* fresh(int64_t n, double scale) {
         std::normal_distribution<double> draw(0, scale);
-        std::vector<T> values(n);
-        for (T& v : values) v = static_cast<T>(draw(random));
+        std::vector<T> values(n + shift);
+        for (int64_t i = 0; i < n; ++i) values[i + shift] = static_cast<T>(draw(random));
         memory.push_back(std::move(values));
-        return memory.back().data();
+        return memory.back().data() + shift;
     }
     T* result(int64_t n) {
         results.push_back(fresh(n, 1e6));  // whatever was there before must not matter
@@ -120,6 +122,7 @@ template <class T> int all(const std::vector<Kernels>& kernels) {
                     if (!first.go(kernels[0], s, cell, table, slope, masks, rows, 1)) ++failed;
                     for (const Kernels& k : kernels) {
                         Run<T> other;
+                        other.shift = 1;
                         if (other.go(k, s, cell, table, slope, masks, rows, 3) && agree(first, other))
                             continue;
                         ++failed;
@@ -127,6 +130,22 @@ template <class T> int all(const std::vector<Kernels>& kernels) {
                                     cell, table, int(s.t), int(s.b), int(s.d), int(s.h));
                     }
                 }
+    return failed;
+}
+
+// Several callers at once, each with threads of its own, as XLA has them.
+template <class T> int together(const std::vector<Kernels>& kernels) {
+    const Shape s{20, 5, 3, 9};
+    Run<T> first;
+    std::atomic<int> failed{first.go(kernels[0], s, 1, surnn::kPerExample, 0, true, s.b, 1) ? 0 : 1};
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 4; ++i)
+        callers.emplace_back([&, i] {
+            Run<T> own;
+            const Kernels& k = kernels[i % kernels.size()];
+            if (!own.go(k, s, 1, surnn::kPerExample, 0, true, s.b, 2) || !agree(first, own)) ++failed;
+        });
+    for (std::thread& one : callers) one.join();
     return failed;
 }
 
@@ -140,7 +159,8 @@ int main() {
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
         kernels.push_back(surnn::avx512());
 #endif
-    const int failed = all<float>(kernels) + all<double>(kernels);
+    const int failed = all<float>(kernels) + all<double>(kernels) + together<float>(kernels) +
+                       together<double>(kernels);
     std::printf("%d instruction sets, %d failures\n", static_cast<int>(kernels.size()), failed);
     return failed != 0;
 }
