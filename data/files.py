@@ -19,6 +19,8 @@ _OPEN = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _BROKEN = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
 # Raised by zipfile when a flipped bit asks for an unknown or encrypted form.
 _BROKEN = (*_BROKEN, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+# A name in a zip archive, and a dictionary of LZMA larger than the memory.
+_BROKEN = (*_BROKEN, UnicodeDecodeError, MemoryError)
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 """How the name of an archive may end."""

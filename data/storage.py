@@ -170,6 +170,11 @@ def _open(
             raise ValueError(f"its offsets are {starts.dtype} {list(starts.shape)}")
         if starts[[0, -1]].tolist() != ends or (np.diff(starts) < 1).any():
             raise ValueError("its offsets are not those of its sequences")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder.parent / FACTS}: its column {name!r} has no file {error.filename}; "
+            "prepare it again"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: not as {FACTS} has it ({error}); prepare it again") from error
     return Ragged(values, starts)

@@ -22,6 +22,14 @@ def test_broken_files_are_data_or_one_line(child, name):
     assert found["loaded"] + found["refused"] == 12
 
 
+@pytest.mark.parametrize(
+    ("name", "number"), [("zip", 1457), ("gz", 1023), ("export facts.json", 49)]
+)
+def test_what_the_fuzzer_found(child, name, number):
+    """A name that is no UTF-8, a file twice end to end, a column without a file."""
+    assert child(name, name, 1795887026, number, 1)[0]["wrong"] == []
+
+
 def test_fuzzer_tells_what_is_wrong(monkeypatch):
     """Readers that believe, stumble, stay silent about the file, or leave something behind."""
     import random

@@ -128,7 +128,11 @@ def _try(case: Case, path: Path, whole: str, figures: dict[str, Any]) -> str:
     figures["loaded"] += 1
     if not case.right(value):
         return "data of another form"
-    return "loaded other data, though it has sums" if whole and repr(value) != whole else ""
+    if not whole or repr(value) == whole:
+        return ""
+    # Compressed files end to end are one file, with the content of each.
+    doubled = isinstance(value, str) and repr(value[: len(value) // 2]) == whole
+    return "" if doubled else "loaded other data, though it has sums"
 
 
 def fuzz(name: str, inputs: int, seconds: float, seed: int) -> dict[str, Any]:
