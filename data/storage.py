@@ -171,7 +171,7 @@ def _open(
         if starts[[0, -1]].tolist() != ends or (np.diff(starts) < 1).any():
             raise ValueError("its offsets are not those of its sequences")
     except FileNotFoundError as error:
-        raise FileNotFoundError(
+        raise ValueError(
             f"{folder.parent / FACTS}: its column {name!r} has no file {error.filename}; "
             "prepare it again"
         ) from error
