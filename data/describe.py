@@ -6,7 +6,7 @@ necessary.
 
 import data
 from data import cli
-from data.storage import READ, Ragged, count
+from data.storage import Ragged, count
 
 _DATA_DIR = cli.define_path("data_dir", None, "folder of the originals; default: the usual places")
 
@@ -30,7 +30,7 @@ def main(name: str) -> None:
             f"{figures.steps / max(figures.examples, 1):7.1f}  {figures.longest:7}  "
             f"{figures.steps:10}  {values.mean() if values.size else 0:12.4f}"
         )
-    if read := splits[0].facts.get(READ):
+    if read := splits[0].read:
         print(f"\nread: {read['path']} ({read['kind']})")
     facts = {
         name: fact for name, fact in splits[0].facts.items() if isinstance(fact, str | int | float)

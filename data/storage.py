@@ -22,9 +22,6 @@ from data.source import SPLITS, Column, Count, Example, Reading
 
 FACTS = "facts.json"
 
-READ = "read"
-"""The fact that says what was read: its kind (see :class:`data.source.Reading`) and its path."""
-
 
 class Ragged(Sequence):
     """Sequences of different lengths, stored end to end; item i is a view, nothing is copied.
@@ -69,6 +66,8 @@ class Split:
         columns: by name, N values each: an array ``[N, ...]`` or a ``Ragged``; ``x`` is the
             sequence. Memory-mapped and read-only.
         facts: what else a model needs, such as ``classes`` or ``vocabulary``.
+        read: what was read: ``kind`` (see :class:`data.source.Reading`) and ``path``; None if it
+            was prepared before that was kept.
 
     Examples:
         >>> import data
@@ -82,6 +81,7 @@ class Split:
     ids: list[str]
     columns: dict[str, np.ndarray | Ragged]
     facts: dict[str, Any]
+    read: dict[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,7 +114,7 @@ def write(name: str, columns: dict[str, Column], reading: Reading, folder: Path)
         for column, c in columns.items()
     }
     read = {"kind": reading.kind, "path": reading.where}
-    facts = {"name": name, "columns": form, "facts": {**reading.facts, READ: read}}
+    facts = {"name": name, "columns": form, "facts": reading.facts, "read": read}
     (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
 
 
@@ -142,7 +142,14 @@ def read(folder: Path, split: str) -> Split:
     found = {
         column: _open(folder / split, column, *form, len(ids)) for column, form in forms.items()
     }
-    return Split(name, split, ids, found, others)
+    return Split(name, split, ids, found, others, _what_was_read(facts.get("read")))
+
+
+def _what_was_read(read: Any) -> dict[str, str] | None:
+    """The entry of the facts if it has the right form."""
+    if not (isinstance(read, dict) and all(isinstance(read.get(k), str) for k in ("kind", "path"))):
+        return None
+    return {"kind": read["kind"], "path": read["path"]}
 
 
 def count(lengths: Iterable[int], total: int | None = None) -> Count:

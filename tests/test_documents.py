@@ -301,7 +301,8 @@ REFERENCE = {
     "package",
     [
         *("surnn_jax", "surnn_jax.cells", "surnn_jax.switches", "surnn_jax.scan"),
-        *("surnn_jax.layers", "surnn_jax.layers.export", "surnn_jax.train", "data"),
+        *("surnn_jax.layers", "surnn_jax.layers.export", "surnn_jax.layers.weights"),
+        *("surnn_jax.train", "data"),
     ],
 )
 def test_every_public_name_is_in_the_reference(package):

@@ -18,6 +18,7 @@ PACKAGES = (
     "surnn_jax.scan",
     "surnn_jax.layers",
     "surnn_jax.layers.export",
+    "surnn_jax.layers.weights",
     "surnn_jax.train",
     "data",
 )

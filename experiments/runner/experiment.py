@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from data.batches import ALL, Batch
-from data.storage import READ, Split
+from data.storage import Split
 from experiments.runner import records
 from experiments.runner.config import TrainConfig
 from experiments.runner.records import Record
@@ -89,7 +89,7 @@ class Experiment(NamedTuple):
 
 def what_was_read(split: Split) -> dict[str, str] | None:
     """The entry ``data`` of a record, for data of which `split` is one part."""
-    read = split.facts.get(READ)
+    read = split.read
     return read and {"kind": read["kind"], "name": Path(read["path"]).name}
 
 

@@ -178,6 +178,7 @@ def test_prepare_and_describe_jsb(places):
     assert ["test", "77", "32", "61.4", "160", "4725", "0.0442"] in lines
     assert ["x:", "uint8", "[T,", "88],", "1", "where"] in [line[:6] for line in lines]
     assert any(line[:1] == ["licence:"] for line in lines)
+    assert next(line for line in lines if line[:1] == ["read:"])[-1] == "(original)"
     # The first chorale's first chord, as the published MIDI lists have it: 60 72 79 88.
     assert ["0", "C4", "C5", "G5", "E6"] in lines
 

@@ -175,7 +175,7 @@ def test_nothing_is_made_in_place_of_a_folder_that_is_named(tmp_path):
 
 def test_made_set():
     splits = [data.load_from(SMALL, split, None) for split in SPLITS]
-    assert splits[0].facts["read"] == {"kind": "made here", "path": "listops made here"}
+    assert splits[0].read == {"kind": "made here", "path": "listops made here"}
     assert [len(split) for split in splits] == [50, 6, 5]
     expected = np.concatenate([listops.block(n, seed=0, trees=20)["tokens"] for n in range(4)])
     found = np.concatenate([split["x"].values for split in splits])

@@ -75,6 +75,7 @@ def test_round_trip(case, facts):
         for split, read in written(Path(folder), kinds, generators, facts).items():
             examples = splits[split]
             assert (read.name, read.split, read.facts) == ("tiny", split, facts)
+            assert read.read == {"kind": "original", "path": "tiny.bin"}
             assert len(read) == len(examples)
             assert read.ids == [name for name, _ in examples]
             assert list(read.columns) == list(kinds)
@@ -132,6 +133,7 @@ def test_plain_numpy_reads_it(tmp_path):
             "y": {"dtype": "uint8", "shape": [], "text": "label"},
         },
         "facts": {"classes": 2},
+        "read": {"kind": "original", "path": "tiny.bin"},
     }
 
 
