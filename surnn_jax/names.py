@@ -22,8 +22,13 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> ValueError:
         return ValueError(
             f"no {kind}: an object of type {type(name).__name__}; one of: {', '.join(known)}"
         )
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {near[0]!r}? One of" if near else "one of"
+    near = difflib.get_close_matches(name.lower(), known, n=5)
+    if near:
+        hint = (
+            f"did you mean {max(near, key=lambda other: _likeness(name.lower(), other))!r}? One of"
+        )
+    else:
+        hint = "one of"
     return ValueError(f"unknown {kind} {name!r}; {hint}: {', '.join(known)}")
 
 
@@ -36,3 +41,9 @@ def lookup(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
     if not isinstance(name, str) or name not in table:
         raise unknown(kind, name, table)
     return table[name]
+
+
+def _likeness(typed: str, name: str) -> float:
+    """How alike two names are; letters are swapped more often than the first one is wrong."""
+    ratio = difflib.SequenceMatcher(None, typed, name).ratio()
+    return ratio + 0.1 * (sorted(typed) == sorted(name)) + 0.05 * (typed[:1] == name[:1])

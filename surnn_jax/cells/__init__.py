@@ -37,7 +37,7 @@ def get(cell: str | Cell) -> Cell:
         True
         >>> cells.get("grux")
         Traceback (most recent call last):
-        ValueError: unknown cell 'grux'; one of: ...
+        ValueError: unknown cell 'grux'; did you mean 'gru'? One of: ...
     """
     return cell if isinstance(cell, Cell) else lookup("cell", cell, CELLS)
 

@@ -13,6 +13,12 @@ class IndCarry(NamedTuple):
 
     Attributes:
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("ind_rnn").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('h',), (2, 4))
     """
 
     h: Array

@@ -18,6 +18,12 @@ class RGLRUCarry(NamedTuple):
 
     Attributes:
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("rg_lru").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('h',), (2, 4))
     """
 
     h: Array

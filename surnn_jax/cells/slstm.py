@@ -17,6 +17,12 @@ class SLSTMCarry(NamedTuple):
         n: ``[B, H]``, what it is divided by; 0 before the first step.
         m: ``[B, H]``, the logarithm by which both are scaled down.
         h: ``[B, H]``, the output.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> carry = cells.get("slstm").zero_carry((2, 4), jnp.float32)
+        >>> carry._fields, carry.h.shape
+        (('c', 'n', 'm', 'h'), (2, 4))
     """
 
     c: Array

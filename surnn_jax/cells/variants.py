@@ -50,6 +50,11 @@ def variant(
 
     Raises:
         ValueError: the cell has no such function in its equations, or no bias.
+
+    Examples:
+        >>> from surnn_jax import cells
+        >>> cells.variant(cells.LSTM, gate_fn=jax.nn.hard_sigmoid).name
+        'lstm'
     """
     wanted = {"gate_fn": gate_fn, "activation_fn": activation_fn}
     wanted = {name: function for name, function in wanted.items() if function is not None}

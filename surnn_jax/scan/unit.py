@@ -152,8 +152,9 @@ def parts(
     Raises:
         ValueError: if there is no such cell or switch.
 
-    Example:
-        >>> parts("sugru", "event")[0]
+    Examples:
+        >>> from surnn_jax import scan
+        >>> scan.parts("sugru", "event")[0]
         'gru'
     """
     switch = switches.get(switch)

@@ -49,8 +49,9 @@ def get(switch: str | Switch | None) -> Switch | None:
     Raises:
         ValueError: if there is no such switch.
 
-    Example:
-        >>> get("event") == event(HORIZON)
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.get("event") == switches.event(switches.HORIZON)
         True
     """
     if switch is None or isinstance(switch, Switch):

@@ -344,8 +344,9 @@ def phased(
 def zoneout(horizon: int, *, hold: float = 0.1, hold_c: float | None = None) -> Zoneout:
     """A :class:`Zoneout` switch; `horizon` is not looked at, options as its fields.
 
-    Example:
-        >>> zoneout(784, hold=0.2).rate
+    Examples:
+        >>> from surnn_jax import switches
+        >>> switches.zoneout(784, hold=0.2).rate
         0.8
     """
     del horizon

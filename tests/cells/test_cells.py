@@ -184,7 +184,7 @@ def test_products_round_their_operands_only():
 def test_get():
     assert cells.get("gru") is cells.GRU is cells.get(cells.GRU)
     with pytest.raises(
-        ValueError, match=r"unknown cell 'gnu'; did you mean 'mgu'\? One of: tanh, gru, gru_before"
+        ValueError, match=r"unknown cell 'gnu'; did you mean 'gru'\? One of: tanh, gru, gru_before"
     ):
         cells.get("gnu")
 

@@ -247,7 +247,7 @@ def test_any_number_of_batch_axes(unit):
         return leaf.reshape(*leaf.shape[:axis], 2, 3, *leaf.shape[axis + 1 :])
 
     fields = want._fields
-    axes = dict(zip(fields, (1, 0, 1, None, 1), strict=True))
+    axes = dict(zip(fields, (1, 0, 1, None, 1, None), strict=True))
     got = run(
         unit,
         params,

@@ -216,7 +216,7 @@ def _carry(unit, **fields):
             lambda: _call(carry=_carry("fourier", clock=np.int64(2**31))),
         ),
         (
-            "^unknown cell 'gnu'; did you mean 'mgu'\\? One of: tanh, gru, ",
+            "^unknown cell 'gnu'; did you mean 'gru'\\? One of: tanh, gru, ",
             lambda: selective("gnu", None),
         ),
     ],
