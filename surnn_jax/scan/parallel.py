@@ -36,8 +36,8 @@ def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
         # Not measured. A loop has T turns of some launches each, the associative scan log T levels.
         return 0.4 if shape.steps >= _LONG else math.inf
     # minGRU, minLSTM and RG-LRU, T = 1024, forward and backward, two cores: with B · H of 256 and
-    # 512 it took 0.4 to 0.95 of the time of the fastest other, with 1024 as much, with 4096 1.4 to
-    # 3 times that, since all steps together do not fit into the caches.
+    # 512 it took 0.4 to 0.95 of the time of the fastest other, with 1024 0.95 to 1.4, with 4096
+    # and more mostly longer, up to 3 times, since all steps together do not fit into the caches.
     return 0.45 if shape.batch * shape.features <= _SMALL else math.inf
 
 
