@@ -13,7 +13,7 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> ValueError:
         name: what was given.
         known: every name that exists.
 
-    Example:
+    Examples:
         >>> print(unknown("cell", "grru", ["tanh", "gru", "lstm"]))
         unknown cell 'grru'; did you mean 'gru'? One of: tanh, gru, lstm
     """

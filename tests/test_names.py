@@ -108,8 +108,11 @@ def test_a_wrong_name_or_type_is_told_what_would_be_right(make, error, message):
     assert "\n" not in str(caught.value)
 
 
-def test_examples_in_docstrings_run():
-    for module in (names, scan.unit, switches.fourier_switch, switches.event_switch):
-        assert doctest.testmod(module).attempted
-        assert not doctest.testmod(module).failed
+def test_the_example_of_names_runs():
+    """Those of public names are run by `test_examples`."""
+    assert doctest.testmod(names).attempted
+    assert not doctest.testmod(names).failed
+
+
+def test_the_package_exports_what_scan_has():
     assert surnn_jax.selective is scan.selective

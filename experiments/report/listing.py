@@ -23,6 +23,9 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]], part_of: str | Non
     suite = suites.of(name)
     facts = suites.SUITES[suite] if suite else suites.NOTHING_PUBLISHED
     done = collect.collect(suite) if suite else []
+    kind = type(next(iter(next(iter(presets.values())).values())))
+    # Old records have old fields; each is decoded once.
+    known = [(_settings(vars(from_record(kind, record.config))), record) for record in done]
     groups = [name for name, runs in presets.items() if len(runs) > 1]
     head = f"{'preset':<40}{'published':>10}{'measured':>20}{'epochs':>8}{'parameters':>12}{'s':>8}"
     lines = [
@@ -37,7 +40,8 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]], part_of: str | Non
         for part, config in runs.items():
             if len(runs) > 1 and any(other == {"": config} for other in presets.values()):
                 continue  # It has a name of its own.
-            found = _measured(config, done)
+            wanted = _settings(vars(config))
+            found = [record for settings, record in known if settings == wanted]
             if found or part_of is not None:
                 lines.append(_line(f"{preset} {part}".strip(), config, facts, found))
             else:
@@ -55,16 +59,6 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]], part_of: str | Non
     if facts is not None and facts.caveat:
         lines.append(facts.caveat)
     return "\n".join(lines)
-
-
-def _measured(config: Any, done: list[Record]) -> list[Record]:
-    """The records of a configuration, whatever their seeds; old records have old fields."""
-    wanted = _settings(vars(config))
-    return [
-        record
-        for record in done
-        if _settings(vars(from_record(type(config), record.config, "a record"))) == wanted
-    ]
 
 
 def _line(name: str, config: Any, facts: suites.PaperTable | None, found: list[Record]) -> str:
