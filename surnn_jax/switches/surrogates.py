@@ -1,7 +1,6 @@
 """How a logit becomes a switch, and which surrogate replaces the derivative of the step."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -79,28 +78,8 @@ class Surrogate:
         return jnp.where(g < 0, self.expected[0 if memory else 1], drawn)
 
     def openness(self, a: Array) -> Array:
-        """How far the output opens: what an update mask shows, and a rate is the mean of.
-
-        Without a rule of its own, which `lax.scan` around the run could forget.
-        """
-        return self.of_field("h", self.differentiable_value(a))
-
-    def differentiable_value(self, a: Array) -> Array:
-        """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
-
-        The same as a call, without a rule of its own that `lax.scan` could forget.
-        """
-        value = self.value(a)
-        if not self.hard:
-            return value
-        if self.name == "triangular":
-            u = jnp.clip(a / self.shape, -1, 1)
-            smooth = u - u * jnp.abs(u) / 2
-        else:
-            bounded = jnp.where(jnp.isfinite(a), a, 0)  # infinity less itself is no number
-            straight = self.name == "straight_through"
-            smooth = bounded if straight else jax.nn.sigmoid(self.shape * a)
-        return value + (smooth - jax.lax.stop_gradient(smooth))
+        """How far the output opens: what an update mask shows, and a rate is the mean of."""
+        return self.of_field("h", self(a))
 
     def gradient_rows(self, batch: int) -> int:
         """How many rows of a batch give the switch its gradient: ⌈gradient_fraction · B⌉ or 1."""
@@ -115,20 +94,22 @@ class Surrogate:
         return jnp.where(jnp.arange(batch) < few, jnp.asarray(batch / few, dtype), 0)
 
     def __call__(self, a: Array) -> Array:
-        """:meth:`value`, whose derivative is :meth:`slope`."""
-        return _switch(self, a)
+        """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
 
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _switch(gate, a):
-    return gate.value(a)
-
-
-@_switch.defjvp
-def _switch_jvp(gate, primals, tangents):
-    (a,), (da,) = primals, tangents
-    # Not the bare value: at the second order it is differentiated once more.
-    return _switch(gate, a), gate.slope(a) * da
+        Without a rule of its own, which `lax.scan` would forget where reverse mode is
+        differentiated once more.
+        """
+        value = self.value(a)
+        if not self.hard:
+            return value
+        if self.name == "triangular":
+            u = jnp.clip(a / self.shape, -1, 1)
+            smooth = u - u * jnp.abs(u) / 2
+        else:
+            bounded = jnp.where(jnp.isfinite(a), a, 0)  # infinity less itself is no number
+            straight = self.name == "straight_through"
+            smooth = bounded if straight else jax.nn.sigmoid(self.shape * a)
+        return value + (smooth - jax.lax.stop_gradient(smooth))
 
 
 def _positive(name: str, what: str, value: float) -> float:
