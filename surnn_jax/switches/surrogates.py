@@ -87,7 +87,18 @@ class Surrogate:
         return max(1, math.ceil(self.gradient_fraction * batch - 1e-9))
 
     def row_weights(self, batch: int, dtype: Any) -> Array | None:
-        """The weight of each row of a batch in the switch's gradient, ``[B]``; None for 1."""
+        """The weight of each row of a batch in the switch's gradient, ``[B]``; None for 1.
+
+        Raises:
+            ValueError: if the size is a symbol, as in an export, and some rows have none.
+        """
+        if self.gradient_fraction == 1:
+            return None
+        if not isinstance(batch, int):
+            raise ValueError(
+                f"gradient_fraction={self.gradient_fraction} needs a batch of known size, "
+                f"got {batch}"
+            )
         few = self.gradient_rows(batch)
         if few >= batch:
             return None
