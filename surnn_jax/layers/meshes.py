@@ -47,6 +47,19 @@ def by_rows(function: _Function) -> _Function:
     return wrapped
 
 
+def row_by_row(function: Callable[..., Array], x: Array, *whole: Array) -> Array:
+    """``function(x, *whole)`` of ``[B, …]`` to the like, each device with rows of its own.
+
+    For what XLA would gather a sharded batch, inside `jax.set_mesh` with an axis `data`.
+    """
+    mesh, rows = jax.sharding.get_abstract_mesh(), jax.P(sharding.DATA)
+    cut = sharding.shards(x.shape[0]) > 1
+    if not cut or (mesh.explicit_axes and _rows(x) != sharding.DATA):
+        return function(x, *whole)
+    specs = (rows, *(jax.P() for _ in whole))
+    return jax.shard_map(function, in_specs=specs, out_specs=rows)(x, *whole)
+
+
 def _rows(x: Array) -> Any:
     """The mesh axes over which the first axis of `x` is sharded, or None."""
     return (*jax.typeof(x).sharding.spec, None)[0]

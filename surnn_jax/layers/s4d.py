@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from surnn_jax.layers.meshes import row_by_row
 from surnn_jax.layers.mixer_base import (
     GatedOutput,
     complex_dtype,
@@ -139,7 +140,7 @@ class S4D(nn.Module):
             h, y = _recur(u, rate, hold, read, initial_carry.h, resets, lengths)
         else:
             powers = _powers(rate, steps)
-            y = _convolve(u, _read_out(read * hold, powers)[..., :steps])
+            y = row_by_row(_convolve, u, _read_out(read * hold, powers)[..., :steps])
             if continued:
                 began = (read * jnp.exp(rate))[None] * initial_carry.h
                 y = y + _read_out(began, powers)[..., :steps]

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from tiers import tiered
 
 from surnn_jax import switches
@@ -101,6 +102,32 @@ def test_an_explicit_mesh_changes_no_number(name):
     close(got, want)
     close(made, params)
     assert got[0][1].sharding.spec[0] == "data"
+
+
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "name", tiered(["attention", "s4d", "lru", "mamba", "mamba2", "sugru", "min_gru"], ["s4d"])
+)
+def test_no_mixer_gathers_the_batch(name, axes):
+    """A transform of Fourier over the steps, for one, is nothing that XLA cuts by rows."""
+    layer = mixers.make(name, WIDTH, mixers.Options(switch=EVENT))
+    options = {"return_carry": True} if isinstance(layer, Recurrent) else {}
+    params = layer.init(jax.random.key(1), FRAMES)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params, x):
+        return jnp.sum(layer.apply(params, x, **options)[1] ** 2)
+
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(axes,))
+    args = sharded(mesh, params, ()), sharded(mesh, FRAMES)
+    with jax.set_mesh(mesh):
+        program = gradient.lower(*args).compile().as_text()
+        got = gradient(*args)
+    assert "all-reduce" in program
+    assert "all-gather" not in program
+    assert "all-to-all" not in program
+    close(got, gradient(params, FRAMES))
 
 
 @pytest.mark.parametrize(
