@@ -208,7 +208,7 @@ def test_a_ladder_halves_its_draws_and_trains_the_winner_with_every_seed(tmp_pat
     home = tmp_path / "runs" / "text" / "gru"
     first = steps.ready()
     assert [job.folder.name for job in first] == [f"draw-{n}-of-8" for n in range(4)]
-    assert {"--trial", "--seed=0", "--train_examples=8000", "--max_epochs=1"} <= set(
+    assert {"--trial", "--seed=0", "--train_examples=4000", "--max_epochs=1"} <= set(
         first[0].command
     )
     assert sum(steps.left()) == 4 / 8 + 2 / 4 + 3
