@@ -11,6 +11,7 @@ from benchmarks import lengths, plot, problem
 from benchmarks.case import Case
 
 
+@pytest.mark.full
 def test_a_small_run_measures_time_and_memory_of_each(tmp_path):
     output, png = tmp_path / "lengths.jsonl", tmp_path / "lengths.png"
     done = python(

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from flax_case import flax_params
 from layer_case import BATCH, CLOSE, FEATURES, INPUTS, STEPS, SWITCHES, close, data, drawn
+from tiers import full
 
 from data.paths import ROOT
 from surnn_jax import cells, switches
@@ -68,7 +69,7 @@ def test_a_variant_that_cannot_be_is_named():
         cells.variant(bare, use_bias=False)
 
 
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool_])
+@pytest.mark.parametrize("dtype", [jnp.int32, full(jnp.uint8), full(jnp.bool_)])
 def test_integer_inputs_are_promoted_as_flax_does(dtype):
     whole = (X > 0.5).astype(dtype)
     layer = Recurrent("gru", FEATURES, SWITCHES["event"], backend="masked")
@@ -97,7 +98,7 @@ def test_integer_inputs_are_promoted_as_flax_does(dtype):
     )
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, full(jnp.float16)])
 def test_parameters_of_half_the_width(dtype):
     """The numbers of the same parameters in float32; gradients come in the parameters' dtype."""
     layer = functools.partial(Recurrent, "gru", FEATURES, SWITCHES["fourier"], return_run=True)
@@ -173,7 +174,7 @@ def test_recurrent_dropout_is_that_of_the_weights():
     assert np.mean(np.asarray(kernel) == 0) == pytest.approx(rate, abs=4 * (0.24 / 40_000) ** 0.5)
 
 
-@pytest.mark.parametrize("name", ["fourier", "event-pair"])
+@pytest.mark.parametrize("name", [full("fourier"), "event-pair"])
 def test_an_nnx_cell_gives_the_numbers_of_the_layer(name):
     cell = NNXUnitCell("lstm", INPUTS, FEATURES, SWITCHES[name], rngs=nnx.Rngs(0))
     params = nnx.to_pure_dict(nnx.state(cell, nnx.Param))["params"]

@@ -23,7 +23,7 @@ from layer_case import (
     drawn,
     in_cell,
 )
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import cells
 from surnn_jax.layers import FramePredictor, Recurrent, UnitCell
@@ -310,8 +310,8 @@ def test_gradient_of_a_sharded_batch_is_that_of_one_device(kind):
 @pytest.mark.parametrize(
     ("cell", "kind", "learn_carry"),
     [
-        ("gru", "always", False),
-        ("lstm", "fourier", True),
+        full("gru", "always", False),
+        full("lstm", "fourier", True),
         ("gru_before", "event-pair", False),
     ],
 )
