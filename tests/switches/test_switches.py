@@ -189,7 +189,9 @@ def test_unit_init_takes_any_number_of_batch_axes():
 # Gradients of the switch
 
 
-@each_switch
+@pytest.mark.parametrize(
+    "kind", [kind if n in (1, 3) else full(kind) for n, kind in enumerate(SWITCHES)], ids=label
+)
 def test_penalty_moves_the_rate_towards_its_target(kind):
     made, x = switch(kind, rate=0.5), _inputs()
     params = _init(made, x)
@@ -225,9 +227,9 @@ def test_gradient_of_theta_does_not_grow_with_time():
 # Groups
 
 
-# A rhythm with weights of its own for every neuron, and an event; the others for `make test-full`.
+# An event; the others for `make test-full`.
 @pytest.mark.parametrize(
-    "kind", [full(kind) if n in (0, 3, 4) else kind for n, kind in enumerate(SWITCHES)], ids=label
+    "kind", [full(kind) if n != 2 else kind for n, kind in enumerate(SWITCHES)], ids=label
 )
 def test_neurons_of_a_group_open_together(kind):
     made, x = switch(kind, groups=3), _inputs()
