@@ -96,7 +96,7 @@ def test_another_answer_is_refused_and_named(wrong):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rhythms"), [full("neuron", 8), full("group", 1), ("4", 4), ("event", 8)]
+    ("schedule", "rhythms"), [full("neuron", 8), full("group", 1), ("4", 4), full("event", 8)]
 )
 def test_a_problem_counts_its_own_switches(schedule, rhythms):
     case = Case(8, 8, 100, 3, schedule, 0.2)

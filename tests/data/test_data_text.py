@@ -336,6 +336,7 @@ def test_wikipairs_needs_two_long_articles(tmp_path):
         data.load("wikipairs", "train", tmp_path)
 
 
+@pytest.mark.full
 def test_real_wikipairs(prepared):
     splits = prepared("wikipairs")
     texts = wikitext.find("wikitext2", "2", None)

@@ -84,6 +84,7 @@ def test_what_stays_of_a_group_is_small_and_says_nothing_of_the_machine(whole):
     assert not [path for path in kept if str(folder).encode() in path.read_bytes()]
 
 
+@pytest.mark.full
 def test_evaluate_finds_the_same_figures(whole):
     folder, _ = whole
     done = search(folder, folder / "whole" / "jsb-tanh-1", program="evaluate")
@@ -134,6 +135,7 @@ def test_another_space_is_refused_and_a_group_of_another_process_left_to_it(whol
     assert (folder / "whole" / journal.FILE).read_bytes() == before
 
 
+@pytest.mark.full
 def test_a_winner_that_is_gone_is_missed(whole):
     folder, _ = whole
     record = folder / "whole" / "jsb-tanh-0" / "result.json"

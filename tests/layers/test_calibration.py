@@ -65,6 +65,7 @@ def test_a_model_made_of_dummies_opens_at_its_rate():
         assert trace.rate == pytest.approx(0.1, abs=0.05)
 
 
+@pytest.mark.full
 def test_a_dummy_changes_what_a_model_learns_from_but_not_what_it_says():
     """`init_with_output` answers for the input that it was given."""
     model = Classifier(Backbone(("sugru",), H, options=Options(switch=SWITCH)), 2)
@@ -95,6 +96,7 @@ def test_calibrate_sets_every_layer_to_its_rate():
     assert jax.tree.structure(variables) == jax.tree.structure(moved)
 
 
+@pytest.mark.full
 def test_what_a_layer_is_shown_is_what_the_scan_shows():
     """With masks, resets, backwards and with the input before."""
     random = np.random.default_rng(1)

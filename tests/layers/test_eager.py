@@ -46,7 +46,6 @@ def stream(name, kind):
             ("step", "event"),
             ("cell", "fourier"),
             ("sequence", "event"),
-            ("mixer", "attention"),
         ],
     ),
 )

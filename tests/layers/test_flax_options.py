@@ -98,7 +98,8 @@ def test_integer_inputs_are_promoted_as_flax_does(dtype):
     )
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, full(jnp.float16)])
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_parameters_of_half_the_width(dtype):
     """The numbers of the same parameters in float32; gradients come in the parameters' dtype."""
     layer = functools.partial(Recurrent, "gru", FEATURES, SWITCHES["fourier"], return_run=True)

@@ -40,7 +40,7 @@ def finite(tree):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    tiered(itertools.product(SWITCHES, EMPTY), [("fourier", (0, 2)), ("event", (4, 0))]),
+    tiered(itertools.product(SWITCHES, EMPTY), [("event", (4, 0))]),
     ids=str,
 )
 def test_a_unit_begins_with_an_empty_batch(name, shape):
@@ -117,7 +117,8 @@ def test_a_unit_takes_lists():
     same(lambda x, resets: step(unit, params, None, x, resets=resets), x[0], RESETS[:, 2])
 
 
-@pytest.mark.parametrize("kind", tiered(KINDS, ["lru"]))
+@pytest.mark.full
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_model_takes_lists(kind):
     for model in (SequenceTagger(backbone(kind), 2), Classifier(backbone(kind), 2)):
         same(lambda x, n, model=model: model.init(jax.random.key(0), x, n), X, LENGTHS)

@@ -83,7 +83,8 @@ def test_a_sharded_batch_gives_the_numbers_of_one_device(kind, backend, axes):
         assert outputs.sharding.spec == dx.sharding.spec == jax.P(None, "data", None)
 
 
-@pytest.mark.parametrize("kind", [full("event"), "fourier"])
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["event", "fourier"])
 def test_an_explicit_mesh_is_read_off_the_arrays(kind):
     """Without `jax.set_mesh`, and outside `jit`, too."""
     unit, args = problem(kind)

@@ -98,6 +98,7 @@ def test_events_say_what_the_metrics_say(tmp_path):
     assert "speed/step" not in told
 
 
+@pytest.mark.full
 def test_events_that_a_kill_made_void_are_not_shown(tmp_path):
     def stops(step):
         if step == 15:

@@ -113,8 +113,6 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(tmp_pat
         itertools.product(["masked", "compact", "rows", "native"], ["fourier", "event", None]),
         [
             ("masked", "event"),
-            ("masked", None),
-            ("rows", "fourier"),
             ("native", "fourier"),
         ],
     ),
