@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import full
 
 from surnn_jax import cells, run, scan, selective, switches
 from surnn_jax.layers import Recurrent
@@ -286,7 +287,7 @@ def test_a_text_of_your_own(changed_tree, tmp_path):
     assert found["nll"] == pytest.approx(np.log(4), abs=0.7)  # four characters
 
 
-@pytest.mark.parametrize("name", ["own_classes", "own_series"])
+@pytest.mark.parametrize("name", ["own_classes", full("own_series")])
 def test_a_metric_and_arrays_of_your_own(changed_tree, tmp_path, name):
     random = np.random.default_rng(0)
     x = random.normal(size=(20, 50, 3)).astype(np.float32)

@@ -77,7 +77,7 @@ def mesh_now():
     return jax.make_mesh((jax.device_count(),), ("data",))
 
 
-@pytest.mark.parametrize("name", tiered(MODELS, ["attention"]))
+@pytest.mark.parametrize("name", tiered(MODELS, ["lru"]))
 def test_an_explicit_mesh_changes_no_number(name):
     model = MODELS[name]
     x = TOKENS if isinstance(model, LanguageModel) else FRAMES

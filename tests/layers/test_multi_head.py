@@ -62,6 +62,7 @@ def test_they_are_one_layer_with_blocks(made):
         chex.assert_trees_all_close(getattr(run, name), getattr(wanted, name), atol=1e-6)
 
 
+@pytest.mark.full
 def test_a_stream_of_heads_equals_the_sequence(made):
     model, variables, x = made
     run = jax.jit(model.apply)(variables, x)

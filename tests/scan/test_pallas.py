@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("float64", "small_chunks")
 GRU = cells.GRU
 
 
+@pytest.mark.full
 def test_the_tiles_of_a_tpu(monkeypatch):
     target = dataclasses.replace(tiling.TARGETS["tpu"], interpret=True)
     monkeypatch.setitem(tiling.TARGETS, "cpu", target)
