@@ -39,7 +39,8 @@ def problem(kind, cell="gru"):
     x = jax.random.normal(jax.random.key(0), (STEPS, BATCH, WIDTH))
     resets = jax.random.bernoulli(jax.random.key(2), 0.2, (STEPS, BATCH))
     lengths = jnp.array([6, 5, 4, 3, 2, 1, 0, 6])
-    return unit, (unit.init(jax.random.key(1), x, FEATURES), x, lengths, resets)
+    init = jax.jit(unit.init, static_argnums=2)
+    return unit, (init(jax.random.key(1), x, FEATURES), x, lengths, resets)
 
 
 def gradient_of(unit, backend, penalty=1.0):

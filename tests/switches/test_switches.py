@@ -15,6 +15,10 @@ from surnn_jax.switches import SwitchInputs
 
 each_switch = pytest.mark.parametrize("kind", SWITCHES, ids=label)
 EVENTS = [kind for kind in SWITCHES if kind[0] == "event"]
+# The one of pairs has all there is.
+each_event = pytest.mark.parametrize(
+    "kind", [kind if kind == SWITCHES[3] else full(kind) for kind in EVENTS], ids=label
+)
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -70,7 +74,7 @@ def test_logits_are_the_equation(kind, gate):
     np.testing.assert_allclose(logits, want, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", EVENTS, ids=label)
+@each_event
 def test_event_opens_the_same_alone_and_in_a_batch(kind):
     """The deviation by which logits are divided is the batch's; no sign depends on it."""
     made = switch(kind)
@@ -136,7 +140,7 @@ def test_fourier_opens_at_its_rate_over_a_long_horizon():
     np.testing.assert_allclose(np.mean(table, 0), 0.17, atol=3 * (0.17 * 0.83 / 4096) ** 0.5)
 
 
-@pytest.mark.parametrize("kind", EVENTS, ids=label)
+@each_event
 def test_event_opens_at_its_rate_over_the_batch(kind):
     """Every neuron does, up to one of the frames that count; padding does not."""
     unit = selective("tanh", switch(kind, rate=0.3))
