@@ -41,8 +41,8 @@ def faults(**environment):
 @pytest.mark.skipif(not memory._is_glibc(), reason="there is no glibc")
 def test_a_call_touches_no_new_pages():
     assert faults(SURNN_MALLOC="0") > 15_000
-    # A thread that NumPy started before has an arena of its own. XLA may use it, by chance: then part
-    # of the memory is given back after all (seen: 0, 0 and 11,520 pages).
+    # A thread that NumPy started before has an arena of its own. XLA may use it: then part of the
+    # memory is given back after all (seen: 0, 0 and 11,520 pages).
     assert min(faults() for _ in range(4)) < 2_000
 
 
