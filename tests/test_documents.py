@@ -66,7 +66,8 @@ def test_the_script_of_readme_reaches_what_it_says():
 def test_the_guide_runs_from_top_to_bottom():
     names = executed("docs/guide.md")
     assert names["logits"].shape == (8, 10)
-    assert names["outputs"].shape == (8, 784, 64)
+    assert names["made"].outputs.shape == (8, 784, 64)
+    assert abs(names["made"].rate - 0.1) < 0.005
     assert names["result"].update_mask.shape == names["result"].outputs.shape == (784, 8, 64)
     # Of 1,000 words, before any training: scores of unit variance cost half a nat.
     assert 500 < names["perplexity"] < 3000
@@ -302,7 +303,7 @@ REFERENCE = {
     [
         *("surnn_jax", "surnn_jax.cells", "surnn_jax.switches", "surnn_jax.scan"),
         *("surnn_jax.layers", "surnn_jax.layers.export", "surnn_jax.layers.weights"),
-        *("surnn_jax.train", "data"),
+        *("surnn_jax.nnx", "surnn_jax.train", "data"),
     ],
 )
 def test_every_public_name_is_in_the_reference(package):

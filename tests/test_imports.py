@@ -18,6 +18,7 @@ FLOORS = {
         {"surnn_jax.cells", "surnn_jax.switches"},
         {"surnn_jax.scan"},
         {"surnn_jax.layers", "surnn_jax.train"},
+        {"surnn_jax.nnx"},
         {"surnn_jax"},
     ),
     "data": (

@@ -20,7 +20,8 @@ import jax
 from flax import nnx
 
 from surnn_jax import cells, scan
-from surnn_jax.layers import NNXUnitCell, Recurrent, UnitCell
+from surnn_jax.layers import Recurrent, UnitCell
+from surnn_jax.nnx import UnitCell as NNXUnitCell
 
 LINEN = "tests/linen/linen_recurrent_test.py"
 NNX = "tests/nnx/nn/recurrent_test.py"
@@ -175,7 +176,7 @@ def nnx_cell(name: str) -> type:
             self, in_features, hidden_features, *, gate_fn=None, activation_fn=None, **options
         ):
             cell = cells.variant(cells.get(name), gate_fn=gate_fn, activation_fn=activation_fn)
-            super().__init__(cell, in_features, hidden_features, **options)
+            super().__init__(in_features, hidden_features, cell, **options)
 
         def __getattr__(self, dense):
             kind, gate = {"i": "input", "h": "recurrent"}.get(dense[:1]), dense[1:].strip("_")
