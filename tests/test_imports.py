@@ -44,7 +44,7 @@ its own: not from those above, and not from the others on its own. The longest n
 ``data`` is that module alone."""
 
 PROGRAMS = {"evaluate", "export", "lra", "music", "pixels", "search", "speech", "synthetic"}
-PROGRAMS |= {"report_page", "reproduce", "tables", "wikitext"}
+PROGRAMS |= {"pretrained", "report_page", "reproduce", "tables", "wikitext"}
 ROOMS = {"analysis", "report", "runner", "tasks", "tuning"}
 
 OTHER_PACKAGES = {
