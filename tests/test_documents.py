@@ -45,6 +45,24 @@ def executed(document: str) -> dict[str, object]:
     return names
 
 
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/installation.md", "docs/howto/accelerators.md"]
+)
+def test_commands_to_install_need_nothing_filled_in(document):
+    """They run as they are printed: no address or folder stands in words."""
+    text = (ROOT / document).read_text()
+    commands = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S))
+    commands += "\n".join(re.findall(r"`(pip install [^`]*)`", text))
+    commands = re.sub(r" +#.*", "", commands)
+    assert "pip install" in commands
+    assert not re.findall(r"<\w|\b[A-Z]{4,}\b(?!=)", commands.replace("$PWD", ""))
+
+
+def test_every_page_stands_in_the_navigation_once():
+    listed = re.findall(r": ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert [page for page in listed if listed.count(page) > 1] == []
+
+
 def test_readme_is_short():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
