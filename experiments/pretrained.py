@@ -147,14 +147,15 @@ def load_pretrained(name: str, data_dir: str | None = None) -> tuple[Any, dict[s
 def table() -> str:
     """All cards as a table in Markdown, for `docs/howto/pretrained.md`."""
     lines = [
-        "| name | data | test | updated | parameters | trained |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| name | data | test | unit | updated, % | parameters | trained |",
+        "| --- | --- | ---: | --- | ---: | ---: | --- |",
     ]
     for found in map(card, folders()):
         unit, value = found.figure
         lines.append(
-            f"| `{found.name}` | {found.data} | {value:.5g} {unit} | {found.update_rate:.1%} | "
-            f"{found.parameters:,} | {found.date} |"
+            f"| `{found.name}` | {found.data} | {value:.5g} | {unit} | "
+            f"{100 * found.update_rate:.1f} | {found.parameters:,} | "
+            f"{'–' if found.date == UNDATED else found.date} |"
         )
     return "\n".join(lines)
 
