@@ -19,6 +19,7 @@ PACKAGES = (
     "surnn_jax.layers",
     "surnn_jax.layers.export",
     "surnn_jax.layers.weights",
+    "surnn_jax.nnx",
     "surnn_jax.train",
     "data",
 )
@@ -56,7 +57,7 @@ CHEAP = {"surnn_jax.layers.Recurrent", "surnn_jax.layers.calibrate", "surnn_jax.
 
 def marked(name: str):
     """A layer's `init` outside `jit` compiles a hundred programs."""
-    slow = name.startswith("surnn_jax.layers.") and name not in CHEAP
+    slow = name.startswith(("surnn_jax.layers.", "surnn_jax.nnx.")) and name not in CHEAP
     return pytest.param(name, marks=pytest.mark.full) if slow else name
 
 

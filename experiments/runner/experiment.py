@@ -5,6 +5,7 @@ through it, and through the :class:`Prepared` that it makes of one configuration
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -79,12 +80,15 @@ class Experiment(NamedTuple):
         check: refuses a bad configuration with a ValueError, before anything is read.
         prepare: ``(config, data_dir)``: reads the data and builds the model. Raises ValueError for
             bad data, OSError for missing data, with the command that prepares them.
+        outline: ``config``: the model and its parameters as `jax.ShapeDtypeStruct`, without the
+            data; None if the model depends on them.
     """
 
     name: str
     config: type[TrainConfig]
     check: Callable[[Any], None]
     prepare: Callable[[Any, str | None], Prepared]
+    outline: Callable[[Any], tuple[Any, Params] | None] = lambda config: None
 
 
 def what_was_read(split: Split) -> dict[str, str] | None:
@@ -188,6 +192,7 @@ def record_of(
         command=command,
         data=prepared.data,
         search=None if search is None else dict(search),
+        date=time.strftime("%Y-%m-%d"),
     )
 
 

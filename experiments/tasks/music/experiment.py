@@ -1,6 +1,10 @@
 """The music experiment: data, model and pictures of a configuration."""
 
 from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
 
 import data
 from data.batches import Batches
@@ -9,7 +13,14 @@ from experiments.runner.experiment import Experiment, Prepared, training_setting
 from experiments.runner.records import Record
 from experiments.tasks.music import figures
 from experiments.tasks.music.config import DATASETS, Config
-from experiments.tasks.music.task import KEYS, frames, model_of, task_of, training_stats
+from experiments.tasks.music.task import (
+    KEYS,
+    TrainingStats,
+    frames,
+    model_of,
+    task_of,
+    training_stats,
+)
 from surnn_jax.typing import Params
 
 
@@ -62,4 +73,12 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
     )
 
 
-EXPERIMENT = Experiment("music", Config, check, prepare)
+def outline(config: Config) -> tuple[Any, Params]:
+    """The model and the shapes of its parameters, without data."""
+    model = model_of(config)
+    init = task_of(config, model, TrainingStats(0.0, 1.0)).init
+    batch = {"x": np.zeros((2, 5, KEYS), np.uint8), "lengths": np.full(2, 5, np.int32)}
+    return model, jax.eval_shape(init, jax.random.key(0), batch)
+
+
+EXPERIMENT = Experiment("music", Config, check, prepare, outline)

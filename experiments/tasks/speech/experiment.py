@@ -1,6 +1,10 @@
 """The speech experiment: data, model, pictures and sound of a configuration."""
 
 from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
 
 from data.batches import Batches
 from experiments.runner.config import check as check_ranges
@@ -66,4 +70,11 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
     )
 
 
-EXPERIMENT = Experiment("speech", Config, check, prepare)
+def outline(config: Config) -> tuple[Any, Params]:
+    """The model and the shapes of its parameters, without data."""
+    model = model_of(config)
+    init = task_of(config, model, data.Normalization(0.0, 1.0)).init
+    return model, jax.eval_shape(init, jax.random.key(0), {"x": np.zeros((2, 50), np.int16)})
+
+
+EXPERIMENT = Experiment("speech", Config, check, prepare, outline)
