@@ -16,6 +16,7 @@ from data import cli
 _OUTPUT = cli.define_path("output", None, "Folder to write into.", required=True)
 _PLATFORMS = flags.DEFINE_list("platforms", None, "Some of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
 _DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+_DATA = cli.define_path("data", None, "Where the run's own files lie now, if they were moved.")
 
 
 def main(workdir: str) -> None:
@@ -27,7 +28,7 @@ def main(workdir: str) -> None:
     from experiments.tasks import registry
     from surnn_jax.layers import export
 
-    run = registry.restore(Path(workdir), _DATA_DIR.value)
+    run = registry.restore(Path(workdir), _DATA_DIR.value, _DATA.value)
     model, inputs = run.prepared.model, run.prepared.inputs
     platforms = _PLATFORMS.value or export.PLATFORMS
     arguments = (model, {"params": run.params}, inputs)

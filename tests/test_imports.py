@@ -21,7 +21,10 @@ FLOORS = {
         {"surnn_jax"},
     ),
     "data": (
-        {"data.arrays", "data.cli", "data.guarded", "data.matlab", "data.source", "data.prefetch"},
+        {
+            *("data.arrays", "data.cli", "data.guarded", "data.matlab", "data.midi"),
+            *("data.prefetch", "data.source"),
+        },
         {"data.files", "data.paths", "data.pickles", "data.storage", "data.download"},
         {"data.batches", "data.cache", "data.generation", "data.tfds"},
         {"data.sets", "data.streams", "data.synthetic"},

@@ -12,7 +12,7 @@ import jax
 import data
 from experiments.runner import experiment as experiments
 from experiments.runner import launch, parameters, records
-from experiments.runner.config import RecurrentConfig, identity
+from experiments.runner.config import RecurrentConfig
 from experiments.runner.experiment import Prepared
 from experiments.tasks import registry
 from experiments.tuning import journal
@@ -125,7 +125,7 @@ def _run(
         evaluation=feeds["valid"].evaluation,
         settings=dataclasses.replace(settings, save_seconds=_SAVE_SECONDS),
         workdir=folder / "population",
-        config={"experiment": space.experiment, **identity(config)},
+        config=experiments.identity_of(space.experiment, config, prepared),
         halvings=space.halvings(group.dataset),
     )
     trials = [
