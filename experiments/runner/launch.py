@@ -11,7 +11,7 @@ import jax
 from experiments.analysis import curves
 from experiments.runner import experiment as experiments
 from experiments.runner import own, parameters, records
-from experiments.runner.config import TrainConfig
+from experiments.runner.config import TrainConfig, identity
 from experiments.runner.experiment import Experiment, Prepared
 from experiments.runner.flags import LaunchOptions
 from experiments.runner.records import Record

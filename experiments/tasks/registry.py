@@ -82,6 +82,8 @@ def restore(workdir: Path, data_dir: str | None, own_data: str | None = None) ->
             raise ValueError(f"--data: {path} is of the data set {config.dataset}; leave it out")
         config = dataclasses.replace(config, own=os.path.abspath(own_data))
     if config.own:
+        if data_dir is not None:
+            raise ValueError(f"--data_dir: {path} is of own files ({config.own}); leave it out")
         own.check_unchanged(config, record, path)
     kept = (workdir / parameters.FILE).exists()
     folder = None if kept else checkpoint.find(workdir)
