@@ -1,6 +1,8 @@
 """MIDI files: against music21, which writes them, and event by event."""
 
 import struct
+from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +50,30 @@ def test_reads_what_music21_writes(tmp_path):
     keys, drums, beyond = music.roll(content, "a.mid", 4)
     np.testing.assert_array_equal(keys, wanted)
     assert (drums, beyond) == (0, 0)
+
+
+def test_finds_the_notes_that_music21_finds_in_files_of_others():
+    """Those that it is tested with itself, written by many programs."""
+    m21 = pytest.importorskip("music21.midi")
+    paths = sorted((Path(m21.__file__).parent / "testPrimitive").glob("*.mid"))
+    for path in paths:
+        file, wanted = m21.MidiFile(), []
+        file.open(str(path))
+        file.read()
+        file.close()
+        for track in file.tracks:
+            now, sounding = 0, defaultdict(list)
+            for event in track.events:
+                key = (event.pitch, (event.channel or 0) - 1)
+                if event.isDeltaTime():
+                    now += event.time
+                elif event.isNoteOn():
+                    sounding[key].append(now)
+                elif event.isNoteOff() and sounding[key]:
+                    wanted.append((sounding[key].pop(0), now, *key))
+            wanted += [(start, now, *key) for key, starts in sounding.items() for start in starts]
+        assert [tuple(note) for note in reader.parse(path.read_bytes()).notes] == sorted(wanted)
+    assert paths
 
 
 def test_events_of_all_kinds():

@@ -90,7 +90,7 @@ def test_the_parts_of_a_text_are_the_text(tmp_path, tokenizer):
 
 def test_words_that_are_there_once_or_unknown_are_one_word(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_text("a b a\nrare a\n" + "b a b\n" * 77 + "a new\n" + "b a\n", "utf-8")
+    path.write_text("a b a\nrare\x0c a\n" + "b a\u2028b\r\n" * 77 + "a new\n" + "b a\n", "utf-8")
     splits = load(path)
     vocabulary = splits["train"].facts["vocabulary"]
     words = [" ".join(vocabulary[t] for t in split["x"][0]) for split in splits.values()]

@@ -33,7 +33,7 @@ def kind_of(path: str | Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if not path.is_dir():
-        return "arrays" if path.suffix == ".npz" else "text"
+        return "arrays" if path.suffix.lower() == ".npz" else "text"
     found = [
         kind
         for kind, endings in (("midi", music.ENDINGS), ("wav", speech.ENDINGS))

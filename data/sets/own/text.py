@@ -44,7 +44,10 @@ def words(parts: list[str], where: str) -> tuple[list[str], list[np.ndarray]]:
         ValueError: no word is there twice.
     """
     eos, unknown = wikitext.EOS, wikitext.UNKNOWN
-    lines = [[[*line.split(), eos] for line in part.splitlines()] for part in parts]
+    # Other ends of lines than this are blanks, as in WikiText.
+    lines = [
+        [[*line.split(), eos] for line in part.removesuffix("\n").split("\n")] for part in parts
+    ]
     counts = Counter(word for line in lines[0] for word in line)
     known = {word: n for word, n in counts.items() if n > 1 and word not in (eos, unknown)}
     if not known:

@@ -110,7 +110,7 @@ class Config(TrainConfig):
     @property
     def own_kind(self) -> str:
         """``arrays`` if own files are an ``.npz``, else ``text``."""
-        return "arrays" if self.own.endswith(".npz") else "text"
+        return "arrays" if self.own.lower().endswith(".npz") else "text"
 
     @property
     def names(self) -> tuple[str, ...]:
