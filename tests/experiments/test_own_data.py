@@ -325,6 +325,26 @@ def test_the_commands_of_a_page_run_as_they_stand(tmp_path, cache, page):
     assert "not the files that" in called(f"{evaluate} --data={moved}", code=2)
 
 
+@pytest.mark.full
+def test_a_search_on_own_files_knows_them_again(tmp_path, cache):
+    path = midi_folder(tmp_path / "midi")
+    flags = ["--experiment=music", f"--data={path}", "--units=tanh", "--seeds=1", "--num_trials=2"]
+    flags += ["--features=4", "--max_epochs=2", f"--workdir={tmp_path / 'search'}"]
+    done = run("-m", "experiments.search", *flags, SURNN_CACHE=cache)
+    assert done.returncode == 0, done.stderr
+    assert "**own_midi** (`own_midi`; nats a frame)" in done.stdout
+    winner = tmp_path / "search/own_midi-tanh-0"
+    record = records.read(winner / "result.json")
+    assert record.data["path"] == str(path)
+    again = run("-m", "experiments.evaluate", f"--checkpoint={winner}", SURNN_CACHE=cache)
+    assert again.stdout.count("identical") == 3, again.stderr
+    (path / "piece3.mid").unlink()
+    done = run("-m", "experiments.search", *flags, SURNN_CACHE=cache)
+    assert done.returncode == 2
+    assert "datasets" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def run_in(folder: Path, arguments: list[str], variables: dict[str, str]):
     return subprocess.run(
         [sys.executable, *arguments],
