@@ -4,7 +4,8 @@
 
 ``sequence.jax`` reads whole sequences; ``step.jax`` streams, from the carry that ``begin.jax``
 gives. For their arguments see :mod:`surnn_jax.layers.export`. The parameters are those of the best
-epoch. Batch and time may have any size.
+epoch. Batch and time may have any size. If the own files of a run were moved, ``--data=PATH`` says
+where they are.
 """
 
 from pathlib import Path
