@@ -5,8 +5,9 @@
 The folder holds checkpoints, as that of a run does, or ``params.npz``, as that of a winner of a
 search does. If the own files of a run were moved, ``--data=PATH`` says where they are; files that
 have changed are refused. With ``--show=FOLDER`` the pictures and sounds of the best epoch are
-written there. With ``--beside=FOLDER``, a run of the same configuration but for its seed, it says how far the
-switches of both open at the same steps, and adds it to ``inside.json`` in the folder of ``--show``.
+written there. With ``--beside=FOLDER``, a run of the same configuration but for its seed, it says
+how far the switches of both open at the same steps, and adds it to ``inside.json`` in the folder of
+``--show``.
 
 Exit code 0 if every figure agrees with ``result.json`` to a relative 1e-5 (nats also to an absolute
 1e-5), 1 if one does not, 2 for bad input. On the machine that wrote the record the figures agree to
