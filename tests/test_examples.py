@@ -19,6 +19,7 @@ PACKAGES = (
     "surnn_jax.layers",
     "surnn_jax.layers.export",
     "surnn_jax.layers.weights",
+    "surnn_jax.nnx",
     "surnn_jax.train",
     "data",
 )
@@ -59,7 +60,8 @@ SLOW = {"surnn_jax.Unit", "surnn_jax.step"} | {
 
 def marked(name: str):
     """An `init` outside `jit` compiles many programs, that of a layer a hundred."""
-    slow = name in SLOW or (name.startswith("surnn_jax.layers.") and name not in CHEAP)
+    layer = name.startswith(("surnn_jax.layers.", "surnn_jax.nnx.")) and name not in CHEAP
+    slow = layer or name in SLOW
     return pytest.param(name, marks=pytest.mark.full) if slow else name
 
 
