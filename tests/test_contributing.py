@@ -274,6 +274,7 @@ def test_an_experiment_of_your_own(changed_tree, tmp_path):
     assert "error" in two_steps(prepared("gestures", tmp_path, **fields))
 
 
+@pytest.mark.full
 def test_an_experiment_with_a_model_of_its_own(changed_tree, tmp_path):
     registry = importlib.import_module("experiments.tasks.registry")
     launch = importlib.import_module("experiments.runner.launch")

@@ -81,6 +81,7 @@ def test_the_script_of_readme_reaches_what_it_says():
     assert abs(sums.var() - 0.17) < 0.1
 
 
+@pytest.mark.full
 def test_the_guide_runs_from_top_to_bottom():
     names = executed("docs/guide.md")
     assert names["logits"].shape == (8, 10)
