@@ -24,7 +24,7 @@ FLOORS = {
     "data": (
         {"data.arrays", "data.cli", "data.guarded", "data.matlab", "data.source", "data.prefetch"},
         {"data.files", "data.paths", "data.pickles", "data.storage", "data.download"},
-        {"data.batches", "data.cache", "data.generation", "data.tfds"},
+        {"data.batches", "data.cache", "data.generation", "data.midi", "data.tfds"},
         {"data.sets", "data.streams", "data.synthetic"},
         {"data"},
         {"data.describe", "data.export", "data.prepare"},

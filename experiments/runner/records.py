@@ -42,8 +42,9 @@ class Record(NamedTuple):
             repetitions of one another.
         versions: as `versions` gives them.
         command: the command line of the run.
-        data: what was read: ``kind`` (original, made here, sample) and the ``name`` of the file or
-            folder; None for data that are made batch by batch, and in old records.
+        data: what was read: ``kind`` (original, made here, sample, own) and the ``name`` of the
+            file or folder; of own files also ``path``, ``sha256``, ``counts``, ``split`` and what
+            else was found. None for data that are made batch by batch, and in old records.
         search: how a search found the configuration (protocol, budget, draw, …); None for a single
             run. In the file it is the entry ``search`` of ``config``.
         date: the day on which the run ended, such as ``2026-11-28``; None in old records.

@@ -21,6 +21,7 @@ from layer_case import (
     data,
     drawn,
 )
+from tiers import full
 
 from data.paths import ROOT
 from surnn_jax import cells, scan
@@ -164,7 +165,7 @@ def test_a_variant_that_cannot_be_is_named():
         UnitCell("sutanh", FEATURES, gate_fn=jax.nn.relu)
 
 
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool_])
+@pytest.mark.parametrize("dtype", [jnp.int32, full(jnp.uint8), full(jnp.bool_)])
 def test_integer_inputs_are_promoted_as_flax_does(dtype):
     whole = (X > 0.5).astype(dtype)
     layer = Recurrent("gru", FEATURES, SWITCHES["event"], backend="masked")
@@ -193,6 +194,7 @@ def test_integer_inputs_are_promoted_as_flax_does(dtype):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_parameters_of_half_the_width(dtype):
     """The numbers of the same parameters in float32; gradients come in the parameters' dtype."""

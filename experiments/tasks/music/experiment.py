@@ -9,6 +9,7 @@ import numpy as np
 import data
 from data.batches import Batches
 from experiments.runner import config as base
+from experiments.runner import own
 from experiments.runner.experiment import Experiment, Prepared, training_settings, what_was_read
 from experiments.runner.records import Record
 from experiments.tasks.music import figures
@@ -30,8 +31,9 @@ def check(config: Config) -> None:
     Raises:
         ValueError: what is wrong and what would be right.
     """
-    form = data.source_of(config.dataset).columns["x"].shape
-    if form != (None, KEYS):
+    if config.own:
+        own.check(config)
+    elif data.source_of(config.dataset).columns["x"].shape != (None, KEYS):
         raise ValueError(
             f"music: {config.dataset!r} holds no piano rolls; take {', '.join(DATASETS)}"
         )
@@ -47,7 +49,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         ValueError: bad configuration or data.
         OSError: data that are missing; the message names the command that prepares them.
     """
-    splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+    splits = own.load_splits(config, data_dir)
     feeds = {
         name: Batches(split.columns, config.batch_size, config.seed, bucket_growth=config.growth)
         for name, split in splits.items()
@@ -69,7 +71,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         draw=draw,
         recurrent=lambda params: params["recurrent"],
         scored=data.SPLITS,
-        data=what_was_read(splits["train"]),
+        data=what_was_read(splits),
     )
 
 

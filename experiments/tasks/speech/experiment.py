@@ -8,7 +8,7 @@ import numpy as np
 
 from data.batches import Batches
 from experiments.runner.config import check as check_ranges
-from experiments.runner.experiment import Experiment, Prepared, training_settings, what_was_read
+from experiments.runner.experiment import Experiment, Prepared, training_settings
 from experiments.runner.records import Record
 from experiments.tasks.speech import data, figures
 from experiments.tasks.speech.config import Config
@@ -66,7 +66,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         recurrent=lambda params: params["recurrent"],
         scored=tuple(feeds),
         about=speech.about,
-        data=what_was_read(speech.test),
+        data=speech.read,
     )
 
 
