@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from data import tree
 from data.source import Folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,19 +39,23 @@ def folders(data_dir: Folder = None) -> list[Path]:
     return found + [folder for folder in usual if folder.is_dir()]
 
 
-def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
+def original(name: str, places: list[str], data_dir: Folder = None, *, file: bool = False) -> Path:
     """The path of an original, a file or a folder; see ``folders`` for where it is looked for.
+
+    Names may differ in case, and in blanks, hyphens and low lines.
 
     Args:
         name: the data set, for the error.
         places: its possible paths in such a folder; the first that exists is taken.
         data_dir: see ``folders``.
+        file: whether it must be a file.
 
     Raises:
         FileNotFoundError: there is none; or a folder that was named does not exist.
         NotADirectoryError: what was named is not a folder.
+        ValueError: there are two whose names differ in case alone.
     """
-    found = find(places, data_dir)
+    found = find(places, data_dir, file=file)
     if found is None:
         wanted = " or ".join(places[:4]) + (" or the like" if places[4:] else "")
         searched = ", ".join(str(folder) for folder in folders(data_dir)) or "no folder"
@@ -62,12 +67,17 @@ def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
     return found
 
 
-def find(places: list[str], data_dir: Folder = None) -> Path | None:
+def find(places: list[str], data_dir: Folder = None, *, file: bool = False) -> Path | None:
     """``original``, or None if there is none."""
     for folder in folders(data_dir):
+        # What is named exactly comes first.
         for place in places:
-            if (folder / place).exists():
+            if (folder / place).is_file() if file else (folder / place).exists():
                 return folder / place
+        inside = tree.Places(folder)
+        for place in places:
+            if found := inside.find(place, file=file):
+                return found
     return None
 
 
@@ -98,7 +108,7 @@ def stamp(*paths: Path, version: int = 1) -> str:
     """
     hashed = hashlib.sha256(str(version).encode())
     for path in paths:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = tree.files_below(path) if path.is_dir() else [path]
         for file in files:
             if file.is_file():
                 state = file.stat()

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from data import guarded
+from data import files, guarded
 
 _RIFF = (b"RIFF", b"RIFX", b"RF64")
 _ENDLESS = 0x7FFF_F000
@@ -73,7 +73,7 @@ def read(content: bytes, where: str) -> tuple[np.ndarray, int]:
         return _sphere(content, where)
     raise ValueError(
         f"{where}: neither a RIFF (.wav) nor a NIST SPHERE file ({len(content)} bytes); "
-        "convert it to .wav"
+        + files.cure(content).replace("fetch it again", "convert it to .wav")
     )
 
 

@@ -94,7 +94,8 @@ def read_mat(path: Path) -> dict[str, list[np.ndarray]]:
         variables = matlab.parse(content, files.allowed(len(content)))
     except ValueError as error:
         raise ValueError(
-            f"{path}: not a whole MATLAB 5 file ({len(content)} bytes; {error}); fetch it again"
+            f"{path}: not a whole MATLAB 5 file ({len(content)} bytes; {error}); "
+            f"{files.cure(content)}"
         ) from error
     splits = {}
     for split in SPLITS:
@@ -130,10 +131,11 @@ def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
         OSError: the file cannot be read.
         ValueError: it is cut short, of another kind, or does not hold piano rolls.
     """
+    content = path.read_bytes()
     try:
-        splits = pickles.load(path.read_bytes())
+        splits = pickles.load(content)
     except ValueError as error:
-        raise ValueError(f"{path}: not a whole pickle ({error}); fetch it again") from error
+        raise ValueError(f"{path}: not a whole pickle ({error}); {files.cure(content)}") from error
     return rolls_of(splits, str(path))
 
 
@@ -197,7 +199,9 @@ def rolls_source(
         path = find(data_dir)
         splits = {
             split: [(f"{split}/{number:04d}", {"x": keys}) for number, keys in enumerate(rolls)]
-            for split, rolls in (read_mat if path.suffix == ".mat" else read_pickle)(path).items()
+            for split, rolls in (read_mat if path.suffix.lower() == ".mat" else read_pickle)(
+                path
+            ).items()
         }
         return Reading(str(path), splits, {}, counts)
 
