@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from data import tree
+from data import cli, tree
 from data.source import Folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,14 +28,15 @@ def folders(data_dir: Folder = None) -> list[Path]:
     Raises:
         FileNotFoundError: a folder that was named does not exist.
         NotADirectoryError: it is not a folder.
+        ValueError: it is the address of something remote.
     """
     if data_dir is not None:
-        return [_existing(Path(data_dir).expanduser(), f"--data_dir={data_dir}")]
+        return [_existing(data_dir, "--data_dir")]
     found = []
     if variable := os.environ.get(DATA_VARIABLE):
-        found.append(_existing(Path(variable).expanduser(), f"{DATA_VARIABLE}={variable}"))
-    tfds = os.environ.get(TFDS_VARIABLE) or "~/tensorflow_datasets"
-    usual = [ROOT.parent / "shared" / "data", Path(tfds).expanduser(), downloads_folder()]
+        found.append(_existing(variable, DATA_VARIABLE))
+    tfds = Path(os.environ.get(TFDS_VARIABLE) or "~/tensorflow_datasets").expanduser()
+    usual = [ROOT.parent / "shared" / "data", tfds, downloads_folder()]
     return found + [folder for folder in usual if folder.is_dir()]
 
 
@@ -118,7 +119,7 @@ def stamp(*paths: Path, version: int = 1) -> str:
 
 def cache_folder() -> Path:
     """The folder of prepared data: ``SURNN_CACHE``, else ``~/.cache/surnn_jax``; may not exist."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/surnn_jax").expanduser()
+    return Path(_local(os.environ.get(CACHE_VARIABLE) or "~/.cache/surnn_jax", CACHE_VARIABLE))
 
 
 def downloads_folder() -> Path:
@@ -126,9 +127,17 @@ def downloads_folder() -> Path:
     return cache_folder() / "downloads"
 
 
-def _existing(folder: Path, given_by: str) -> Path:
+def _existing(path: str | Path, name: str) -> Path:
+    folder = Path(_local(path, name))
     if not folder.exists():
-        raise FileNotFoundError(f"{given_by}: no such folder; name the folder of the originals")
+        raise FileNotFoundError(f"{name}={path}: no such folder; name the folder of the originals")
     if not folder.is_dir():
-        raise NotADirectoryError(f"{given_by}: not a folder; name the folder of the originals")
+        raise NotADirectoryError(f"{name}={path}: not a folder; name the folder of the originals")
     return folder
+
+
+def _local(path: str | Path, name: str) -> str:
+    try:
+        return cli.local_path(str(path))
+    except ValueError as error:
+        raise ValueError(f"{name}={error}") from None

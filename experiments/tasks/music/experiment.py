@@ -7,8 +7,9 @@ from data.batches import Batches
 from experiments.runner import config as base
 from experiments.runner.experiment import Experiment, Prepared, training_settings, what_was_read
 from experiments.runner.records import Record
+from experiments.tasks.datasets import refusal
 from experiments.tasks.music import figures
-from experiments.tasks.music.config import DATASETS, Config
+from experiments.tasks.music.config import Config
 from experiments.tasks.music.task import KEYS, frames, model_of, task_of, training_stats
 from surnn_jax.typing import Params
 
@@ -19,11 +20,9 @@ def check(config: Config) -> None:
     Raises:
         ValueError: what is wrong and what would be right.
     """
-    form = data.source_of(config.dataset).columns["x"].shape
-    if form != (None, KEYS):
-        raise ValueError(
-            f"music: {config.dataset!r} holds no piano rolls; take {', '.join(DATASETS)}"
-        )
+    known = config.dataset in data.NAMES
+    if not known or data.source_of(config.dataset).columns["x"].shape != (None, KEYS):
+        raise ValueError(refusal("music", config.dataset))
     training_settings(config, "nll", 1)
     model_of(config)
     base.check(config)

@@ -10,6 +10,7 @@ from data import synthetic
 from data.batches import Batch, Batches
 from data.streams import Streams
 from experiments.runner.experiment import Feed, what_was_read
+from experiments.tasks.datasets import refusal
 from experiments.tasks.sequence.config import DATASETS, Config
 from experiments.tasks.sequence.task import TaskSpec
 
@@ -49,7 +50,7 @@ def check(experiment: str, config: Config) -> None:
     """
     known = DATASETS[experiment]
     if config.dataset not in known:
-        raise ValueError(f"{experiment}: no data {config.dataset!r}; one of: {', '.join(known)}")
+        raise ValueError(refusal(experiment, config.dataset))
     if config.steps == 0 and experiment in ("wikitext", "synthetic"):
         raise ValueError(f"{experiment}: max_length must be given, the length of a sequence")
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 import data
+from experiments.tasks.datasets import refusal
 from experiments.tasks.speech.config import DATASETS, Config
 
 SEEN, NEXT = 20, 10
@@ -72,7 +73,7 @@ def check(config: Config) -> None:
         ValueError: a data set without speech, or a number out of range.
     """
     if config.dataset not in DATASETS:
-        raise ValueError(f"speech: no data {config.dataset!r}; one of: {', '.join(DATASETS)}")
+        raise ValueError(refusal("speech", config.dataset))
     if config.window < SEEN + NEXT or config.window % NEXT:
         raise ValueError(
             f"window must be a multiple of {NEXT}, at least {SEEN + NEXT}, got {config.window}"
