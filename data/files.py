@@ -145,8 +145,8 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
         wanted: which, from the path inside, with slashes, the folder or archive not included.
 
     Raises:
-        ValueError: the archive is cut short or damaged or a bomb, or a member would lie outside of
-            it.
+        ValueError: a file that is not named as an archive; or the archive is cut short or damaged
+            or a bomb, or a member would lie outside of it.
         OSError: it cannot be read.
     """
     if path.is_dir():
@@ -155,7 +155,10 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
             if not _of_a_mac(inside) and wanted(inside):
                 yield inside, file.read_bytes()
         return
-    opened = _zipped if path.name.lower().endswith((".zip", ".npz")) else _tarred
+    name = path.name.lower()
+    if path.is_file() and not name.endswith((*ARCHIVES, ".gz", ".npz")):
+        raise ValueError(f"{path}: a file; it should be a folder, or an archive named so")
+    opened = _zipped if name.endswith((".zip", ".npz")) else _tarred
     left = allowed(path.stat().st_size)
     with _whole(path):
         for name, read in opened(path):

@@ -58,6 +58,10 @@ def original(name: str, places: list[str], data_dir: Folder = None, *, file: boo
     """
     found = find(places, data_dir, file=file)
     if found is None:
+        for path in (folder / place for folder in folders(data_dir) for place in places):
+            if path.is_symlink() and not path.exists():
+                to = os.readlink(path)
+                raise FileNotFoundError(f"{path}: a link to {to}, which is not there")
         wanted = " or ".join(places[:4]) + (" or the like" if places[4:] else "")
         searched = ", ".join(str(folder) for folder in folders(data_dir)) or "no folder"
         raise FileNotFoundError(

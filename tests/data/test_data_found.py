@@ -9,6 +9,7 @@ import pytest
 from data_case import rolls, tiny_source, write_mat
 from original_case import load_splits, write
 
+import data
 from data import files, paths, tree
 
 
@@ -124,3 +125,34 @@ def test_npz_is_read_as_the_zip_that_it_is(home):
     with zipfile.ZipFile(home / "a.npz", "w") as archive:
         archive.writestr("x.npy", b"1")
     assert dict(files.members(home / "a.npz", lambda name: True)) == {"x.npy": b"1"}
+
+
+# What is there, and is not
+
+
+@pytest.mark.parametrize("target", ["elsewhere/JSB_Chorales.mat", "JSB_Chorales.mat"])
+def test_links_that_lead_nowhere_or_in_a_circle(home, target):
+    os.symlink(target, home / "JSB_Chorales.mat")
+    with pytest.raises(
+        FileNotFoundError, match=rf"JSB_Chorales\.mat: a link to {target}, which is"
+    ):
+        data.load("jsb", "train", home)
+
+
+@pytest.mark.parametrize("name", ["timit/TIMIT", "imdb_bytes/aclImdb", "fsdd/recordings"])
+def test_a_file_in_place_of_a_folder(home, name):
+    name, _, place = name.partition("/")
+    (home / place).write_text("hello")
+    with pytest.raises(ValueError, match=f"{place}: a file; it should be a folder, or an archive"):
+        data.load(name, "train", home)
+
+
+@pytest.mark.parametrize("name", ["fsdd/recordings", "asterisk_speech/en_US_f_Allison", "aan/."])
+def test_a_folder_with_nothing_of_it(home, name):
+    name, _, place = name.partition("/")
+    (home / place).mkdir(exist_ok=True)
+    for part in ("train", "eval", "test"):
+        (home / f"new_aan_pairs.{part}.tsv").touch()
+    with pytest.raises(ValueError, match=f"no train example of {name} in it; is it the right"):
+        data.load(name, "train", home)
+    assert not list(home.parent.glob("cache/*/[0-9a-f]*"))
