@@ -73,8 +73,8 @@ _SHORT = dataclasses.replace(
     warmup=200,
     share=1.0,
     schedule="cosine",
-    examples=2_088_628,  # All words, as a number that a budget can divide.
-    max_epochs=2,
+    examples=1_044_314,  # Half of all words, as a number that a budget can divide.
+    max_epochs=1,
 )
 _NO_STATES = {"hidden": None, "expand": 2.0}
 

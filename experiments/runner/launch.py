@@ -116,7 +116,8 @@ def train_run(
         return None
     if options.trial:
         trial = {"metric": prepared.metric, "valid": fit.best_value, "epoch": fit.best_epoch}
-        train.files.write_json(workdir / records.TRIAL, {**trial, "seconds": fit.seconds})
+        trial |= {"seconds": fit.seconds, "config": identity(config)}
+        train.files.write_json(workdir / records.TRIAL, trial)
         return None
     _say(f"scoring epoch {fit.best_epoch}, the best, on {', '.join(prepared.scored)}")
     record = experiments.record_of(
