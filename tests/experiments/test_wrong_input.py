@@ -1,5 +1,6 @@
 """What a user gets wrong first: one line that says what is right."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -33,6 +34,18 @@ def test_wrong_data_set(name):
         takers = [other for other, sets in datasets.TAKEN.items() if dataset in sets]
         assert (f"; {dataset} is for experiments.{takers[0]}" in message) if takers else True
         assert "\n" not in message
+
+
+@pytest.mark.parametrize(("dataset", "least"), [("copy", 33), ("selective_copy", 32)])
+def test_sequences_too_short_for_what_is_copied(dataset, least):
+    experiment = registry.load("synthetic")
+    config = experiment.config(dataset=dataset, steps=least)
+    experiment.check(config)
+    match = (
+        f"^{dataset}: max_length must be at least {least} for copy_tokens of 16, got {least - 1}"
+    )
+    with pytest.raises(ValueError, match=match):
+        experiment.check(dataclasses.replace(config, steps=least - 1))
 
 
 def test_every_data_set_has_an_experiment():

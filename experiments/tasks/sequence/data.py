@@ -53,6 +53,12 @@ def check(experiment: str, config: Config) -> None:
         raise ValueError(refusal(experiment, config.dataset))
     if config.steps == 0 and experiment in ("wikitext", "synthetic"):
         raise ValueError(f"{experiment}: max_length must be given, the length of a sequence")
+    least = 2 * config.data + (config.dataset == "copy")
+    if config.dataset in ("copy", "selective_copy") and config.steps < least:
+        raise ValueError(
+            f"{config.dataset}: max_length must be at least {least} for copy_tokens of "
+            f"{config.data}, got {config.steps}"
+        )
 
 
 def load(config: Config, data_dir: str | None) -> Loaded:
