@@ -4,6 +4,7 @@ The first call reads the original, checks it and writes a prepared copy into the
 read that copy. See README.md for what there is and where it comes from.
 """
 
+import dataclasses
 import errno
 import importlib
 import shlex
@@ -99,6 +100,12 @@ def source_of(name: str) -> Source:
 
 def load_from(source: Source, split: str, data_dir: Folder) -> Split:
     """``load`` for a source that need not be in ``NAMES``."""
+    if source.own is not None:
+        # Damaged, it is prepared again. The path is today's: the same content may have moved.
+        folder, _ = prepare_from(source, None)
+        return dataclasses.replace(
+            storage.read(folder, split), read={"kind": "own", **source.own}, name=source.name
+        )
     exported = _exported(source, data_dir)
     folder = exported or cache.folder(source.name, _original(source, data_dir)[0])
     if folder.exists():
@@ -143,7 +150,7 @@ def _is_write_error(error: OSError, folder: Path) -> bool:
 
 
 def _exported(source: Source, data_dir: Folder) -> Path | None:
-    return paths.find([f"{cache.EXPORTS}/{source.name}"], data_dir)
+    return None if source.own else paths.find([f"{cache.EXPORTS}/{source.name}"], data_dir)
 
 
 def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
@@ -151,6 +158,8 @@ def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
 
     A copy takes precedence over generating data, but not over an original.
     """
+    if source.own is not None:
+        return source.digest(data_dir), None
     # Also for a set that needs no file, so that a mistyped data_dir is an error.
     copy = paths.find([f"surnn_{source.name}"], data_dir)
     if not (source.generated and copy):

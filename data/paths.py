@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from data import cli, tree
@@ -100,6 +101,11 @@ def find_or_make(name: str, places: list[str], data_dir: Folder = None) -> Path 
             f"these, or leave out --data_dir to make {name} here"
         )
     return found
+
+
+def own_name(path: str | Path) -> str:
+    """The name of the data set that own files at a path are, such as ``own_waltzes``."""
+    return "own_" + (re.sub(r"[^\w.-]+", "_", Path(path).stem)[:40].strip("._") or "data")
 
 
 def stamp(*paths: Path, version: int = 1) -> str:

@@ -66,8 +66,8 @@ class Split:
         columns: by name, N values each: an array ``[N, ...]`` or a ``Ragged``; ``x`` is the
             sequence. Memory-mapped and read-only.
         facts: what else a model needs, such as ``classes`` or ``vocabulary``.
-        read: what was read: ``kind`` (see :class:`data.source.Reading`) and ``path``; None if it
-            was prepared before that was kept.
+        read: what was read: ``kind`` (see :class:`data.source.Reading`) and ``path``, of own files
+            also ``sha256``; None if it was prepared before that was kept.
 
     Examples:
         >>> import data

@@ -3,9 +3,11 @@
     python -m experiments.evaluate --checkpoint=runs/music/jsb-gru-0 [--data_dir=FOLDER]
 
 The folder holds checkpoints, as that of a run does, or ``params.npz``, as that of a winner of a
-search does. With ``--show=FOLDER`` the pictures and sounds of the best epoch are written there.
-With ``--beside=FOLDER``, a run of the same configuration but for its seed, it says how far the
-switches of both open at the same steps, and adds it to ``inside.json`` in the folder of ``--show``.
+search does. If the own files of a run were moved, ``--data=PATH`` says where they are; files that
+have changed are refused. With ``--show=FOLDER`` the pictures and sounds of the best epoch are
+written there. With ``--beside=FOLDER``, a run of the same configuration but for its seed, it says
+how far the switches of both open at the same steps, and adds it to ``inside.json`` in the folder of
+``--show``.
 
 Exit code 0 if every figure agrees with ``result.json`` to a relative 1e-5 (nats also to an absolute
 1e-5), 1 if one does not, 2 for bad input. On the machine that wrote the record the figures agree to
@@ -24,6 +26,7 @@ from experiments.runner import columns
 
 _CHECKPOINT = cli.define_path("checkpoint", None, "The workdir of a finished run.")
 _DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+_DATA = cli.define_path("data", None, "Where the run's own files lie now, if they were moved.")
 _SHOW = cli.define_path("show", None, "Folder for pictures and sounds of it; made if missing.")
 
 _BESIDE = cli.define_path("beside", None, "A run of another seed: do both open alike?")
@@ -42,7 +45,7 @@ def main() -> None:
     from experiments.runner.experiment import scores
     from experiments.tasks import registry
 
-    run = registry.restore(Path(_CHECKPOINT.value), _DATA_DIR.value)
+    run = registry.restore(Path(_CHECKPOINT.value), _DATA_DIR.value, _DATA.value)
     again, _ = scores(run.prepared, run.params)
     agree, rows = True, []
     for name, value in run.record.metrics.items():
@@ -73,7 +76,7 @@ def compare(run: Any, beside: Path, shown: Path | None, data_dir: str | None) ->
     from experiments.tasks.sequence.figures import FILE
     from surnn_jax.train.files import write_json
 
-    other = registry.restore(beside, data_dir)
+    other = registry.restore(beside, data_dir, _DATA.value)
     if run.prepared.agree is None:
         raise ValueError(f"beside: {run.record.experiment} does not compare switches")
     if dataclasses.replace(other.config, seed=run.config.seed) != run.config:

@@ -103,6 +103,9 @@ for _runs in TASKS.values():  # a stream has no last position that could be lear
 
 PRESETS = presets(TASKS)
 
+OWN = Config(steps=64, features=128, hidden=256, expand=0.0, rate=0.5, dropout=0.1, patience=3)
+"""The defaults for an own text: ``--data=FILE``."""
+
 
 if __name__ == "__main__":
-    main.run("wikitext", Config, PRESETS, registry.load, listing.show)
+    main.run("wikitext", Config, PRESETS, registry.load, listing.show, own=OWN)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 from experiments.analysis import curves
-from experiments.runner import columns, parameters, records
+from experiments.runner import columns, own, parameters, records
 from experiments.runner import experiment as experiments
 from experiments.runner.config import TrainConfig, identity
 from experiments.runner.experiment import Experiment, Prepared
@@ -43,6 +43,8 @@ def run_all(
     mesh = train.make_mesh(options.mesh) if options.mesh else None
     # All of them, before any of them trains for minutes.
     for config in runs.values():
+        if config.own and not config.own_kind:
+            raise ValueError(f"{experiment.name} reads no own files; leave out --data")
         experiment.check(config)
         if mesh is not None:
             sharding.check_rows(mesh, config.batch_size)
@@ -92,6 +94,8 @@ def train_run(
         The record; None of a trial, and in all processes but the first, which writes everything.
     """
     first = distributed.is_first()
+    if first and config.own:
+        print(own.text(prepared.data), flush=True)
     if first and prepared.about is not None:
         print(prepared.about(), flush=True)
     feeds, steps = prepared.feeds, prepared.feeds["train"].steps_per_epoch
@@ -109,7 +113,7 @@ def train_run(
             tensorboard=options.tensorboard,
         ),
         workdir=workdir,
-        config={"experiment": experiment, **identity(config)},
+        config=experiments.identity_of(experiment, config, prepared),
         mesh=train.make_mesh(options.mesh) if options.mesh else None,
     )
     if not first:

@@ -150,6 +150,7 @@ def mnist(tmp_path_factory):
     return load_real("smnist", tmp_path_factory.mktemp("smnist"))
 
 
+@pytest.mark.full
 def test_published_mnist(mnist):
     assert [len(mnist[split]) for split in SPLITS] == [55_000, 5_000, 10_000]
     train = np.concatenate([mnist["train"]["x"], mnist["valid"]["x"]])

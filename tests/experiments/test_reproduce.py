@@ -34,10 +34,8 @@ def parameters(config):
     return count(shapes)
 
 
-# One of each kind: a classifier of numbers and of tokens, regression, a language model.
-@pytest.mark.parametrize(
-    "name", tiered(matrix.TASKS, ("selective-copy", "adding", "listops", "wikitext2"))
-)
+# A regression of numbers and a classifier of tokens.
+@pytest.mark.parametrize("name", tiered(matrix.TASKS, ("adding", "listops")))
 def test_models_of_a_task_have_like_numbers_of_parameters(name):
     entries = [entry for entry in matrix.surnn() if entry.task == name]
     sizes = {entry.model: parameters(entry.config("cpu")) for entry in entries}

@@ -17,7 +17,7 @@ from core_case import (
     switch,
 )
 from jax.flatten_util import ravel_pytree
-from tiers import full, tiered
+from tiers import tiered
 
 from surnn_jax import run, selective, switches
 from surnn_jax.scan import derivatives
@@ -42,8 +42,8 @@ def test_debug_nans_is_silent_on_finite_numbers(gate):
     assert jnp.isnan(gate.value(jnp.array([jnp.nan]))).all()
 
 
-# An event switch with a rhythm has all there is; operation by operation, each takes long.
-@pytest.mark.parametrize("kind", [full(SWITCHES[1]), SWITCHES[3]], ids=label)
+@pytest.mark.full
+@pytest.mark.parametrize("kind", [SWITCHES[1], SWITCHES[3]], ids=label)
 def test_debug_nans_is_silent_on_a_new_switch(kind):
     """Thresholds and phases are made without a NaN, also in float32."""
     unit = selective("tanh", switch(kind))
@@ -175,6 +175,7 @@ def test_jacobians_and_vmap():
     assert_close(jax.jit(jax.vmap(jax.grad(loss)))(two), want)
 
 
+@pytest.mark.full
 def test_a_soft_hessian_is_that_of_differences():
     """Without a surrogate, second derivatives are those of the function itself."""
     unit = selective("lstm", switch(SWITCHES[1], gate=switches.soft(3.0)))
@@ -211,7 +212,8 @@ def test_a_gradient_runs_the_kernels_alone(backend):
     assert calls
 
 
-@pytest.mark.parametrize("backend", ["native", *map(full, ("masked", "compact", "rows"))])
+@pytest.mark.full
+@pytest.mark.parametrize("backend", ["native", "masked", "compact", "rows"])
 def test_reverse_over_reverse_inside_a_loop(backend):
     """`lax.scan` keeps no rule of `custom_jvp` there: hard switches had no second derivative."""
     unit = selective("gru", switches.fourier(6, rate=0.4, gate=switches.sigmoid()))

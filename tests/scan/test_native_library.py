@@ -167,6 +167,7 @@ def test_what_xla_refuses_runs_dense_and_says_so_once(tmp_path):
     assert said.endswith("): the back end 'native' runs as 'masked'")
 
 
+@pytest.mark.full
 def test_headers_newer_than_jaxlib(tmp_path):
     """As pip's build isolation takes them."""
     newer = tmp_path / "xla" / "ffi" / "api" / "c_api.h"

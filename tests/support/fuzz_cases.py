@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import fuzz_layouts
+import fuzz_own
 import jax.numpy as jnp
 import numpy as np
 import scipy.io
@@ -338,6 +339,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "aan": _aan_case,
     "words": _words_case,
     **fuzz_layouts.CASES,
+    **fuzz_own.CASES,
     "png": _png_case,
     "result.json": _result_case,
     "params.npz": _params_case,

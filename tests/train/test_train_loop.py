@@ -300,9 +300,9 @@ def test_promise_10_one_compilation_per_shape_also_after_a_resumption(tmp_path):
         return two_shapes(step)
 
     def fresh_process(**arguments):
-        jax.clear_caches()
         traced.clear()
-        task = train.Task(init, loss, evaluate)
+        # Functions that JAX has not met: forgetting all programs of this process takes seconds.
+        task = train.Task(*map(functools.partial, (init, loss, evaluate)))
         return fit(tmp_path, task=task, save_seconds=NEVER, **arguments)
 
     once = sorted([("loss", (4, 5, 3)), ("loss", (4, 6, 3)), ("evaluate", (4, 6, 3))])
