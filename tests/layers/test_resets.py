@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import switches
 from surnn_jax.layers import (

@@ -19,7 +19,7 @@ from core_case import (
     switch,
 )
 from jax.flatten_util import ravel_pytree
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import run, selective, switches
 from surnn_jax.scan import derivatives
