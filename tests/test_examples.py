@@ -60,8 +60,8 @@ SLOW = {"surnn_jax.Unit", "surnn_jax.step"} | {
 
 def marked(name: str):
     """An `init` outside `jit` compiles many programs, that of a layer a hundred."""
-    layer = name.startswith(("surnn_jax.layers.", "surnn_jax.nnx.")) and name not in CHEAP
-    slow = layer or name in SLOW
+    layer = name.startswith(("surnn_jax.layers.", "surnn_jax.nnx."))
+    slow = name in SLOW or (layer and name not in CHEAP)
     return pytest.param(name, marks=pytest.mark.full) if slow else name
 
 

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from layer_case import BATCH, CLOSE, EXACTLY, FEATURES, INPUTS, SWITCHES, close, data
+from tiers import full
 
 from surnn_jax import layers, switches
 from surnn_jax.nnx import Recurrent, UnitCell, calibrate
@@ -174,7 +175,7 @@ def test_the_order_of_its_arguments_is_said(form):
         form(0, FEATURES, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("name", ["fourier", "event-pair"])
+@pytest.mark.parametrize("name", [full("fourier"), "event-pair"])
 def test_an_nnx_cell_gives_the_numbers_of_the_layer(name):
     cell = UnitCell(INPUTS, FEATURES, "lstm", SWITCHES[name], rngs=nnx.Rngs(0))
     params = nnx.to_pure_dict(nnx.state(cell, nnx.Param))["params"]
