@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
 	@echo "make reproduce  run what the tables of the suRNN paper lack (days; stop it at any time)"
-	@echo "make report   write docs/report/index.html anew from the committed records (seconds)"
+	@echo "make report   write docs/report/index.html and the table of trained models anew from the records"
 	@echo "make data     prepare every data set that can be had (Pathfinder32 takes long)"
 	@echo "make test     run the test suite; what it compiles is kept in .cache for the next time"
 	@echo "make test-full  run all tests, those that take minutes too"
@@ -50,6 +50,7 @@ reproduce: install
 
 report: install
 	$(BIN)/python -m experiments.report_page
+	$(BIN)/python -m experiments.pretrained --page=docs/howto/pretrained.md
 
 data: install
 	$(BIN)/python -m data.prepare all

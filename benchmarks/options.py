@@ -44,8 +44,7 @@ def define(rounds: int = 7, **defaults: str) -> None:
     if rounds:
         flags.DEFINE_integer("rounds", rounds, "How often each variant is timed", lower_bound=1)
         if "rates" in defaults:
-            flags.DEFINE_string("plot", None, "A PNG to draw: time against rate")
-        flags.DEFINE_boolean("keep_memory", True, "Let glibc keep freed memory between calls")
+            cli.define_path("plot", None, "A PNG to draw: time against rate")
     flags.DEFINE_integer("seed", 0, "Of parameters, data and the order of the variants")
     cli.define_path("output", None, "A file to add the records to, instead of stdout")
 
@@ -137,13 +136,14 @@ def run_all(cases: Sequence[Case], measure: Callable[[Case, Progress], list[Reco
         raise ValueError("--plot needs matplotlib: pip install matplotlib")
     if plot is not None and not Path(plot).resolve().parent.is_dir():
         raise FileNotFoundError(f"--plot={plot}: no such folder")
-    from benchmarks import records, timing
+    from benchmarks import records
+    from surnn_jax.scan.native import memory
 
     with ExitStack() as stack:
         output = sys.stdout
         if values["output"] is not None:
             output = stack.enter_context(open(values["output"], "a", encoding="utf-8"))
-        facts = records.machine(timing.keep_memory() if values.get("keep_memory") else False)
+        facts = records.machine(memory.keep_freed())
         progress, lines = Progress(len(cases)), []
         stack.callback(progress.close)
         for case in cases:

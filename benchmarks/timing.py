@@ -1,6 +1,5 @@
 """Times variants against one another in one process, round by round."""
 
-import ctypes
 import dataclasses
 import random
 import time
@@ -126,20 +125,3 @@ def speedup(base: Sequence[float], times: Sequence[float]) -> float:
     Not the ratio of the medians: a slow spell of a shared machine hits a whole round and cancels.
     """
     return float(np.median(np.asarray(base) / np.asarray(times)))
-
-
-def keep_memory() -> bool:
-    """Tells glibc to keep freed memory; returns False without glibc.
-
-    Otherwise every call maps new pages for its arrays of some megabytes and touches them for the
-    first time: at 5 % updates that takes as long as the kernel itself.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, TypeError):
-        return False
-    # One arena: those of threads are freed whatever the threshold is. With one, the masked scan was
-    # as fast as with several, and variants that need less memory were faster.
-    trim_threshold, top_pad, most_mapped, most_arenas = -1, -2, -4, -8
-    options = {trim_threshold: 2**31 - 1, top_pad: 64 << 20, most_mapped: 0, most_arenas: 1}
-    return all(mallopt(option, value) for option, value in options.items())

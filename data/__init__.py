@@ -4,6 +4,7 @@ The first call reads the original, checks it and writes a prepared copy into the
 read that copy. See README.md for what there is and where it comes from.
 """
 
+import dataclasses
 import errno
 import importlib
 import shlex
@@ -99,6 +100,12 @@ def source_of(name: str) -> Source:
 
 def load_from(source: Source, split: str, data_dir: Folder) -> Split:
     """``load`` for a source that need not be in ``NAMES``."""
+    if source.own is not None:
+        # Damaged, it is prepared again. The path is today's: the same content may have moved.
+        folder, _ = prepare_from(source, None)
+        return dataclasses.replace(
+            storage.read(folder, split), read={"kind": "own", **source.own}, name=source.name
+        )
     exported = _exported(source, data_dir)
     folder = exported or cache.folder(source.name, _original(source, data_dir)[0])
     if folder.exists():
@@ -119,30 +126,31 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
     unfinished = folder.parent / f"unfinished-{folder.name}"
 
     def fill(empty: Path) -> None:
-        try:
-            reading = _reading(source, data_dir, copy, unfinished)
-            storage.write(source.name, source.columns, reading, empty)
-        except OSError as error:
-            if not _is_write_error(error, folder.parent):
-                raise  # The error names the original.
-            raise OSError(
-                f"{source.name}: cannot write prepared data: {error}; make room, or name another "
-                f"folder by {paths.CACHE_VARIABLE}=FOLDER"
-            ) from error
+        reading = _reading(source, data_dir, copy, unfinished)
+        storage.write(source.name, source.columns, reading, empty)
         shutil.rmtree(unfinished, ignore_errors=True)
 
-    return folder, cache.write(folder, fill)
+    try:
+        return folder, cache.write(folder, fill)
+    except OSError as error:
+        if not _is_write_error(error, folder.parent):
+            raise  # The error names the original.
+        raise OSError(
+            f"{source.name}: cannot write prepared data: {error}; make room, or name another "
+            f"folder by {paths.CACHE_VARIABLE}=FOLDER"
+        ) from error
 
 
 def _is_write_error(error: OSError, folder: Path) -> bool:
-    """Whether an error comes from writing below a folder, not from reading elsewhere."""
+    """Whether an error comes from writing a folder or below, not from reading elsewhere."""
     if error.filename is not None:
-        return Path(error.filename).is_relative_to(folder)
+        path = Path(error.filename)
+        return path.is_relative_to(folder) or folder.is_relative_to(path)
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _exported(source: Source, data_dir: Folder) -> Path | None:
-    return paths.find([f"{cache.EXPORTS}/{source.name}"], data_dir)
+    return None if source.own else paths.find([f"{cache.EXPORTS}/{source.name}"], data_dir)
 
 
 def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
@@ -150,6 +158,8 @@ def _original(source: Source, data_dir: Folder) -> tuple[str, Path | None]:
 
     A copy takes precedence over generating data, but not over an original.
     """
+    if source.own is not None:
+        return source.digest(data_dir), None
     # Also for a set that needs no file, so that a mistyped data_dir is an error.
     copy = paths.find([f"surnn_{source.name}"], data_dir)
     if not (source.generated and copy):

@@ -72,7 +72,7 @@ class Reading(NamedTuple):
         splits: for each of ``SPLITS`` its examples in order; may be generators.
         facts: what else a model needs, as JSON: a vocabulary, a sample rate.
         counts: the published figures; None if there are none.
-        kind: ``"original"``, ``"made here"`` or ``"sample"``, a part of the original.
+        kind: ``"original"``, ``"made here"``, ``"sample"``, a part of the original, or ``"own"``.
     """
 
     where: str
@@ -113,6 +113,8 @@ class Source:
         show: from one example and the facts, lines to print.
         downloads: the files of the original; empty if the user has to supply it or there is none.
         generated: whether the data can be generated without an original.
+        own: ``path`` and ``sha256`` of a user's own files (see :mod:`data.sets.own`); nothing is
+            looked for elsewhere. None for all others.
     """
 
     name: str
@@ -125,3 +127,4 @@ class Source:
     show: Callable[[dict[str, Any], dict[str, Any]], list[str]]
     downloads: tuple[Download, ...] = ()
     generated: bool = False
+    own: dict[str, str] | None = None

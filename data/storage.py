@@ -66,8 +66,8 @@ class Split:
         columns: by name, N values each: an array ``[N, ...]`` or a ``Ragged``; ``x`` is the
             sequence. Memory-mapped and read-only.
         facts: what else a model needs, such as ``classes`` or ``vocabulary``.
-        read: what was read: ``kind`` (see :class:`data.source.Reading`) and ``path``; None if it
-            was prepared before that was kept.
+        read: what was read: ``kind`` (see :class:`data.source.Reading`) and ``path``, of own files
+            also ``sha256``; None if it was prepared before that was kept.
 
     Examples:
         >>> import data
@@ -104,6 +104,10 @@ def write(name: str, columns: dict[str, Column], reading: Reading, folder: Path)
     for split in SPLITS:
         found = _write_split(name, columns, reading, split, folder / split)
         expected = reading.counts and reading.counts[split]
+        if expected and expected.examples and not found.examples:
+            raise ValueError(
+                f"{reading.where}: no {split} example of {name} in it; is it the right folder?"
+            )
         if expected and not expected.agrees(found):
             raise ValueError(
                 f"{reading.where}: not the published data: {split} should have {expected}, "

@@ -4,7 +4,8 @@
 
 ``sequence.jax`` reads whole sequences; ``step.jax`` streams, from the carry that ``begin.jax``
 gives. For their arguments see :mod:`surnn_jax.layers.export`. The parameters are those of the best
-epoch. Batch and time may have any size.
+epoch. Batch and time may have any size. If the own files of a run were moved, ``--data=PATH`` says
+where they are.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from data import cli
 _OUTPUT = cli.define_path("output", None, "Folder to write into.", required=True)
 _PLATFORMS = flags.DEFINE_list("platforms", None, "Some of cpu, cuda, rocm, tpu. [cpu,cuda,tpu]")
 _DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.")
+_DATA = cli.define_path("data", None, "Where the run's own files lie now, if they were moved.")
 
 
 def main(workdir: str) -> None:
@@ -27,7 +29,7 @@ def main(workdir: str) -> None:
     from experiments.tasks import registry
     from surnn_jax.layers import export
 
-    run = registry.restore(Path(workdir), _DATA_DIR.value)
+    run = registry.restore(Path(workdir), _DATA_DIR.value, _DATA.value)
     model, inputs = run.prepared.model, run.prepared.inputs
     platforms = _PLATFORMS.value or export.PLATFORMS
     arguments = (model, {"params": run.params}, inputs)

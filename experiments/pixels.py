@@ -55,7 +55,7 @@ _SHORT = Config(
     warmup=100,
     batch_size=64,
     examples=55000,
-    max_epochs=4,
+    max_epochs=1,
 )
 _BLOCKS = {"bare": False, "encoder": "", "pooling": "mean"}
 _SIZES = {

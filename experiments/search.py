@@ -8,10 +8,11 @@ is dropped again and again until one is left. The best on the validation split i
 split; its ``result.json`` and parameters are kept, and ``experiments.evaluate`` scores it again.
 ``journal.jsonl`` has every trial, failed ones included. Rerun the same command to resume. Run it
 twice at once with one folder to share the work between two processes: layers of the paper's sizes
-use little more than one core.
+use little more than one core. ``--data=FOLDER`` searches on your own MIDI or WAV files instead.
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 from absl import flags
@@ -30,6 +31,7 @@ _TRIALS = flags.DEFINE_integer("num_trials", 10, "Draws for every data set, unit
 _SEARCH_SEED = flags.DEFINE_integer("search_seed", 0, "Seed of the draws")
 _WORKDIR = cli.define_path("workdir", None, "Folder of the search; the same resumes it")
 _DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA")
+_DATA = cli.define_path("data", None, "Your own files, in place of data sets")
 _LIST = flags.DEFINE_boolean("list", False, "Print units, data sets and draws; end")
 
 _CHANGES = {
@@ -55,8 +57,13 @@ def main() -> None:
     """Runs the search that the flags ask for, and prints its table."""
     values = flags.FLAGS.flag_values_dict()
     changes = {n: values[flag] for n, flag in _CHANGES.items() if values[flag] is not None}
+    own = "" if _DATA.value is None else os.path.abspath(_DATA.value)
+    if own and (_DATASETS.value or _DATA_DIR.value):
+        raise ValueError(
+            f"--data={own} and --datasets or --data_dir: own files are all that is read"
+        )
     space = protocols.SearchSpace(
-        _EXPERIMENT.value, _PROTOCOL.value, _TRIALS.value, _SEARCH_SEED.value, changes
+        _EXPERIMENT.value, _PROTOCOL.value, _TRIALS.value, _SEARCH_SEED.value, changes, own
     )
     if _LIST.value:
         print(listing(space))
@@ -65,7 +72,7 @@ def main() -> None:
         raise ValueError(f"seeds must be at least 1, got {_SEEDS.value}")
     groups = [
         protocols.Group(dataset, unit, seed)
-        for dataset in _DATASETS.value or _USUAL[space.experiment]
+        for dataset in list(space.datasets if own else _DATASETS.value or _USUAL[space.experiment])
         for unit in _UNITS.value
         for seed in range(_SEEDS.value)
     ]
@@ -82,7 +89,7 @@ def listing(space: protocols.SearchSpace) -> str:
     """The units, data sets and draws of a search."""
     fixed = protocols.PROTOCOLS[space.protocol].fixed
     lines = [f"units: {', '.join(protocols.UNITS)}", f"{'data set':<24}settings, all units alike"]
-    for name, plan in protocols.DATASETS[space.experiment].items():
+    for name, plan in space.datasets.items():
         shown = {**plan, **space.changes}
         lines.append(f"{name:<24}" + ", ".join(f"{k}={v}" for k, v in shown.items()))
     lines.append(f"{space.protocol}: " + ", ".join(f"{k}={v}" for k, v in fixed.items()))
@@ -94,7 +101,7 @@ def listing(space: protocols.SearchSpace) -> str:
 def _command() -> str:
     """The command line without the folders."""
     names = (
-        "experiment", "protocol", "datasets", "units", "seeds", "num_trials", "search_seed",
+        "experiment", "protocol", "datasets", "units", "seeds", "num_trials", "search_seed", "data",
         *_CHANGES.values(),
     )  # fmt: skip
     given = (

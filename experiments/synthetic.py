@@ -66,7 +66,7 @@ TASKS = {
         **_SPARSE,
     ),
     "selective-copy-short": short(
-        dataclasses.replace(_SELECTIVE_COPY, rate=0.1, **{**_SHORT, "max_epochs": 32}),
+        dataclasses.replace(_SELECTIVE_COPY, rate=0.1, **{**_SHORT, "max_epochs": 8}),
         1,
         sizes={
             "transformer": {**_BLOCKS, "layers": _TWO_ATTENTION, "features": 56, "expand": 1.75},
@@ -76,7 +76,7 @@ TASKS = {
         **_SPARSE,
     ),
     "mackey-glass-short": short(
-        dataclasses.replace(_MACKEY_GLASS, rate=0.3, warmup=100, evaluated=256, max_epochs=16),
+        dataclasses.replace(_MACKEY_GLASS, rate=0.3, warmup=100, evaluated=256, max_epochs=8),
         1,
         sizes={
             "transformer": {**_BLOCKS, "layers": _TWO_ATTENTION, "features": 28, "expand": 1.5},

@@ -36,6 +36,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", int(os.environ.get("SURNN_TEST_DEVICES", "2")))
 
+MAPPINGS = 30_000
+
 hypothesis.settings.register_profile("surnn", deadline=None, print_blob=True)
 hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("surnn"), derandomize=True
@@ -70,6 +72,18 @@ def small_chunks(monkeypatch):
     from surnn_jax.scan.pallas import call
 
     monkeypatch.setattr(call, "_ROWS", 6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """A program takes about ten memory mappings, of which Linux allows a process 65,530.
+
+    They are forgotten before it comes to that only, for that takes ten seconds.
+    """
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
 
 
 def pytest_collection_finish():

@@ -7,10 +7,8 @@ changed files have. `data` and `experiments` are copied, changed and imported an
 import importlib
 import re
 import shutil
-import struct
 import sys
 import types
-import wave
 from pathlib import Path
 
 import chex
@@ -233,95 +231,50 @@ def two_steps(made) -> dict[str, float]:
     return {name: float(total / weight) for name, (total, weight) in measured.items()}
 
 
-def test_midi_of_your_own(changed_tree, tmp_path):
-    (tmp_path / "midi").mkdir()
-    for i in range(10):
-        notes = [(0, 60 + i, 480), (480, 64, 240), (480, 67, 480)]
-        (tmp_path / f"midi/{i}.mid").write_bytes(midi(notes))
-    data = importlib.import_module("data")
-    roll = data.load("own_midi", "valid", tmp_path)["x"][0]  # the ninth, four frames a quarter
-    wanted = np.zeros((8, 88))
-    wanted[:4, 68 - 21] = wanted[4:6, 64 - 21] = wanted[4:, 67 - 21] = 1
-    np.testing.assert_array_equal(roll, wanted)
-    made = prepared("music", tmp_path, dataset="own_midi", cell="tanh", features=4)
-    assert two_steps(made)["nll"] > 0
-
-
-def midi(notes: list[tuple[int, int, int]]) -> bytes:
-    """A file of one track: start, note, and length, in ticks of which a quarter has 480."""
-    events = [(start, 0x90, note) for start, note, _ in notes]
-    events += [(start + length, 0x80, note) for start, note, length in notes]
-    track, now = b"", 0
-    for time, status, note in sorted(events):
-        ticks, now = time - now, time
-        track += bytes([0x80 | ticks >> 7, ticks & 0x7F, status, note, 64])
-    track += b"\x00\xff\x2f\x00"
-    return b"".join(
-        [b"MThd", struct.pack(">IHHH", 6, 0, 1, 480), b"MTrk", struct.pack(">I", len(track)), track]
-    )
-
-
-def test_wav_of_your_own(changed_tree, tmp_path):
-    (tmp_path / "wav").mkdir()
+def gestures(folder: Path) -> dict[str, np.ndarray]:
+    """Writes twenty recordings of three classes; name -> numbers."""
     random = np.random.default_rng(0)
-    for i in range(10):
-        samples = (3000 * np.sin(np.arange(200) / (3 + i)) + random.normal(size=200)).astype("<i2")
-        with wave.open(str(tmp_path / f"wav/{i}.wav"), "wb") as file:
-            file.setparams((1, 2, 8000, 0, "NONE", ""))
-            file.writeframes(samples.tobytes())
+    (folder / "gestures").mkdir()
+    found = {}
+    for i in range(20):
+        name = f"{('nod', 'shake', 'wave')[i % 3]}-{i:02d}.csv"
+        found[name] = random.normal(size=(30 + i, 3)).astype(np.float32)
+        np.savetxt(folder / "gestures" / name, found[name], "%.9g", delimiter=",")
+    return found
+
+
+def test_a_metric_and_a_data_set_of_your_own(changed_tree, tmp_path):
+    written = gestures(tmp_path)
     data = importlib.import_module("data")
-    np.testing.assert_array_equal(data.load("own_wav", "test", tmp_path)["x"][0], samples)
-    fields = {"dataset": "own_wav", "cell": "tanh", "features": 4, "window": 50, "batch_size": 2}
-    assert np.isfinite(two_steps(prepared("speech", tmp_path, **fields))["nll"])
-
-
-def test_a_text_of_your_own(changed_tree, tmp_path):
-    text = "abba, " * 100
-    (tmp_path / "text.txt").write_text(text)
-    data = importlib.import_module("data")
-    split = data.load("own_text", "test", tmp_path)
-    assert "".join(split.facts["vocabulary"][i] for i in split["x"][0]) == text[540:]
-    fields = {"dataset": "own_text", "steps": 10, "batch_size": 2, **SMALL}
-    found = two_steps(prepared("wikitext", tmp_path, **fields))
-    assert found["nll"] == pytest.approx(np.log(4), abs=0.7)  # four characters
-
-
-@pytest.mark.parametrize("name", ["own_classes", "own_series"])
-def test_a_metric_and_arrays_of_your_own(changed_tree, tmp_path, name):
-    random = np.random.default_rng(0)
-    x = random.normal(size=(20, 50, 3)).astype(np.float32)
-    y = {
-        "own_classes": random.integers(0, 3, 20).astype(np.int32),
-        "own_series": x.mean(1)[:, None, :2],
-    }[name]
-    file = {"own_classes": "classes.npz", "own_series": "series.npz"}[name]
-    np.savez(tmp_path / file, x=x, y=y)
-    fields = {"dataset": name, "batch_size": 4, **SMALL}
-    made = prepared("lra", tmp_path, **fields)
-    (batch,) = made.feeds["test"].evaluation()
-    np.testing.assert_array_equal(batch["y"][batch["index"] >= 0], y[9::10])
+    splits = {name: data.load("gestures", name, tmp_path) for name in data.SPLITS}
+    assert [len(split) for split in splits.values()] == [16, 2, 2]
+    assert sorted(name for split in splits.values() for name in split.ids) == sorted(written)
+    for split in splits.values():
+        for i, name in enumerate(split.ids):
+            example = split.example(i)
+            np.testing.assert_array_equal(example["x"], written[name])
+            assert name.startswith(split.facts["names"][example["y"]])
+    (line,) = data.source_of("gestures").show(splits["test"].example(0), splits["test"].facts)
+    assert line.partition(":")[0] in ("nod", "shake", "wave")
+    made = prepared("lra", tmp_path, dataset="gestures", batch_size=4, **SMALL)
     found = two_steps(made)
-    if name == "own_series":
-        assert found["mse"] > 0
-        return
     assert 0 <= found["error"] <= 1
     # The metric of the guide: of the likeliest of three classes.
     assert 1 / 3 < found["confidence"] < 1
 
 
 def test_an_experiment_of_your_own(changed_tree, tmp_path):
-    gestures = importlib.import_module("experiments.gestures")
-    random = np.random.default_rng(0)
-    x, y = random.normal(size=(20, 50, 3)), random.integers(0, 3, 20)
-    np.savez(tmp_path / "classes.npz", x=x.astype(np.float32), y=y.astype(np.int32))
-    (config,) = gestures.PRESETS["gestures-sugru"].values()
+    gestures(tmp_path)
+    program = importlib.import_module("experiments.gestures")
+    (config,) = program.PRESETS["gestures-sugru"].values()
     assert config.names == ("sugru",)
     listing = importlib.import_module("experiments.report.listing")
-    assert "gestures-sugru," in listing.show("gestures", gestures.PRESETS)
+    assert "gestures-sugru," in listing.show("gestures", program.PRESETS)
     fields = {**vars(config), **SMALL}
     assert "error" in two_steps(prepared("gestures", tmp_path, **fields))
 
 
+@pytest.mark.full
 def test_an_experiment_with_a_model_of_its_own(changed_tree, tmp_path):
     registry = importlib.import_module("experiments.tasks.registry")
     launch = importlib.import_module("experiments.runner.launch")

@@ -19,6 +19,7 @@ PACKAGES = (
     "surnn_jax.layers",
     "surnn_jax.layers.export",
     "surnn_jax.layers.weights",
+    "surnn_jax.nnx",
     "surnn_jax.train",
     "data",
 )
@@ -51,12 +52,16 @@ def public_objects() -> dict[str, object]:
 
 
 OBJECTS = public_objects()
-CHEAP = {"surnn_jax.layers.Recurrent", "surnn_jax.layers.calibrate", "surnn_jax.layers.Options"}
+CHEAP = {"surnn_jax.layers.Recurrent", "surnn_jax.layers.Options"}
+SLOW = {"surnn_jax.Unit", "surnn_jax.step"} | {
+    f"surnn_jax.switches.{name}" for name in ("Every", "Rhythm", "event", "fourier")
+}
 
 
 def marked(name: str):
-    """A layer's `init` outside `jit` compiles a hundred programs."""
-    slow = name.startswith("surnn_jax.layers.") and name not in CHEAP
+    """An `init` outside `jit` compiles many programs, that of a layer a hundred."""
+    layer = name.startswith(("surnn_jax.layers.", "surnn_jax.nnx."))
+    slow = name in SLOW or (layer and name not in CHEAP)
     return pytest.param(name, marks=pytest.mark.full) if slow else name
 
 

@@ -18,12 +18,14 @@ FLOORS = {
         {"surnn_jax.cells", "surnn_jax.switches"},
         {"surnn_jax.scan"},
         {"surnn_jax.layers", "surnn_jax.train"},
+        {"surnn_jax.nnx"},
         {"surnn_jax"},
     ),
     "data": (
         {"data.arrays", "data.cli", "data.guarded", "data.matlab", "data.source", "data.prefetch"},
+        {"data.tree", "data.parquet"},
         {"data.files", "data.paths", "data.pickles", "data.storage", "data.download"},
-        {"data.batches", "data.cache", "data.generation", "data.tfds"},
+        {"data.batches", "data.cache", "data.generation", "data.midi", "data.tfds"},
         {"data.sets", "data.streams", "data.synthetic"},
         {"data"},
         {"data.describe", "data.export", "data.prepare"},
@@ -43,7 +45,7 @@ its own: not from those above, and not from the others on its own. The longest n
 ``data`` is that module alone."""
 
 PROGRAMS = {"evaluate", "export", "lra", "music", "pixels", "search", "speech", "synthetic"}
-PROGRAMS |= {"report_page", "reproduce", "tables", "wikitext"}
+PROGRAMS |= {"pretrained", "report_page", "reproduce", "tables", "wikitext"}
 ROOMS = {"analysis", "report", "runner", "tasks", "tuning"}
 
 OTHER_PACKAGES = {

@@ -46,7 +46,9 @@ def markdown(suite: PaperTable, results: Sequence[Record]) -> str:
 def _title(record: Record) -> str:
     """The heading of a search: everything that sets it apart from others."""
     found = record.search
-    usual = protocols.DATASETS[record.experiment].get(found["dataset"], {})
+    usual = protocols.DATASETS[record.experiment].get(
+        found["dataset"], protocols.OWN[record.experiment]
+    )
     usual = {**protocols.UNITS.get(found["unit"], {}), **usual}
     changed = {
         name: record.config[name]

@@ -4,10 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
+from data.paths import own_name
+
 C = TypeVar("C")
 
 
-def field(default: Any, text: str, *, flag: str = "", least: float | None = None) -> Any:
+def field(
+    default: Any, text: str, *, flag: str = "", least: float | None = None, path: bool = False
+) -> Any:
     """A field of a configuration.
 
     Args:
@@ -16,8 +20,10 @@ def field(default: Any, text: str, *, flag: str = "", least: float | None = None
         flag: name of the flag, if it is not that of the field: records keep the field's name, which
             also stays an alias of the flag.
         least: the smallest value that :func:`check` accepts.
+        path: whether it is a local path.
     """
-    return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "least": least})
+    metadata = {"help": text, "flag": flag, "least": least, "path": path}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def flag_of(field: dataclasses.Field) -> str:
@@ -32,7 +38,7 @@ class TrainConfig:
     retired: ClassVar[Mapping[str, Any]] = {"harmonics": 4}
     """Fields that older records have -> the value that is always used now."""
 
-    added: ClassVar[Mapping[str, Any]] = {"balance": "none"}
+    added: ClassVar[Mapping[str, Any]] = {"balance": "none", "own": "", "split_seed": 0}
     """Fields that came later -> the value of runs begun before: those resume, see `identity`."""
 
     # No annotation: no field, but experiments may have a field of this name.
@@ -66,6 +72,23 @@ class TrainConfig:
     patience: int = field(15, "Epochs without a better validation figure before it stops")
     skip_nonfinite: int = field(0, "Steps that may be left out because a number is not finite")
     seed: int = field(0, "Of everything random", least=0)
+    own: str = field(
+        "",
+        "Your own files, in place of a data set: a folder of MIDI (music) or WAV files (speech), a "
+        "text (wikitext), arrays in .npz (lra, pixels, synthetic)",
+        flag="data",
+        path=True,
+    )
+    split_seed: int = field(0, "Of the draw that splits own files", least=0)
+
+    def __post_init__(self):
+        if self.own:
+            object.__setattr__(self, "dataset", own_name(self.own))
+
+    @property
+    def own_kind(self) -> str:
+        """The kind of own files that is read, see :mod:`data.sets.own`; empty: none are."""
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +126,16 @@ class RecurrentConfig(TrainConfig):
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """The fields by which a run recognises its folder."""
+    """The fields by which a run recognises its folder.
+
+    Own files are recognised by their hash, wherever they lie: see :func:`.experiment.identity_of`.
+    """
     fields = dataclasses.asdict(config)
     for name, value in config.added.items():
         if fields[name] == value:
             del fields[name]
+    if config.own:
+        del fields["own"], fields["dataset"]
     return fields
 
 
@@ -139,6 +167,8 @@ def from_record(kind: type[C], stored: Mapping[str, Any], where: object = "recor
             that is used now.
     """
     names = {flag_of(own): own.name for own in dataclasses.fields(kind)}
+    # A field's own name first: a flag may have that of another field.
+    names |= {own.name: own.name for own in dataclasses.fields(kind)}
     fields = {names.get(name, name): value for name, value in stored.items()}
     retired = kind.retired
     for name, value in retired.items():

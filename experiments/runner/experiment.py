@@ -5,6 +5,7 @@ through it, and through the :class:`Prepared` that it makes of one configuration
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,8 +14,8 @@ import jax
 
 from data.batches import ALL, Batch
 from data.storage import Split
-from experiments.runner import records
-from experiments.runner.config import TrainConfig
+from experiments.runner import own, records
+from experiments.runner.config import TrainConfig, identity
 from experiments.runner.records import Record
 from surnn_jax import train
 from surnn_jax.typing import Params
@@ -79,18 +80,31 @@ class Experiment(NamedTuple):
         check: refuses a bad configuration with a ValueError, before anything is read.
         prepare: ``(config, data_dir)``: reads the data and builds the model. Raises ValueError for
             bad data, OSError for missing data, with the command that prepares them.
+        outline: ``config``: the model and its parameters as `jax.ShapeDtypeStruct`, without the
+            data; None if the model depends on them.
     """
 
     name: str
     config: type[TrainConfig]
     check: Callable[[Any], None]
     prepare: Callable[[Any, str | None], Prepared]
+    outline: Callable[[Any], tuple[Any, Params] | None] = lambda config: None
 
 
-def what_was_read(split: Split) -> dict[str, str] | None:
-    """The entry ``data`` of a record, for data of which `split` is one part."""
-    read = split.read
+def what_was_read(splits: Mapping[str, Split]) -> dict[str, str] | None:
+    """The entry ``data`` of a record."""
+    read = splits["train"].read
+    if read and read["kind"] == "own":
+        return own.entry(splits)
     return read and {"kind": read["kind"], "name": Path(read["path"]).name}
+
+
+def identity_of(experiment: str, config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
+    """All that a run's folder must agree with to be resumed; of own files their hash."""
+    found = {"experiment": experiment, **identity(config)}
+    if config.own:
+        found["data_sha256"] = prepared.data["sha256"]
+    return found
 
 
 def training_settings(
@@ -188,6 +202,7 @@ def record_of(
         command=command,
         data=prepared.data,
         search=None if search is None else dict(search),
+        date=time.strftime("%Y-%m-%d"),
     )
 
 

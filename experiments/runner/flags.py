@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import sys
 import types
 import typing
@@ -106,11 +107,14 @@ def define(
     )
     for field in dataclasses.fields(config):
         name = flag_of(field)
-        _DEFINE[_plain(field)](name, None, f"{field.metadata['help']} [{field.default}]", **own)
+        define = cli.define_path if field.metadata["path"] else _DEFINE[_plain(field)]
+        default = "" if field.default == "" else f" [{field.default}]"
+        define(name, None, f"{field.metadata['help']}{default}", **own)
     for name in set(values) - before:
         values.register_key_flag_for_module(sys.argv[0], values[name])
     for field in dataclasses.fields(config):
-        if field.metadata["flag"]:  # Commands in records have the old name.
+        # Commands in records have the old name. `--data` was one, and names own files now.
+        if field.metadata["flag"] and field.name not in ("own", "data"):
             flags.DEFINE_alias(field.name, field.metadata["flag"], **own)
 
 
@@ -118,20 +122,36 @@ def parse_flags(
     config: type[C],
     presets: Mapping[str, Mapping[str, C]],
     values: flags.FlagValues = flags.FLAGS,
+    own: C | None = None,
 ) -> dict[str, C]:
     """The runs that the command line asks for: name -> configuration.
 
     Without a preset it is one run, named ``""``, of the defaults. Flags that are given win.
 
+    Args:
+        config: the class of configurations.
+        presets: preset -> name -> configuration.
+        values: the parsed flags.
+        own: the defaults for own files, if they are others.
+
     Raises:
-        ValueError: no preset of this name.
+        ValueError: no preset of this name; own files together with a data set.
     """
     given = {field.name: value for field, value in _given(config, values)}
+    if "own" in given:
+        given["own"] = os.path.abspath(given["own"])
+        for other, name in (("dataset", "dataset" in given), ("data_dir", values.data_dir)):
+            if name:
+                raise ValueError(
+                    f"--data={given['own']} and --{other}: own files are all that is read; leave "
+                    "out one of both"
+                )
     preset = values.preset
     if preset is not None and preset not in presets:
         near = difflib.get_close_matches(preset, presets, n=4, cutoff=0.5) or sorted(presets)[:8]
         raise ValueError(f"no preset {preset!r}; such as: {', '.join(near)} (--list shows all)")
-    runs = {"": config()} if preset is None else presets[preset]
+    default = own if own is not None and "own" in given else config()
+    runs = {"": default} if preset is None else presets[preset]
     return {name: dataclasses.replace(run, **given) for name, run in runs.items()}
 
 

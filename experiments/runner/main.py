@@ -19,6 +19,7 @@ def run(
     presets: Presets,
     load: Callable,
     listing: Callable[[str, Presets, str | None], str],
+    own: TrainConfig | None = None,
 ) -> NoReturn:
     """Runs the script of an experiment: defines its flags, trains what they ask for, and exits.
 
@@ -29,6 +30,7 @@ def run(
         load: ``name -> Experiment``, such as :func:`experiments.tasks.registry.load`; it is called
             after the flags are parsed, because it imports JAX.
         listing: ``(name, presets, part of a name) -> text``: what ``--list`` prints.
+        own: the defaults for own files (``--data``), if they are others.
     """
     flags.define(config, presets)
 
@@ -36,7 +38,7 @@ def run(
         if FLAGS.list:
             print(listing(name, presets, FLAGS.preset))
             return
-        runs = flags.parse_flags(config, presets)
+        runs = flags.parse_flags(config, presets, own=own)
         options = flags.parse_options(f"experiments.{name}", config)
         # These import JAX, which takes seconds: --help and bad flags do not wait for it.
         from experiments.runner import launch

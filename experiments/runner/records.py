@@ -42,10 +42,12 @@ class Record(NamedTuple):
             repetitions of one another.
         versions: as `versions` gives them.
         command: the command line of the run.
-        data: what was read: ``kind`` (original, made here, sample) and the ``name`` of the file or
-            folder; None for data that are made batch by batch, and in old records.
+        data: what was read: ``kind`` (original, made here, sample, own) and the ``name`` of the
+            file or folder; of own files also ``path``, ``sha256``, ``counts``, ``split`` and what
+            else was found. None for data that are made batch by batch, and in old records.
         search: how a search found the configuration (protocol, budget, draw, …); None for a single
             run. In the file it is the entry ``search`` of ``config``.
+        date: the day on which the run ended, such as ``2026-11-28``; None in old records.
     """
 
     experiment: str
@@ -65,9 +67,13 @@ class Record(NamedTuple):
     command: str
     data: dict[str, str] | None = None
     search: dict[str, Any] | None = None
+    date: str | None = None
 
 
-_FIELDS = tuple(name for name in Record._fields if name not in ("data", "search"))
+_OPTIONAL = {"data": dict[str, str], "date": str}
+"""The fields that a file may lack, and what they hold."""
+
+_FIELDS = tuple(name for name in Record._fields if name not in (*_OPTIONAL, "search"))
 """The fields that every file has."""
 
 
@@ -101,8 +107,9 @@ def to_fields(record: Record) -> dict[str, Any]:
     """The record as its file holds it."""
     fields = record._asdict()
     search = fields.pop("search")
-    if fields["data"] is None:
-        del fields["data"]
+    for name in _OPTIONAL:
+        if fields[name] is None:
+            del fields[name]
     if search is not None:
         fields["config"] = {**record.config, "search": search}
     return fields
@@ -166,7 +173,7 @@ def _no_number(constant: str) -> None:
 def _check(fields: dict[str, Any], path: Path) -> None:
     """Refuses fields that are not those of a `Record`, and bad values."""
     missing = [name for name in _FIELDS if name not in fields]
-    unknown = [name for name in fields if name not in (*_FIELDS, "data")]
+    unknown = [name for name in fields if name not in (*_FIELDS, *_OPTIONAL)]
     if missing or unknown:
         lacks = f"lacks {', '.join(missing)}" if missing else ""
         has = f"has the unknown {', '.join(unknown)}" if unknown else ""
@@ -174,8 +181,8 @@ def _check(fields: dict[str, Any], path: Path) -> None:
         raise ValueError(
             f"{path}: {wrong}; the result of a run has exactly the fields {', '.join(_FIELDS)}"
         )
-    for name in (*_FIELDS, *(["data"] if "data" in fields else [])):
-        kind = dict[str, str] if name == "data" else Record.__annotations__[name]
+    for name in (*_FIELDS, *(fields.keys() & _OPTIONAL.keys())):
+        kind = _OPTIONAL.get(name) or Record.__annotations__[name]
         if not _is(fields[name], kind):
             raise ValueError(
                 f"{path}: {name} should be {_WORDS[kind]}, but is {_short(repr(fields[name]))}"

@@ -1,5 +1,7 @@
 """All experiments by name, and finished runs opened again."""
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,18 +54,19 @@ class RestoredRun(NamedTuple):
     params: "Params"
 
 
-def restore(workdir: Path, data_dir: str | None) -> RestoredRun:
+def restore(workdir: Path, data_dir: str | None, own_data: str | None = None) -> RestoredRun:
     """Opens the folder of a finished run, or of a winner that was kept with ``params.npz``.
 
     Args:
         workdir: the folder.
         data_dir: folder of the originals, or None.
+        own_data: where the own files that the run was trained on lie now, if not where they lay.
 
     Raises:
         OSError: the record or the data are missing.
-        ValueError: the parameters are missing, or a file is damaged.
+        ValueError: the parameters are missing, or a file is damaged; own files have changed.
     """
-    from experiments.runner import parameters
+    from experiments.runner import own, parameters
     from experiments.runner.experiment import parameter_shapes
     from surnn_jax.train import checkpoint
 
@@ -74,6 +77,14 @@ def restore(workdir: Path, data_dir: str | None) -> RestoredRun:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     config = from_record(experiment.config, record.config, path)
+    if own_data is not None:
+        if not config.own:
+            raise ValueError(f"--data: {path} is of the data set {config.dataset}; leave it out")
+        config = dataclasses.replace(config, own=os.path.abspath(own_data))
+    if config.own:
+        if data_dir is not None:
+            raise ValueError(f"--data_dir: {path} is of own files ({config.own}); leave it out")
+        own.check_unchanged(config, record, path)
     kept = (workdir / parameters.FILE).exists()
     folder = None if kept else checkpoint.find(workdir)
     if folder is None and not kept:

@@ -5,6 +5,7 @@ nothing is lost when a process is killed, and several processes can work on one 
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from experiments.runner import records
+from experiments.runner.config import identity
 from experiments.runner.records import PARAMETERS
 from experiments.tuning import effort
 from experiments.tuning.matrix import Entry
@@ -33,11 +35,13 @@ class Job(NamedTuple):
         command: its command line.
         folder: where it works; what it leaves there says that it is done.
         share: the part of the whole budget that it trains on.
+        config: what a trial is to have trained, as its result says it.
     """
 
     command: tuple[str, ...]
     folder: Path
     share: float = 1.0
+    config: Mapping[str, Any] | None = None
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[int | None]:
@@ -124,7 +128,7 @@ class Ladder:
     def done(self, job: Job) -> bool:
         """Whether a job has left its result."""
         if job.share < 1:
-            return _figure(job.folder) is not None
+            return _figure(job) is not None
         return self.record(job.folder.name) is not None
 
     def left(self) -> list[float]:
@@ -150,8 +154,7 @@ class Ladder:
 
     def round(self, divisor: int) -> dict[int, float]:
         """Draw -> validation figure of the finished trials of one round."""
-        folders = {d.number: self._home / f"draw-{d.number}-of-{divisor}" for d in self.draws}
-        figures = {number: _figure(folder) for number, folder in folders.items()}
+        figures = {d.number: _figure(self._draw(d.number, divisor)) for d in self.draws}
         return {number: figure for number, figure in figures.items() if figure is not None}
 
     def record(self, name: str) -> records.Record | None:
@@ -197,7 +200,10 @@ class Ladder:
         config = self.entry.config(self.device)
         examples, epochs = effort.budget((config.examples, config.max_epochs), divisor)
         flags = (f"--train_examples={examples}", f"--max_epochs={epochs}", "--seed=0", "--trial")
-        return self._job(f"draw-{number}-of-{divisor}", number, flags, 1 / divisor)
+        job = self._job(f"draw-{number}-of-{divisor}", number, flags, 1 / divisor)
+        rates = {name: getattr(self.draws[number], name) for name in effort.SPACE}
+        config = dataclasses.replace(config, examples=examples, max_epochs=epochs, seed=0, **rates)
+        return job._replace(config=json.loads(json.dumps(identity(config))))
 
     def _seed(self, draw: int, seed: int) -> Job:
         return self._job(f"seed-{seed}", draw, (f"--seed={seed}",), 1.0)
@@ -295,9 +301,18 @@ def _trial(folder: Path) -> Mapping[str, Any] | None:
         raise ValueError(f"{path}: damaged ({error}); delete this folder") from None
 
 
-def _figure(folder: Path) -> float | None:
-    """The best validation figure of a trial; infinite if it diverged, None if it is not done."""
-    trial = _trial(folder)
+def _figure(job: Job) -> float | None:
+    """The best validation figure of a trial; infinite if it diverged, None if it is not done.
+
+    Raises:
+        ValueError: the folder holds the result of another configuration.
+    """
+    trial = _trial(job.folder)
     if trial is None:
-        return math.inf if (folder / _NONFINITE).exists() else None
+        return math.inf if (job.folder / _NONFINITE).exists() else None
+    if trial["config"] != job.config:
+        raise ValueError(
+            f"{job.folder}: holds a trial of another configuration, perhaps of an older version of "
+            "the preset; delete this folder"
+        )
     return float(trial["valid"])

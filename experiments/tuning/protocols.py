@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.paths import own_name
+from data.sets import own as own_files
 from experiments.runner.config import RecurrentConfig
 from experiments.tasks.music import config as music_config
 from experiments.tasks.speech import config as speech_config
@@ -133,6 +135,15 @@ DATASETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Experiment -> data set -> fields of the configuration, the same for every unit."""
 
+OWN: dict[str, dict[str, Any]] = {
+    "music": {
+        **{"batch_size": 8, "growth": 1.41, "horizon": 160},
+        **{"max_epochs": 250, "patience": 20},
+    },
+    "speech": {"batch_size": 8, "max_epochs": 40, "patience": 4},
+}
+"""Experiment -> fields of the configuration for own files."""
+
 FIRST_HALVING = {
     "jsb": 20,
     "nottingham": 6,
@@ -170,6 +181,7 @@ class SearchSpace:
         budget: draws a group.
         seed: of the draws.
         changes: fields of the configuration that are not as in :data:`DATASETS`.
+        own: the path of own files, which then are the only data set; empty for none.
 
     Raises:
         ValueError: a name that does not exist, or a number out of range.
@@ -180,6 +192,7 @@ class SearchSpace:
     budget: int
     seed: int
     changes: Mapping[str, Any]
+    own: str = ""
 
     def __post_init__(self):
         check_known("experiment", self.experiment, CONFIGS)
@@ -190,6 +203,13 @@ class SearchSpace:
         fields = {field.name for field in dataclasses.fields(CONFIGS[self.experiment])}
         if strange := sorted(self.changes.keys() - fields):
             raise ValueError(f"{', '.join(strange)}: {self.experiment} has no such setting")
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """Data set -> fields of the configuration, the same for every unit."""
+        if not self.own:
+            return DATASETS[self.experiment]
+        return {own_name(self.own): {"own": self.own, **OWN[self.experiment]}}
 
     @property
     def draws(self) -> list[dict[str, float]]:
@@ -208,11 +228,11 @@ class SearchSpace:
         Raises:
             ValueError: a name that does not exist.
         """
-        check_known("dataset", group.dataset, DATASETS[self.experiment])
+        check_known("dataset", group.dataset, self.datasets)
         check_known("unit", group.unit, UNITS)
         return CONFIGS[self.experiment](
             **{
-                **DATASETS[self.experiment][group.dataset],
+                **self.datasets[group.dataset],
                 **UNITS[group.unit],
                 **PROTOCOLS[self.protocol].fixed,
                 **self.changes,
@@ -221,7 +241,11 @@ class SearchSpace:
         )
 
     def header(self) -> dict[str, Any]:
-        """Everything that decides the trials, as JSON can hold it."""
+        """Everything that decides the trials, as JSON can hold it; own files by their hash."""
+        datasets = self.datasets
+        if self.own:
+            found = own_files.find(CONFIGS[self.experiment]().own_kind, self.own)
+            datasets = {name: {**plan, "own": found.sha256} for name, plan in datasets.items()}
         return {
             "experiment": self.experiment,
             "protocol": self.protocol,
@@ -229,11 +253,11 @@ class SearchSpace:
             "search_seed": self.seed,
             "draws": {str(number): draw for number, draw in enumerate(self.draws)},
             "units": UNITS,
-            "datasets": DATASETS[self.experiment],
+            "datasets": datasets,
             "changes": dict(self.changes),
             "fixed": PROTOCOLS[self.protocol].fixed,
             "drawn": PROTOCOLS[self.protocol].drawn,
-            "halvings": {name: self.halvings(name) for name in DATASETS[self.experiment]},
+            "halvings": {name: self.halvings(name) for name in datasets},
         }
 
 

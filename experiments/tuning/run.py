@@ -9,10 +9,9 @@ from pathlib import Path
 
 import jax
 
-import data
 from experiments.runner import experiment as experiments
-from experiments.runner import launch, parameters, records
-from experiments.runner.config import RecurrentConfig, identity
+from experiments.runner import launch, own, parameters, records
+from experiments.runner.config import RecurrentConfig
 from experiments.runner.experiment import Prepared
 from experiments.tasks import registry
 from experiments.tuning import journal
@@ -51,8 +50,8 @@ def run_search(
     # All of them, before any of them trains for hours.
     for config in configs.values():
         experiment.check(config)
-    for dataset in dict.fromkeys(config.dataset for config in configs.values()):
-        data.load(dataset, "train", data_dir)
+    for config in {config.dataset: config for config in configs.values()}.values():
+        own.load_splits(config, data_dir)
     workdir.mkdir(parents=True, exist_ok=True)
     log, groups, others = TrialLog(workdir, space.header()), list(configs), []
     last: tuple[tuple, train.Task] | None = None
@@ -125,7 +124,7 @@ def _run(
         evaluation=feeds["valid"].evaluation,
         settings=dataclasses.replace(settings, save_seconds=_SAVE_SECONDS),
         workdir=folder / "population",
-        config={"experiment": space.experiment, **identity(config)},
+        config=experiments.identity_of(space.experiment, config, prepared),
         halvings=space.halvings(group.dataset),
     )
     trials = [

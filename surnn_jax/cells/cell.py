@@ -12,6 +12,11 @@ from surnn_jax.cells.pointwise import rule_is_linear, rule_is_pointwise
 from surnn_jax.typing import Array, Carry, Params
 
 Gates = Mapping[str, Array]
+Initializer = Callable[[Array, tuple[int, ...], Any], Array]
+"""``(key, shape, dtype) -> array``, as those of `jax.nn.initializers`."""
+
+LECUN_NORMAL = jax.nn.initializers.lecun_normal()
+ORTHOGONAL = jax.nn.initializers.orthogonal()
 
 
 def product(x: Array, kernel: Array, dtype: Any, out: Any) -> Array:
@@ -25,7 +30,7 @@ def state_dtype(dtype: Any) -> Any:
     return wide if dtype == wide else jnp.dtype(jnp.float32)
 
 
-def _vector(value: float | Callable[..., Array], key: Array, size: int, dtype: Any) -> Array:
+def _vector(value: float | Initializer, key: Array, size: int, dtype: Any) -> Array:
     return value(key, (size,), dtype) if callable(value) else jnp.full((size,), value, dtype)
 
 
@@ -61,6 +66,8 @@ class Cell:
             or one number ``[1]``, and repeated by :meth:`expanded`.
         expand: None, or a function ``params -> params`` of the same shapes that :meth:`expanded`
             applies, such as a mask.
+        kernel_init: draws the input kernels.
+        recurrent_kernel_init: draws the recurrent kernels.
 
     Examples:
         >>> from surnn_jax import cells
@@ -76,12 +83,14 @@ class Cell:
     carry: type
     inputs: tuple[str, ...]
     recurrent: tuple[str, ...]
-    vectors: tuple[tuple[str, float | Callable[..., Array]], ...]
+    vectors: tuple[tuple[str, float | Initializer], ...]
     rule: Callable[[Gates, Carry, Gates, Gates], Carry]
     inner: Callable[[Gates, Carry, Gates, Gates], Array] | None = None
     inner_recurrent: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     expand: Callable[[Params], Params] | None = None
+    kernel_init: Initializer = LECUN_NORMAL
+    recurrent_kernel_init: Initializer = ORTHOGONAL
 
     @property
     def pointwise(self) -> bool:
@@ -106,8 +115,8 @@ class Cell:
     def init(self, key: Array, inputs: int, features: int, dtype: Any = jnp.float32) -> Params:
         """Draws parameters.
 
-        Input kernels are LeCun normal, recurrent kernels orthogonal (each gate its own), vectors
-        constant or as the cell says.
+        If the cell says nothing else, input kernels are LeCun normal, recurrent kernels orthogonal
+        (each gate its own), and vectors constant.
 
         Args:
             key: a JAX random key.
@@ -131,13 +140,13 @@ class Cell:
                 raise ValueError(f"{self.name}: {what} must be at least 1, got {size}")
         hidden = self.recurrent + self.inner_recurrent
         keys = iter(jax.random.split(key, len(self.inputs) + len(hidden)))
-        lecun, orthogonal = jax.nn.initializers.lecun_normal(), jax.nn.initializers.orthogonal()
+        draw, draw_recurrent = self.kernel_init, self.recurrent_kernel_init
         columns = dict.fromkeys(self.shared, 1)
         wide = state_dtype(jnp.dtype(dtype))
         drawn = {
-            "input": {g: lecun(next(keys), (inputs, features), wide) for g in self.inputs},
+            "input": {g: draw(next(keys), (inputs, features), wide) for g in self.inputs},
             "recurrent": {
-                g: orthogonal(next(keys), (features, columns.get(g, features)), wide)
+                g: draw_recurrent(next(keys), (features, columns.get(g, features)), wide)
                 for g in hidden
             },
             "vector": {

@@ -1,4 +1,4 @@
-"""The Flax face: linen cells, layers and models. NNX users wrap them in `nnx.bridge.ToNNX`."""
+"""The Flax linen face: cells, layers and models. That of NNX is :mod:`surnn_jax.nnx`."""
 
 from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.attention import Attention
@@ -11,7 +11,6 @@ from surnn_jax.layers.mamba import Mamba
 from surnn_jax.layers.mamba2 import Mamba2
 from surnn_jax.layers.mixers import Options
 from surnn_jax.layers.multi_head import MultiHeadRecurrent
-from surnn_jax.layers.nnx_cell import NNXUnitCell
 from surnn_jax.layers.predictors import FramePredictor, WaveformPredictor
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.layers.s4d import S4D
@@ -38,7 +37,6 @@ __all__ = [
     "Mamba",
     "Mamba2",
     "MultiHeadRecurrent",
-    "NNXUnitCell",
     "Options",
     "PairClassifier",
     "Recurrent",

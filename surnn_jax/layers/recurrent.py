@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 from surnn_jax import cells, scan
 from surnn_jax.layers.calibration import calibrated_params, is_calibrating, shown
-from surnn_jax.layers.unit_cell import as_floating, unit_params
+from surnn_jax.layers.unit_cell import UnitOptions, as_floating, unit_params
 from surnn_jax.scan import sharding
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch
 from surnn_jax.typing import Array, Carry, Params
 
 
-class Recurrent(nn.Module):
+class Recurrent(UnitOptions):
     """Runs a unit over a sequence: `nn.RNN` and its cell in one, with a switch.
 
     ``Recurrent("gru", 64)`` is called like ``nn.RNN(nn.GRUCell(64))``, alone or inside
@@ -52,6 +52,11 @@ class Recurrent(nn.Module):
         recurrent_dropout: share of the recurrent weights that are 0 in training, for a whole call
             and all of its batch; the others are divided by what is left (DropConnect, as in
             AWD-LSTM, Merity et al. 2018, arXiv 1708.02182). In [0, 1).
+        gate_fn: in place of the logistic function, as a Flax cell's; see :func:`.cells.variant`.
+        activation_fn: in place of tanh, likewise.
+        kernel_init: draws the input kernels, likewise.
+        recurrent_kernel_init: draws the recurrent kernels, likewise.
+        bias_init: draws the biases, likewise.
         unroll: accepted because `nn.RNN` has it, and ignored: looping is the back end's affair.
 
     Examples:
@@ -86,7 +91,6 @@ class Recurrent(nn.Module):
     unroll: int = 1
 
     def __post_init__(self):
-        self.cell, self.switch = scan.parts(self.cell, self.switch)
         super().__post_init__()
         if not 0 <= self.recurrent_dropout < 1:
             raise ValueError(f"recurrent_dropout must lie in [0, 1), got {self.recurrent_dropout}")
@@ -164,7 +168,7 @@ class Recurrent(nn.Module):
             inputs = jnp.moveaxis(inputs, -2, 0)
             mask, resets = (None if m is None else jnp.moveaxis(m, -1, 0) for m in (mask, resets))
 
-        unit = scan.selective(self.cell, self.switch)
+        unit = self.unit
         chance = self.switch is not None and self.switch.random and self.has_rng("dropout")
         batch = inputs.shape[1:-1]
         if seq_lengths is not None and seq_lengths.shape != batch:
@@ -201,6 +205,16 @@ class Recurrent(nn.Module):
         if value_or_default(return_carry, self.return_carry):
             return result.carry, result.outputs
         return result.outputs
+
+    @nn.compact
+    def draw(self, inputs: Array) -> None:
+        """Makes the parameters and runs nothing: ``init(key, inputs, method="draw")``.
+
+        Args:
+            inputs: ``[T, *batch, D]``; an event switch sets its thresholds by them.
+        """
+        unit_params(self, self.unit, inputs)
+        self._reset_carry(self.unit)
 
     def _dropped(self, params: Params) -> Params:
         """The cell's parameters with some of the recurrent weights 0."""
@@ -275,7 +289,7 @@ class Recurrent(nn.Module):
         params = self.variables.get("params")
         if not params:
             raise ValueError("the layer has no parameters yet: call init with a sequence first")
-        return scan.selective(self.cell, self.switch), params
+        return self.unit, params
 
 
 def value_or_default(now: bool | None, otherwise: bool) -> bool:

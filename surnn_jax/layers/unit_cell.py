@@ -1,6 +1,7 @@
 """Our units as linen cells, for stock `nn.RNN` and `nn.Bidirectional`."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -88,7 +89,47 @@ def drawn_carry(carry: Carry, key: Array, draw: nn.initializers.Initializer) -> 
     return carry._replace(cell=state) if isinstance(carry, scan.SelectiveCarry) else state
 
 
-class UnitCell(nn.RNNCellBase):
+class UnitOptions(nn.Module, kw_only=True):
+    """The options of Flax's cells that change a unit; see :func:`surnn_jax.cells.variant`.
+
+    A layer with the fields `cell` and `switch` inherits them, by keyword only.
+    """
+
+    gate_fn: Callable | None = None
+    activation_fn: Callable | None = None
+    kernel_init: nn.initializers.Initializer | None = None
+    recurrent_kernel_init: nn.initializers.Initializer | None = None
+    bias_init: nn.initializers.Initializer | None = None
+
+    def __post_init__(self):
+        self.cell, self.switch = scan.parts(self.cell, self.switch)
+        super().__post_init__()
+        _ = self.unit  # What the cell does not have is refused now.
+
+    @property
+    def unit(self) -> scan.Unit:
+        """The unit that the fields describe."""
+        cell = cells.variant(
+            cells.get(self.cell),
+            gate_fn=self.gate_fn,
+            activation_fn=self.activation_fn,
+            kernel_init=self.kernel_init,
+            recurrent_kernel_init=self.recurrent_kernel_init,
+            bias_init=self.bias_init,
+        )
+        return scan.selective(cell, self.switch)
+
+    @nn.compact
+    def draw(self, inputs: Array) -> None:
+        """Makes the parameters and runs nothing: ``init(key, inputs, method="draw")``.
+
+        Args:
+            inputs: ``[T, *batch, D]``; an event switch sets its thresholds by them.
+        """
+        unit_params(self, self.unit, inputs)
+
+
+class UnitCell(nn.RNNCellBase, UnitOptions):
     """One unit as a linen cell: ``carry, output = cell(carry, x)``.
 
     It can be used wherever a Flax cell can. Its parameters are those of :class:`.Recurrent`, which
@@ -111,6 +152,11 @@ class UnitCell(nn.RNNCellBase):
         dtype: operands of products are rounded to it, outputs returned in it; None for neither.
         param_dtype: of the parameters; the carry has it too, float32 at least.
         carry_init: how :meth:`initialize_carry` draws the state, as a Flax cell's.
+        gate_fn: in place of the logistic function, as a Flax cell's; see :func:`.cells.variant`.
+        activation_fn: in place of tanh, likewise.
+        kernel_init: draws the input kernels, likewise.
+        recurrent_kernel_init: draws the recurrent kernels, likewise.
+        bias_init: draws the biases, likewise.
 
     Examples:
         >>> import flax.linen as nn
@@ -128,10 +174,6 @@ class UnitCell(nn.RNNCellBase):
     param_dtype: Any = jnp.float32
     carry_init: nn.initializers.Initializer = _ZEROS
 
-    def __post_init__(self):
-        self.cell, self.switch = scan.parts(self.cell, self.switch)
-        super().__post_init__()
-
     @nn.compact
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
         """One step.
@@ -144,7 +186,7 @@ class UnitCell(nn.RNNCellBase):
             The next carry and the output ``[*batch, H]``.
         """
         inputs = as_floating(jnp.asarray(inputs), self.param_dtype)
-        unit = scan.selective(self.cell, self.switch)
+        unit = self.unit
         sample = jnp.zeros((1, inputs.shape[-1]), inputs.dtype)  # read for its width alone
         if not self.has_variable("params", "cell"):  # thresholds are set by independent noise
             sample = noise(inputs.shape[-1])
@@ -171,7 +213,7 @@ class UnitCell(nn.RNNCellBase):
                 "split_rngs={'params': False, 'dropout': True}"
             )
         *batch, inputs = input_shape
-        unit = scan.selective(self.cell, self.switch)
+        unit = self.unit
         carry = unit.zero_carry(tuple(batch), inputs, self.features, self.param_dtype)
         return carry if self.carry_init is _ZEROS else drawn_carry(carry, rng, self.carry_init)
 

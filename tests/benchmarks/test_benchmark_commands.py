@@ -41,6 +41,7 @@ def test_a_small_run_from_flags_to_records_and_plot(tmp_path):
     assert "Measured on A Fast One, 2 threads, kernel avx2, jax 0.10.2" in printed.stdout
 
 
+@pytest.mark.full
 def test_feeds_are_compared_with_a_consumer_and_memory_is_counted(tmp_path):
     output = tmp_path / "feed.jsonl"
     done = python(

@@ -96,7 +96,7 @@ def test_another_answer_is_refused_and_named(wrong):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rhythms"), [("neuron", 8), ("group", 1), ("4", 4), ("event", 8)]
+    ("schedule", "rhythms"), [full("neuron", 8), full("group", 1), ("4", 4), full("event", 8)]
 )
 def test_a_problem_counts_its_own_switches(schedule, rhythms):
     case = Case(8, 8, 100, 3, schedule, 0.2)
@@ -124,7 +124,7 @@ def test_no_switch_hangs_on_rounding():
     assert posed.facts["rate"] == pytest.approx(0.1, abs=0.003)
 
 
-@pytest.mark.parametrize("schedule", ["neuron", "event"])
+@pytest.mark.parametrize("schedule", ["neuron", full("event")])
 def test_at_rate_1_everything_is_open_and_nothing_nearly_so(schedule):
     posed = problem.pose(Case(8, 4, 50, 3, schedule, 1.0), "learned")
     a = logits(posed.unit, posed.params["switch"], posed.x, 8)

@@ -11,6 +11,7 @@ from benchmarks import lengths, plot, problem
 from benchmarks.case import Case
 
 
+@pytest.mark.full
 def test_a_small_run_measures_time_and_memory_of_each(tmp_path):
     output, png = tmp_path / "lengths.jsonl", tmp_path / "lengths.png"
     done = python(
@@ -56,6 +57,7 @@ def test_time_and_memory_are_drawn_against_the_length(tmp_path):
     assert not (tmp_path / "no.png").exists()
 
 
+@pytest.mark.full
 def test_the_layers_that_are_timed_compute_what_they_should():
     case = Case(8, 2, 64, 8, "neuron", 0.25)  # as above: compiled already
     posed = lengths.pose(case, ["sugru", "s4d"], ["masked"], heads=2)

@@ -58,8 +58,9 @@ PAIRS = [(n, b, k) for b in BACK_ENDS[1:] for n in _checks(b) for k in (None, 0,
 KEPT = [
     (name, backend, kind)
     for name, backend, kind in PAIRS
-    if (backend, kind) in (("masked", 0), ("rows", 0), ("compact", 3), ("parallel", 3))
-    and (backend != "rows" or cells.get(name).pointwise)
+    if (backend, kind) == ("masked", 0)
+    or (name, backend, kind)
+    in (("ind_rnn", "rows", 0), ("ind_rnn", "compact", 3), ("rg_lru", "parallel", 3))
 ]
 
 

@@ -253,6 +253,7 @@ def test_what_is_no_cifar_10_is_refused(tmp_path):
             data.load(name, "train", tmp_path)
 
 
+@pytest.mark.full
 def test_published_gray_images(tmp_path_factory):
     splits = load_real("cifar10_gray", tmp_path_factory.mktemp("cifar10_gray"))
     train = np.concatenate([splits["train"]["x"], splits["valid"]["x"]])

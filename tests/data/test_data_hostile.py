@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from tiers import full
 
 from data import arrays, files, pickles
 from data.sets import music
@@ -104,7 +105,7 @@ def test_pickles_that_ask_for_time_or_memory(raw, says):
         pickles.load(raw)
 
 
-@pytest.mark.parametrize("what", ["pieces", "steps", "notes", "note"])
+@pytest.mark.parametrize("what", [full("pieces"), "steps", "notes", "note"])
 def test_pickle_that_holds_one_list_many_times(tmp_path, what):
     step = (60,) * (1 << 12 if what == "notes" else 1)
     if what == "note":

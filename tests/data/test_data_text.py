@@ -140,6 +140,7 @@ def test_a_changed_review_is_prepared_anew(tmp_path):
     assert REVIEWS.digest(tmp_path) == again
 
 
+@pytest.mark.full
 def test_real_reviews(prepared):
     splits = prepared("imdb_bytes")
     assert [len(splits[split]) for split in data.SPLITS] == [22_500, 2_500, 25_000]
@@ -335,6 +336,7 @@ def test_wikipairs_needs_two_long_articles(tmp_path):
         data.load("wikipairs", "train", tmp_path)
 
 
+@pytest.mark.full
 def test_real_wikipairs(prepared):
     splits = prepared("wikipairs")
     texts = wikitext.find("wikitext2", "2", None)

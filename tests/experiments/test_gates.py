@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import tiered
 
 from experiments.analysis import gates, plots
 from experiments.analysis.gradients import Reach, gradient_reach
@@ -280,7 +281,7 @@ def float64():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", REACHES)
+@pytest.mark.parametrize("name", tiered(REACHES, ["event"]))
 def test_gradient_reach_is_that_of_a_plain_loop(name):
     cell, switch, lengths = REACHES[name]
     unit = selective(cell, switch)

@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from tiers import full
 
 from experiments import evaluate, music, speech
 from experiments.analysis import gates
@@ -133,8 +134,8 @@ ONE = {"switch": "event", "features": 6, "rate": 0.3}
     ("make", "config"),
     [
         (_music, music.Config("jsb", **ONE)),
-        (_speech, speech.Config("fsdd", **ONE)),
-        (_sequence, dataclasses.replace(SMALL, features=6)),
+        full(_speech, speech.Config("fsdd", **ONE)),
+        full(_sequence, dataclasses.replace(SMALL, features=6)),
     ],
     ids=["music", "speech", "sequence"],
 )

@@ -14,9 +14,7 @@ from experiments import lra, music, pixels, speech, synthetic, wikitext
 from experiments.report.collect import RESULTS
 from experiments.runner import flags, parameters, records
 from experiments.runner.config import check, flag_of, from_record
-from experiments.tasks.music import task as music_task
-from experiments.tasks.speech import data as speech_data
-from experiments.tasks.speech import task as speech_task
+from experiments.tasks import registry
 from surnn_jax.train import CorruptCheckpointError
 
 SCRIPTS = {
@@ -98,29 +96,16 @@ def test_a_configuration_that_no_run_has_now_is_refused(stored, words):
     assert same == music.Config(rate=0.25)
 
 
-def shapes(config):
-    """The parameters of a model of music or speech, without data."""
-    if isinstance(config, music.Config):
-        model = music_task.model_of(config)
-        task = music_task.task_of(config, model, music_task.TrainingStats(0.0, 1.0))
-        batch = {"x": np.zeros((2, 5, 88), np.uint8), "lengths": np.full(2, 5, np.int32)}
-    else:
-        model = speech_task.model_of(config)
-        task = speech_task.task_of(config, model, speech_data.Normalization(0.0, 1.0))
-        batch = {"x": np.zeros((2, 50), np.int16)}
-    return jax.eval_shape(task.init, jax.random.key(0), batch)
-
-
 def test_the_parameters_of_every_committed_winner_are_whole_and_fit_their_model():
     kept = [path for path in sorted(RESULTS.rglob(parameters.FILE)) if "surnn" not in path.parts]
-    assert len(kept) == 34
+    assert len(kept) == 35
     assert not list(RESULTS.rglob("checkpoints"))
     like = {}
     for path in kept:
         record, config = config_of(path.with_name(records.FILE))
         kind = (type(config), config.kinds, config.switch_name)
         if kind not in like:
-            like[kind] = shapes(config)
+            like[kind] = registry.load(record.experiment).outline(config)[1]
         params = parameters.read(path.parent, like[kind])
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == record.parameters, path
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from data_case import run
+from tiers import full
 
 from experiments.report import collect
 from experiments.runner import records
@@ -83,6 +84,7 @@ def test_what_stays_of_a_group_is_small_and_says_nothing_of_the_machine(whole):
     assert not [path for path in kept if str(folder).encode() in path.read_bytes()]
 
 
+@pytest.mark.full
 def test_evaluate_finds_the_same_figures(whole):
     folder, _ = whole
     done = search(folder, folder / "whole" / "jsb-tanh-1", program="evaluate")
@@ -115,6 +117,7 @@ def test_programs_of_one_unit_are_given_back_before_the_next(whole, tmp_path):
     assert 0 < int(count.read_text()) < 1.2 * one
 
 
+@pytest.mark.full
 def test_another_space_is_refused_and_a_group_of_another_process_left_to_it(whole):
     folder, _ = whole
     before = (folder / "whole" / journal.FILE).read_bytes()
@@ -132,6 +135,7 @@ def test_another_space_is_refused_and_a_group_of_another_process_left_to_it(whol
     assert (folder / "whole" / journal.FILE).read_bytes() == before
 
 
+@pytest.mark.full
 def test_a_winner_that_is_gone_is_missed(whole):
     folder, _ = whole
     record = folder / "whole" / "jsb-tanh-0" / "result.json"
@@ -148,7 +152,7 @@ def test_a_winner_that_is_gone_is_missed(whole):
     [
         ("--units=tanh,gur", "unknown unit 'gur'; one of: tanh, gru, lstm, sugru"),
         ("--seeds=0", "seeds must be at least 1, got 0"),
-        ("--data_dir=/no/such", "/no/such: no such folder"),
+        full("--data_dir=/no/such", "/no/such: no such folder"),
         ("--max_epoch=3", "max_epoch"),
     ],
 )
@@ -323,7 +327,7 @@ def test_draws_that_came_out_otherwise_are_another_space_too(tmp_path):
         TrialLog(tmp_path, header)
 
 
-@pytest.mark.parametrize("unit", ["tanh", "lstm"])
+@pytest.mark.parametrize("unit", ["tanh", full("lstm")])
 def test_a_winner_that_is_committed_scores_as_its_record_says(unit, tmp_path, monkeypatch):
     """To 1e-4 nats: it was trained elsewhere, by programs that added in another order."""
     folder = collect.RESULTS / "chung" / f"chung-jsb-{unit}-0"

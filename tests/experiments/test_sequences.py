@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_case import run, same_files
-from tiers import tiered
+from tiers import full, tiered
 
 from data import paths
 from data.batches import Batches
@@ -60,6 +60,7 @@ def digits(tmp_path_factory):
     return workdir, done
 
 
+@pytest.mark.full
 def test_leaves_record_pictures_and_what_happened_inside(digits):
     workdir, done = digits
     record = records.read(workdir / "result.json")
@@ -80,6 +81,7 @@ def test_leaves_record_pictures_and_what_happened_inside(digits):
     assert "native" in done.stdout or "masked" in done.stdout or "rows" in done.stdout
 
 
+@pytest.mark.full
 def test_evaluate_finds_the_same_figures_and_other_flags_are_refused(digits, tmp_path):
     workdir, _ = digits
     flags = f"--checkpoint={workdir}", f"--show={tmp_path}"
@@ -99,8 +101,8 @@ def test_evaluate_finds_the_same_figures_and_other_flags_are_refused(digits, tmp
     [
         ("lra", "--dataset=smnist", "lra: no data 'smnist'; one of: listops"),
         ("lra", "--preset=listop-sugru", "no preset 'listop-sugru'; such as: listops-sugru"),
-        ("pixels", "--data_dir=/no/such", "/no/such"),
-        ("wikitext", "--dataset=wikitext2", "max_length must be given"),
+        full("pixels", "--data_dir=/no/such", "/no/such"),
+        full("wikitext", "--dataset=wikitext2", "max_length must be given"),
     ],
 )
 def test_bad_flags_end_in_one_line(name, flag, words, tmp_path):
@@ -296,6 +298,7 @@ def needs_wikitext():
         pytest.skip("needs the original of wikitext2: name its folder by SURNN_DATA")
 
 
+@pytest.mark.full
 def test_a_language_model_carries_its_state_from_window_to_window(tmp_path):
     """The score of the test stream does not depend on how it is cut into windows."""
     needs_wikitext()

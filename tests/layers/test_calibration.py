@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import full
 
 from surnn_jax.layers import (
     Backbone,
@@ -52,6 +53,7 @@ class Own(nn.Module):
         return first, second
 
 
+@pytest.mark.full
 def test_a_model_made_of_dummies_opens_at_its_rate():
     """A stack's upper layers see what moves below them, even where the input stands still."""
     layer = Recurrent("gru", H, SWITCH, return_run=True)
@@ -63,6 +65,7 @@ def test_a_model_made_of_dummies_opens_at_its_rate():
         assert trace.rate == pytest.approx(0.1, abs=0.05)
 
 
+@pytest.mark.full
 def test_a_dummy_changes_what_a_model_learns_from_but_not_what_it_says():
     """`init_with_output` answers for the input that it was given."""
     model = Classifier(Backbone(("sugru",), H, options=Options(switch=SWITCH)), 2)
@@ -93,6 +96,7 @@ def test_calibrate_sets_every_layer_to_its_rate():
     assert jax.tree.structure(variables) == jax.tree.structure(moved)
 
 
+@pytest.mark.full
 def test_what_a_layer_is_shown_is_what_the_scan_shows():
     """With masks, resets, backwards and with the input before."""
     random = np.random.default_rng(1)
@@ -108,6 +112,7 @@ def test_what_a_layer_is_shown_is_what_the_scan_shows():
         np.testing.assert_allclose(each, 0.2, atol=1.5 / int(valid.sum()))
 
 
+@pytest.mark.full
 def test_heads_and_towers_are_calibrated():
     heads = MultiHeadRecurrent(Recurrent("gru", H, SWITCH), 2)
     moved = calibrated(heads, init(heads, X), FAR)
@@ -135,7 +140,7 @@ def test_only_calibrate_moves_thresholds():
     [
         Recurrent("gru", H),
         Recurrent("gru", H, fourier(T)),
-        nn.RNN(UnitCell("gru", H, SWITCH)),
+        full(nn.RNN(UnitCell("gru", H, SWITCH))),
     ],
 )
 def test_a_model_without_thresholds_is_named(model):

@@ -43,13 +43,9 @@ def stream(name, kind):
             *(("mixer", kind) for kind in ("attention", "s4d", "lru", "mamba", "mamba2")),
         ],
         [
-            ("step", "none"),
             ("step", "event"),
             ("cell", "fourier"),
             ("sequence", "event"),
-            ("mixer", "attention"),
-            ("mixer", "s4d"),
-            ("mixer", "mamba2"),
         ],
     ),
 )

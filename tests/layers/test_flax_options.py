@@ -1,4 +1,4 @@
-"""What Flax's cells and layers take: functions, biases, dtypes, integers, dropout, NNX."""
+"""What Flax's cells and layers take: functions, biases, dtypes, integers, dropout."""
 
 import functools
 import sys
@@ -8,13 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from flax_case import flax_params
-from layer_case import BATCH, CLOSE, FEATURES, INPUTS, STEPS, SWITCHES, close, data, drawn
+from layer_case import (
+    BATCH,
+    CLOSE,
+    EXACTLY,
+    FEATURES,
+    INPUTS,
+    STEPS,
+    SWITCHES,
+    close,
+    data,
+    drawn,
+)
+from tiers import full
 
 from data.paths import ROOT
-from surnn_jax import cells, switches
-from surnn_jax.layers import NNXUnitCell, Recurrent, UnitCell
+from surnn_jax import cells, scan
+from surnn_jax.layers import Recurrent, UnitCell
 from surnn_jax.scan import BACKENDS, native
 
 X = data(BATCH, STEPS, INPUTS)
@@ -43,6 +54,85 @@ def test_functions_are_those_that_flax_takes(name, stock, options):
     assert cells.variant(cells.get(name)) is cells.get(name)
 
 
+def waves(scale):
+    """An initializer that needs no key, so that two layouts of keys give the same numbers."""
+
+    def draw(key, shape, dtype=jnp.float32):
+        del key
+        return scale * jnp.cos(jnp.arange(np.prod(shape), dtype=dtype)).reshape(shape)
+
+    return draw
+
+
+DRAWN = {
+    "kernel_init": waves(0.5),
+    "recurrent_kernel_init": waves(0.3),
+    "bias_init": waves(0.2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "stock", "functions"),
+    [
+        ("gru", nn.GRUCell, {"gate_fn": jax.nn.hard_sigmoid, "activation_fn": jax.nn.elu}),
+        ("lstm", nn.LSTMCell, {"gate_fn": jax.nn.hard_sigmoid}),
+        ("lstm", nn.OptimizedLSTMCell, {"activation_fn": jax.nn.soft_sign}),
+        ("tanh", nn.SimpleCell, {"activation_fn": jax.nn.relu}),
+    ],
+)
+@pytest.mark.parametrize("form", [Recurrent, UnitCell])
+def test_options_of_layers_are_those_of_a_flax_cell(form, name, stock, functions):
+    """Drawn alike and computed alike, by the same arguments."""
+    ours = form(name, FEATURES, **functions, **DRAWN)
+    ours = nn.RNN(ours) if form is UnitCell else ours
+    theirs = nn.RNN(stock(FEATURES, **functions, **DRAWN))
+    got, variables = jax.jit(ours.init_with_output)(jax.random.key(0), X)
+    want, other = jax.jit(theirs.init_with_output)(jax.random.key(1), X)
+    params = variables["params"]
+    params = params["cell"] if form is UnitCell else params
+    close(flax_params(name, params["cell"]), other["params"]["cell"], **EXACTLY)
+    np.testing.assert_allclose(got, want, **CLOSE)
+
+
+def softmax_of_layer(a):
+    """No pointwise function: a neuron sees all others."""
+    return jax.nn.softmax(a, axis=-1)
+
+
+@pytest.mark.parametrize("function", [jax.nn.hard_sigmoid, softmax_of_layer])
+def test_every_back_end_computes_other_functions_or_says_that_it_cannot(function):
+    layer = Recurrent("gru", FEATURES, SWITCHES["fourier"], gate_fn=function)
+    params = {"params": drawn(layer, X)}
+    want = jax.jit(layer.clone(backend="reference").apply)(params, X)
+    for name in (*BACKENDS, "auto"):
+        got = jax.jit(layer.clone(backend=name).apply)(params, X)
+        np.testing.assert_allclose(got, want, err_msg=name, **CLOSE)
+    told = scan.explain(layer.unit, FEATURES, STEPS, BATCH)
+    assert "native: the kernel does not know the cell gru with other functions" in told
+    assert ("rows: gru needs all neurons" in told) == (function is softmax_of_layer)
+
+
+def test_the_usual_functions_by_name_and_other_first_values_leave_the_kernel_its_cell():
+    usual = {"gate_fn": nn.sigmoid, "activation_fn": nn.tanh}
+    assert Recurrent("lstm", FEATURES, **usual).unit == Recurrent("lstm", FEATURES).unit
+    unit = Recurrent("gru", FEATURES, **DRAWN).unit
+    assert "does not know the cell" not in scan.explain(unit, FEATURES, STEPS, BATCH)
+
+
+def test_a_variant_of_a_variant_has_the_options_of_both():
+    bare = cells.variant(cells.GRU, gate_fn=jax.nn.hard_sigmoid, use_bias=False)
+    both = cells.variant(bare, activation_fn=jax.nn.elu, kernel_init=DRAWN["kernel_init"])
+    assert both == cells.variant(
+        cells.GRU,
+        gate_fn=jax.nn.hard_sigmoid,
+        activation_fn=jax.nn.elu,
+        use_bias=False,
+        kernel_init=DRAWN["kernel_init"],
+    )
+    # Back again: what a cell has without being asked.
+    assert cells.variant(bare, gate_fn=jax.nn.sigmoid).rule != bare.rule
+
+
 @pytest.mark.parametrize("name", ["tanh", "gru", "gru_before", "lstm_peephole"])
 def test_without_biases_is_with_biases_of_0(name):
     whole = cells.get(name)
@@ -66,9 +156,16 @@ def test_a_variant_that_cannot_be_is_named():
     bare = cells.variant(cells.TANH, use_bias=False)
     with pytest.raises(ValueError, match=r"^tanh has no bias$"):
         cells.variant(bare, use_bias=False)
+    with pytest.raises(ValueError, match=r"^tanh has no bias$"):
+        cells.variant(bare, bias_init=nn.initializers.ones)
+    # A layer says so when it is made.
+    with pytest.raises(ValueError, match=r"^rg_lru has no recurrent kernel$"):
+        Recurrent("rg_lru", FEATURES, recurrent_kernel_init=nn.initializers.ones)
+    with pytest.raises(ValueError, match=r"^tanh has no gate_fn$"):
+        UnitCell("sutanh", FEATURES, gate_fn=jax.nn.relu)
 
 
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool_])
+@pytest.mark.parametrize("dtype", [jnp.int32, full(jnp.uint8), full(jnp.bool_)])
 def test_integer_inputs_are_promoted_as_flax_does(dtype):
     whole = (X > 0.5).astype(dtype)
     layer = Recurrent("gru", FEATURES, SWITCHES["event"], backend="masked")
@@ -97,6 +194,7 @@ def test_integer_inputs_are_promoted_as_flax_does(dtype):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_parameters_of_half_the_width(dtype):
     """The numbers of the same parameters in float32; gradients come in the parameters' dtype."""
@@ -171,45 +269,6 @@ def test_recurrent_dropout_is_that_of_the_weights():
     kernel = made._dropped({"recurrent": {"h": jnp.ones((200, 200))}})["recurrent"]["h"]
     # Of 40,000 draws: four standard errors.
     assert np.mean(np.asarray(kernel) == 0) == pytest.approx(rate, abs=4 * (0.24 / 40_000) ** 0.5)
-
-
-@pytest.mark.parametrize("name", ["fourier", "event-pair"])
-def test_an_nnx_cell_gives_the_numbers_of_the_layer(name):
-    cell = NNXUnitCell("lstm", INPUTS, FEATURES, SWITCHES[name], rngs=nnx.Rngs(0))
-    params = nnx.to_pure_dict(nnx.state(cell, nnx.Param))["params"]
-    layer = Recurrent("lstm", FEATURES, SWITCHES[name], backend="masked", return_carry=True)
-    want_carry, want = jax.jit(layer.apply)({"params": params}, X)
-    carry, got = nnx.jit(lambda cell, x: nnx.RNN(cell, return_carry=True)(x))(cell, X)
-    np.testing.assert_allclose(got, want, **CLOSE)
-    close(carry, want_carry)
-
-    @nnx.jit
-    def gradient(cell):
-        return nnx.grad(lambda cell: jnp.sum(jnp.sin(nnx.RNN(cell)(X))))(cell)
-
-    def loss(params):
-        return jnp.sum(jnp.sin(layer.apply({"params": params}, X)[1]))
-
-    ours = nnx.to_pure_dict(gradient(cell))["params"]["cell"]
-    close(ours, jax.jit(jax.grad(loss))(params)["cell"], rtol=1e-4, atol=1e-5)
-
-
-def test_an_nnx_cell_draws_if_it_has_a_stream():
-    made = functools.partial(NNXUnitCell, "gru", INPUTS, FEATURES, switches.zoneout(9, hold=0.5))
-    fixed, drawing = made(rngs=nnx.Rngs(0)), made(rngs=nnx.Rngs(0, dropout=1))
-    one, two = (np.asarray(nnx.RNN(fixed)(X)) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-    one, two = (np.asarray(nnx.RNN(drawing)(X)) for _ in range(2))
-    assert (one != two).any()
-    assert (one[:, 1:] == one[:, :-1]).any(), "something is held"
-
-
-def test_carries_of_an_nnx_cell_are_drawn_on_request():
-    cell = NNXUnitCell("lstm", INPUTS, FEATURES, rngs=nnx.Rngs(0))
-    carry = cell.initialize_carry((BATCH, INPUTS), nnx.Rngs(0), nnx.initializers.ones)
-    assert all((leaf == 1).all() for leaf in carry)
-    with pytest.raises(ValueError, match="carry_init needs rngs"):
-        cell.initialize_carry((BATCH, INPUTS), carry_init=nnx.initializers.ones)
 
 
 SUITE = """

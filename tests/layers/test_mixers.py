@@ -18,6 +18,7 @@ from mixer_case import (
     mid_stream,
     normal,
 )
+from tiers import tiered
 
 from surnn_jax.layers.attention import Attention
 from surnn_jax.layers.lru import LRU
@@ -69,7 +70,7 @@ class Case:
         return compiled(jax.grad(loss, has_aux=True))
 
 
-@pytest.fixture(scope="module", params=MIXERS_UNDER_TEST)
+@pytest.fixture(scope="module", params=tiered(MIXERS_UNDER_TEST, list(MIXERS_UNDER_TEST)[:-1]))
 def case(request):
     return Case(request.param)
 

@@ -29,7 +29,6 @@ from surnn_jax import cells
 from surnn_jax.layers import FramePredictor, Recurrent, UnitCell
 
 OUTPUTS = 7
-TURNS = itertools.cycle(["fourier", "event-pair"])
 
 
 @pytest.mark.parametrize(
@@ -40,8 +39,13 @@ TURNS = itertools.cycle(["fourier", "event-pair"])
             ("lstm", "always"),
             *itertools.product([cell.name for cell in CELLS], ["fourier", "event-pair"]),
         ],
-        # The switches take turns.
-        [("lstm", "always"), *zip((cell.name for cell in CELLS), TURNS, strict=False)],
+        # In either direction, with time first and second.
+        [
+            ("gru", "fourier"),
+            ("lstm", "always"),
+            ("gru", "event-pair"),
+            ("lstm_peephole", "fourier"),
+        ],
     ),
 )
 def test_the_stock_layer_runs_our_cells_as_our_layer_does(cell, kind):
@@ -295,6 +299,7 @@ def problem(cell, kind, learn_carry):
     return loss, (drawn(layer, x), x, weight, lengths)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["event-pair"])
 def test_gradient_of_a_sharded_batch_is_that_of_one_device(kind):
     _, rows, whole = on_devices()
@@ -315,6 +320,7 @@ def test_gradient_of_a_sharded_batch_is_that_of_one_device(kind):
         ("gru_before", "event-pair", False),
     ],
 )
+@pytest.mark.full
 def test_gradient_in_shard_map_is_that_of_one_device(cell, kind, learn_carry):
     mesh, _, _ = on_devices()
     loss, (params, *batch) = problem(cell, kind, learn_carry)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import full
 
 from surnn_jax import layers, switches
 
@@ -61,6 +62,7 @@ def test_they_are_one_layer_with_blocks(made):
         chex.assert_trees_all_close(getattr(run, name), getattr(wanted, name), atol=1e-6)
 
 
+@pytest.mark.full
 def test_a_stream_of_heads_equals_the_sequence(made):
     model, variables, x = made
     run = jax.jit(model.apply)(variables, x)
@@ -77,7 +79,7 @@ def test_a_stream_of_heads_equals_the_sequence(made):
     np.testing.assert_allclose(jnp.concatenate([first, second], 1), run.outputs, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["native", "pallas"])
+@pytest.mark.parametrize("backend", ["native", full("pallas")])
 def test_heads_learn_on_every_back_end(made, backend):
     model, variables, x = made
     other = model.clone(layer=model.layer.clone(backend=backend))

@@ -10,6 +10,7 @@ import pytest
 from core_case import BACK_ENDS, assert_close
 from layer_case import CLOSE
 from neighbour_case import BATCH, FEATURES, INPUTS, STEPS, plain, run, setting
+from tiers import full, tiered
 
 import surnn_jax
 from surnn_jax import cells, selective, step, switches
@@ -161,7 +162,7 @@ def test_zoneout_expects_without_a_key():
     np.testing.assert_allclose(done.update_mask, np.full((STEPS, FEATURES), 0.6))
 
 
-@pytest.mark.parametrize("backend", ["masked", "compact", "reference"])
+@pytest.mark.parametrize("backend", ["masked", "compact", full("reference")])
 def test_zoneout_has_rates_of_its_own_for_c_and_h(backend):
     """Krueger et al. 2017, equations 4 and 5, with the masks that the run drew."""
     made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
@@ -197,7 +198,7 @@ def test_zoneout_of_c_and_h_expects_without_a_key():
     np.testing.assert_allclose(done.update_mask, np.full((STEPS, FEATURES), 0.7))
 
 
-@pytest.mark.parametrize("key", [None, jax.random.key(2)], ids=["expected", "drawn"])
+@pytest.mark.parametrize("key", [full(None), jax.random.key(2)], ids=["expected", "drawn"])
 def test_back_ends_agree_on_zoneout_of_c_and_h(key):
     """Values, gradients and a second derivative, with lengths and resets; and every step alone."""
     made = selective("lstm", switches.zoneout(9, hold=0.3, hold_c=0.6))
@@ -293,7 +294,7 @@ UNITS = {
 }
 
 
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", tiered(UNITS, ["clockwork", "phased", "zoneout", "skip_gru"]))
 def test_steps_are_the_sequence(name):
     made = selective(*UNITS[name])
     params, x = setting(made, seed=2)
@@ -306,7 +307,7 @@ def test_steps_are_the_sequence(name):
     assert_close(carry, whole.carry)
 
 
-@pytest.mark.parametrize("name", ["every", "skip_gru"])
+@pytest.mark.parametrize("name", [full("every"), "skip_gru"])
 def test_in_a_flax_layer(name):
     cell, switch = UNITS[name]
     x = jax.random.normal(jax.random.key(0), (BATCH, STEPS, INPUTS))

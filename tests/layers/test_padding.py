@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import full
 
 from surnn_jax.layers import Backbone, Classifier, LanguageModel, Options, SequenceTagger
 from surnn_jax.switches import event
@@ -20,7 +21,7 @@ def _data(*shape, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("kind", "layers"), [(Classifier, EVERY_MIXER), (SequenceTagger, ("gru",))]
+    ("kind", "layers"), [full(Classifier, EVERY_MIXER), (SequenceTagger, ("gru",))]
 )
 def test_nan_in_padding_reaches_no_gradient(kind, layers):
     model = kind(Backbone(layers, M, options=OPTIONS), 3)
@@ -59,7 +60,7 @@ def test_no_token_in_padding_is_looked_at():
         np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("kind", ["learned", "rotary"])
+@pytest.mark.parametrize("kind", [full("learned"), "rotary"])
 def test_positions_count_the_valid_steps_of_every_example(kind):
     """Padded pieces one after another, and single steps, say what each example alone says."""
     options = Options(num_heads=2, window=16, rotary=kind == "rotary")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.paths import ROOT
 from surnn_jax.layers import Recurrent, weights
 
 STEPS, BATCH, INPUTS, FEATURES = 5, 2, 3, 4
@@ -96,16 +97,6 @@ def test_torch(cell, end):
     assert again.keys() == state.keys()
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_torch_itself(cell):
-    torch = pytest.importorskip("torch")
-    kind = {"tanh": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
-    theirs = kind(INPUTS, FEATURES, batch_first=True)
-    want = theirs(torch.from_numpy(X))[0].detach().numpy()
-    ours = weights.from_torch(theirs.state_dict(), cell)
-    np.testing.assert_allclose(outputs(ours, cell), want, atol=1e-5)
-
-
 def keras_arrays(cell):
     columns = {"tanh": 1, "lstm": 4}.get(cell, 3) * FEATURES
     bias = random(2, columns) if cell == "gru" else random(columns)
@@ -142,6 +133,86 @@ def test_keras(cell):
     again = weights.to_keras(ours, cell)
     assert [array.shape for array in again] == [array.shape for array in arrays]
     np.testing.assert_allclose(keras_loop(again, cell), keras_loop(arrays, cell), atol=1e-6)
+
+
+STORED = dict(np.load(ROOT / "tests" / "fixtures" / "other_libraries.npz"))
+"""What PyTorch and Keras computed; the script beside it made it."""
+CASES = sorted({name.rpartition("/")[0] for name in STORED} - {""})
+
+
+def case(name):
+    """The weights of a stored layer, and the outputs and last states of the other library."""
+    own = {n.rpartition("/")[2]: leaf for n, leaf in STORED.items() if n.startswith(f"{name}/")}
+    answers = {n: own.pop(n) for n in ("y", "h", "c") if n in own}
+    return own, answers
+
+
+def both_ways(layers, cell):
+    """Outputs ``[B, T, 2 H]`` and last states ``[2, B, H]`` of a pair of layers for each depth."""
+
+    @jax.jit
+    def run(layers):
+        x, last = STORED["x"], []
+        for pair in layers:
+            ways = [
+                Recurrent(
+                    cell, FEATURES, backend="masked", return_carry=True,
+                    reverse=back, keep_order=back,
+                ).apply({"params": params}, x)
+                for back, params in enumerate(pair)
+            ]  # fmt: skip
+            last += [carry for carry, _ in ways]
+            x = jnp.concatenate([y for _, y in ways], axis=-1)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *last)
+
+    return run(layers)
+
+
+def test_the_stored_layers_are_all_there():
+    assert set(CASES) == {
+        *(f"torch/{cell}{end}" for cell in CELLS for end in ("", "-once")),
+        *(f"keras/{cell}" for cell in (*CELLS, "gru_before")), "keras/gru-once",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("torch")])
+def test_what_pytorch_computed(name):
+    cell, _, once = name.removeprefix("torch/").partition("-")
+    state, answers = case(name)
+    layers = [
+        [weights.from_torch(state, cell, layer=n, reverse=back) for back in (False, True)]
+        for n in range(2)
+    ]
+    y, last = both_ways(layers, cell)
+    np.testing.assert_allclose(y, answers.pop("y"), atol=2e-6)
+    for field, leaf in answers.items():
+        np.testing.assert_allclose(getattr(last, field), leaf, atol=2e-6)
+    back = {}
+    for n, pair in enumerate(layers):
+        for reverse, params in enumerate(pair):
+            back |= weights.to_torch(params, cell, layer=n, reverse=bool(reverse))
+    assert {n: leaf.shape for n, leaf in back.items()} == {n: v.shape for n, v in state.items()}
+    if once:  # What PyTorch computed with is what we would give it.
+        for n, leaf in state.items():
+            np.testing.assert_array_equal(back[n], leaf, err_msg=n)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("keras")])
+def test_what_keras_computed(name):
+    cell, _, once = name.removeprefix("keras/").partition("-")
+    state, answers = case(name)
+    arrays = [state[str(i)] for i in range(len(state))]
+    halves = arrays[: len(arrays) // 2], arrays[len(arrays) // 2 :]
+    pair = [weights.from_keras(half, cell) for half in halves]
+    y, last = both_ways([pair], cell)
+    np.testing.assert_allclose(y, answers.pop("y"), atol=2e-6)
+    for field, leaf in answers.items():
+        np.testing.assert_allclose(getattr(last, field), leaf, atol=2e-6)
+    back = [array for params in pair for array in weights.to_keras(params, cell)]
+    assert [array.shape for array in back] == [array.shape for array in arrays]
+    if once or cell != "gru":
+        for one, other in zip(back, arrays, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_without_biases_they_are_0():

@@ -2,8 +2,8 @@
 
 ``make test-peers FLAX=FOLDER``, or ``python tests/peers/flax_suite.py FOLDER``: the folder is a
 checkout of Flax. Its test files are loaded as they are, after Flax's names have been replaced by
-ours, and run three times: our cells in Flax's `nn.RNN`, our layer in its place, and our NNX cells
-in `nnx.RNN`. Parameters are shown in Flax's layout, so that what the tests say of it is asked too.
+ours, and run four times: our cells in Flax's `nn.RNN`, our layer in its place, and the same with
+`nnx.RNN`. Parameters are shown in Flax's layout, so that what the tests say of it is asked too.
 The counts, and why a test does not apply, are printed; the exit status is the number of failures
 other than those by design.
 """
@@ -20,7 +20,9 @@ import jax
 from flax import nnx
 
 from surnn_jax import cells, scan
-from surnn_jax.layers import NNXUnitCell, Recurrent, UnitCell
+from surnn_jax.layers import Recurrent, UnitCell
+from surnn_jax.nnx import Recurrent as NNXRecurrent
+from surnn_jax.nnx import UnitCell as NNXUnitCell
 
 LINEN = "tests/linen/linen_recurrent_test.py"
 NNX = "tests/nnx/nn/recurrent_test.py"
@@ -45,6 +47,8 @@ WITHOUT_LAYER = {
     "test_numerical_equivalence_single_batch_nn_scan": "a bare cell, no layer",
     "test_numerical_equivalence_single_batch_jax_scan": "a bare cell, no layer",
 }
+
+WITHOUT_CELL = {"test_recurrent_dropout": "it reads the cell inside nnx.RNN"}
 
 BY_DESIGN = {
     ("the layer for nn.RNN", "test_numerical_equivalence_with_mask"): (
@@ -175,7 +179,7 @@ def nnx_cell(name: str) -> type:
             self, in_features, hidden_features, *, gate_fn=None, activation_fn=None, **options
         ):
             cell = cells.variant(cells.get(name), gate_fn=gate_fn, activation_fn=activation_fn)
-            super().__init__(cell, in_features, hidden_features, **options)
+            super().__init__(in_features, hidden_features, cell, **options)
 
         def __getattr__(self, dense):
             kind, gate = {"i": "input", "h": "recurrent"}.get(dense[:1]), dense[1:].strip("_")
@@ -186,6 +190,19 @@ def nnx_cell(name: str) -> type:
             return Dense(params[kind][gate], bias)
 
     return Cell
+
+
+def nnx_rnn(cell: NNXUnitCell, **options: Any) -> NNXRecurrent:
+    """`nnx.RNN`, for the cells of this module; it shares their parameters."""
+    for name in ("unroll", "broadcast_rngs"):  # How Flax loops and lifts.
+        options.pop(name, None)
+    dtypes = {"dtype": cell.layer.dtype, "param_dtype": cell.layer.param_dtype}
+    unit = cell.layer.unit.cell
+    layer = NNXRecurrent(
+        cell.in_features, cell.features, unit, **dtypes, **options, rngs=nnx.Rngs(0)
+    )
+    layer.params = cell.params
+    return layer
 
 
 class Names:
@@ -199,19 +216,17 @@ class Names:
         return getattr(self._module, name)
 
 
+NNX_CELLS = {
+    "LSTMCell": nnx_cell("lstm"),
+    "OptimizedLSTMCell": nnx_cell("lstm"),
+    "GRUCell": nnx_cell("gru"),
+}
+
 ROUTES = {
     "cells in nn.RNN": (LINEN, nn, {"LSTMCell": LSTMCell}, {}),
     "the layer for nn.RNN": (LINEN, nn, {"LSTMCell": LSTMCell, "RNN": rnn}, WITHOUT_LAYER),
-    "cells in nnx.RNN": (
-        NNX,
-        nnx,
-        {
-            "LSTMCell": nnx_cell("lstm"),
-            "OptimizedLSTMCell": nnx_cell("lstm"),
-            "GRUCell": nnx_cell("gru"),
-        },
-        {},
-    ),
+    "cells in nnx.RNN": (NNX, nnx, NNX_CELLS, {}),
+    "the layer for nnx.RNN": (NNX, nnx, {**NNX_CELLS, "RNN": nnx_rnn}, WITHOUT_CELL),
 }
 """What is replaced: file of tests, module, names, and tests that do not apply."""
 

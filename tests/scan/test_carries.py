@@ -1,10 +1,13 @@
 """Carries as JAX's own tools take them: every leaf has the batch axes, the clock too."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from core_case import run, step
+from tiers import full, tiered
 
 import surnn_jax
 from surnn_jax import cells, selective, switches
@@ -16,7 +19,7 @@ SWITCHES = {
     "fourier": switches.fourier(STEPS, rate=0.5),
     "event": switches.event(STEPS, rate=0.5, event_features="pair"),
 }
-each_switch = pytest.mark.parametrize("kind", SWITCHES)
+each_switch = pytest.mark.parametrize("kind", tiered(SWITCHES, ["event"]))
 
 
 def made(kind, cell="lstm"):
@@ -38,8 +41,13 @@ def test_every_leaf_has_the_batch_axes(kind):
     assert {leaf.shape[:2] for leaf in jax.tree.leaves(two)} == {(1, BATCH)}
 
 
-@each_switch
-@pytest.mark.parametrize("given", ["resets", "lengths"])
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    tiered(
+        itertools.product(["resets", "lengths"], SWITCHES),
+        [("resets", "event"), ("lengths", "fourier")],
+    ),
+)
 def test_scan_over_chunks(kind, given):
     """`lax.scan` wants the carry out as it went in."""
     unit, params, x = made(kind)
@@ -139,7 +147,7 @@ def test_one_clock_for_the_batch_is_one_table_for_the_batch():
     assert single.carry.clock.tolist() == [STEPS]
 
 
-@pytest.mark.parametrize("kind", ["none", "event"])
+@pytest.mark.parametrize("kind", [full("none"), "event"])
 def test_a_state_as_flax_writes_it(kind):
     """A pair (c, h) of an LSTM, an array of a GRU: with a switch, its clock begins."""
     for cell in ("lstm", "gru"):

@@ -44,8 +44,8 @@ def test_debug_nans_is_silent_on_finite_numbers(gate):
     assert jnp.isnan(gate.value(jnp.array([jnp.nan]))).all()
 
 
-# An event switch with a rhythm has all there is; operation by operation, each takes long.
-@pytest.mark.parametrize("kind", [full(SWITCHES[1]), SWITCHES[3]], ids=label)
+@pytest.mark.full
+@pytest.mark.parametrize("kind", [SWITCHES[1], SWITCHES[3]], ids=label)
 def test_debug_nans_is_silent_on_a_new_switch(kind):
     """Thresholds and phases are made without a NaN, also in float32."""
     unit = selective("tanh", switch(kind))
@@ -197,6 +197,7 @@ def test_jacobians_and_vmap():
     assert_close(jax.jit(jax.vmap(jax.grad(loss)))(two), want)
 
 
+@pytest.mark.full
 def test_a_soft_hessian_is_that_of_differences():
     """Without a surrogate, second derivatives are those of the function itself."""
     unit = selective("lstm", switch(SWITCHES[1], gate=switches.soft(3.0)))
@@ -233,15 +234,14 @@ def test_a_gradient_runs_the_kernels_alone(backend):
     assert calls
 
 
-# One back end and the second order stand for all in `make test`: each compiles for ten seconds.
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("backend", "order", "cell"),
     [
-        ("native", 2, "gru"),
-        *(full(name, 2, "gru") for name in ("reference", "masked", "compact", "rows")),
-        *(full(name, 3, "tanh") for name in ("reference", "masked", "native")),
-        full("parallel", 3, "min_gru"),
-        full("masked", 3, "skip_gru"),
+        *((name, 2, "gru") for name in ("native", "reference", "masked", "compact", "rows")),
+        *((name, 3, "tanh") for name in ("reference", "masked", "native")),
+        ("parallel", 3, "min_gru"),
+        ("masked", 3, "skip_gru"),
     ],
 )
 def test_reverse_over_reverse_inside_a_loop(backend, order, cell):

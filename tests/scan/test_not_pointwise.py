@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from core_case import BACK_ENDS, SWITCHES, switch
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import cells, run, selective
 from surnn_jax.cells.pointwise import rule_is_pointwise
@@ -47,7 +47,7 @@ OTHERS = [name for name in BACK_ENDS if name != "reference"] + ["auto"]
 
 
 @pytest.mark.parametrize("backend", tiered(OTHERS, [n for n in OTHERS if n != "pallas"]))
-@pytest.mark.parametrize("kind", [0, 3], ids=["shared", "per_example"])
+@pytest.mark.parametrize("kind", [0, full(3)], ids=["shared", "per_example"])
 def test_every_back_end_equals_the_loop(kind, backend):
     """Values and gradients, closed neurons' part in the mean of the open ones included."""
     call, wanted = _posed(kind)

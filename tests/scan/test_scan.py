@@ -20,12 +20,20 @@ from core_case import (
     switch,
     weigh,
 )
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import selective
 
 each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
-each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+the_richest = pytest.mark.parametrize(
+    "unit", [full(UNITS["dense"]), full(UNITS["fourier"]), UNITS["event"]], ids=UNITS
+)
+WAYS = [(False, UNITS["dense"]), (False, UNITS["fourier"]), (True, UNITS["event"])]
+each_way = pytest.mark.parametrize(
+    ("reverse", "unit"),
+    [*WAYS, *(full(not reverse, unit) for reverse, unit in WAYS)],
+    ids=[f"{way}-{name}" for way in ("one way", "the other") for name in UNITS],
+)
 pytestmark = pytest.mark.usefixtures("float64", "compiled_back_ends")
 
 
@@ -72,8 +80,7 @@ def test_a_unit_that_never_opens_passes_state_and_gradient_through(kind, backend
 # Padding
 
 
-@each_unit
-@each_direction
+@each_way
 def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
     params, x, carry, begin, given = setting(unit)
     lengths = np.array([4, 6, 0])
@@ -109,8 +116,7 @@ def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
         _equal(result.carry.previous[2], carry.previous[2])
 
 
-@each_unit
-@each_direction
+@each_way
 def test_promise_3_padding_equals_no_padding(unit, reverse):
     """Values and gradients of 4 steps are those of the first 4 of 6."""
     params, x, carry, begin, _ = setting(unit)
@@ -155,8 +161,7 @@ def test_lengths_of_any_integer_dtype(dtype):
 # Packing
 
 
-@each_unit
-@each_direction
+@each_way
 def test_packed_sequences_equal_the_same_in_rows_of_their_own(unit, reverse):
     """Values and gradients, the first carry learned. The rows of their own are padded."""
     rows = ((3, 1, 2), (2, 4))
@@ -236,7 +241,7 @@ def test_mask_holds_the_state_and_hides_the_input_while_time_goes_on(unit):
 # Batch axes
 
 
-@each_unit
+@the_richest
 def test_any_number_of_batch_axes(unit):
     params, x, carry, begin, given = setting(unit, batch=6, seed=3)
     given = {k: given[k] for k in ("lengths", "mask", "resets")}
@@ -304,8 +309,7 @@ def test_update_mask_of_a_rhythm_is_shared_by_the_batch_until_clocks_differ():
 # In parts
 
 
-@each_unit
-@each_direction
+@each_way
 def test_parts_equal_the_whole(unit, reverse):
     """Of 2, 0 and 4 steps, the carry passed on; backwards the last part comes first."""
     params, x, carry, begin, given = setting(unit)
@@ -363,7 +367,7 @@ def test_steps_from_rest_equal_a_run_from_rest(unit):
 # Backwards
 
 
-@each_unit
+@the_richest
 def test_reverse_is_flipping_each_sequence_by_hand(unit):
     params, x, _, begin, given = setting(unit)
     lengths, mask = (4, 6, 0), given["mask"]

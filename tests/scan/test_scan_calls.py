@@ -17,7 +17,7 @@ from core_case import (
     solve,
     switch,
 )
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import cells, run, selective, step, switches
 from surnn_jax.scan import BACKENDS
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 # Transformations
 
 
-@pytest.mark.parametrize("kind", [SWITCHES[1], SWITCHES[3]], ids=label)
+@pytest.mark.parametrize("kind", [full(SWITCHES[1]), SWITCHES[3]], ids=label)
 def test_transformations(kind):
     """jit, vmap over parameters, and rematerialisation change no number of the default back end."""
     unit = selective("gru", switch(kind))
@@ -56,7 +56,7 @@ def test_transformations(kind):
 
 @pytest.mark.parametrize(
     "backend",
-    tiered([name for name in BACK_ENDS if name != "reference"], ("masked", "rows", "native")),
+    tiered([name for name in BACK_ENDS if name != "reference"], ("rows", "native")),
 )
 def test_promise_11_gradient_in_shard_map(backend):
     """On two devices, half of the batch each, with JAX's check of what varies: that of one."""

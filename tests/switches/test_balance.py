@@ -15,7 +15,7 @@ STEPS, BATCH, INPUTS, FEATURES = 24, 4, 3, 8
 LENGTHS = np.array([24, 9, 0, 17])
 # Two never open, two always, two seldom, and the others as they began.
 SHIFT = np.array([0, 0, -5.2, -6, -30, -30, 30, 30])
-KINDS = [("event", {}), ("fourier", {}), ("event", {"groups": 4})]
+KINDS = [("event", {}), ("fourier", {}), full("event", {"groups": 4})]
 
 
 def made(kind, balance, rate=0.9, **options):
@@ -25,7 +25,8 @@ def made(kind, balance, rate=0.9, **options):
 def problem(unit):
     random = np.random.default_rng(3)
     x = jnp.asarray(random.normal(size=(STEPS, BATCH, INPUTS)))
-    params = unit.init(jax.random.key(0), x, FEATURES, jnp.float64)
+    init = jax.jit(lambda x: unit.init(jax.random.key(0), x, FEATURES, jnp.float64))
+    params = init(x)
     groups = len(params["switch"]["b"])
     shift = SHIFT.reshape(groups, -1).mean(-1)
     params["switch"]["b"] = params["switch"]["b"] + shift
@@ -121,9 +122,13 @@ def test_other_gradients_are_those_of_a_switch_without_balance(balance):
 def test_a_batch_without_a_valid_step_moves_nothing(balance):
     unit = made("event", balance)
     x = jnp.ones((STEPS, BATCH, INPUTS))
-    params = unit.init(jax.random.key(0), x, FEATURES)
+    params = jax.jit(unit.init, static_argnums=2)(jax.random.key(0), x, FEATURES)
     none = jnp.zeros(BATCH, jnp.int32)
-    slope = jax.grad(lambda params: run(unit, params, x, lengths=none).balance)(params)
+
+    def balance_of(params):
+        return run(unit, params, x, lengths=none).balance
+
+    slope = jax.jit(jax.grad(balance_of))(params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
 
 
@@ -131,7 +136,11 @@ def test_a_batch_without_a_valid_step_moves_nothing(balance):
 def test_a_frozen_switch_is_not_balanced():
     unit = made("event", "target", frozen=True)
     params, x, _, inside = problem(unit)
-    slope = jax.grad(lambda params: jnp.sum(run(unit, params, x, mask=inside).balance))(params)
+
+    def balance_of(params):
+        return jnp.sum(run(unit, params, x, mask=inside).balance)
+
+    slope = jax.jit(jax.grad(balance_of))(params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
 
 
@@ -181,9 +190,9 @@ def shares(kind, params, number=99):
 
 
 @pytest.mark.parametrize(
-    ("kind", "balance"), [("event", "none"), ("event", "target"), ("event", "floor"),
-                          ("fourier", "target")]
-)  # fmt: skip
+    ("kind", "balance"),
+    [("event", "none"), ("event", "target"), full("event", "floor"), full("fourier", "target")],
+)
 def test_dead_neurons_are_revived(kind, balance):
     own, optimizer = task(balance, kind), train.make_optimizer(config(balance))
     state = step.init_state(own, optimizer, jax.random.key(0), batch(0))
@@ -231,6 +240,7 @@ def test_bad_rates_are_named():
         train.OptimizerConfig(balance_rate=-1.0)
 
 
+@pytest.mark.full
 def test_two_devices_move_thresholds_as_one_does():
     """The share is that of the whole batch, not of a device's rows."""
     own, optimizer = task("target"), train.make_optimizer(config("target"))
@@ -286,6 +296,7 @@ def test_a_resumed_run_ends_with_the_same_bits(balance, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, cut.last_params, whole.last_params)
 
 
+@pytest.mark.full
 def test_members_of_a_population_are_balanced_as_alone(tmp_path):
     whole = fit("target", tmp_path / "alone")
     members = [train.HyperParameters(rate, 0.0, 0) for rate in (0.03, 0.001)]

@@ -14,7 +14,7 @@ def gradients(scale):
     unit = selective("gru", switches.event(STEPS, rate=0.4, gate="sigmoid", scale=scale))
     x = jax.random.normal(jax.random.key(0), (STEPS, BATCH, 3))
     x = x * jnp.exp(jax.random.normal(jax.random.key(1), (BATCH, 1)))[None]
-    params = unit.init(jax.random.key(2), x, 5)
+    params = jax.jit(unit.init, static_argnums=2)(jax.random.key(2), x, 5)
 
     def loss(params, x):
         return jnp.sum(run(unit, params, x, backend="masked").outputs ** 2)

@@ -15,6 +15,8 @@ from surnn_jax.switches import SwitchInputs
 
 each_switch = pytest.mark.parametrize("kind", SWITCHES, ids=label)
 EVENTS = [kind for kind in SWITCHES if kind[0] == "event"]
+# The one of pairs has all there is.
+each_event = pytest.mark.parametrize("kind", [EVENTS[1], *map(full, EVENTS[::2])], ids=label)
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -70,7 +72,7 @@ def test_logits_are_the_equation(kind, gate):
     np.testing.assert_allclose(logits, want, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", EVENTS, ids=label)
+@each_event
 def test_event_opens_the_same_alone_and_in_a_batch(kind):
     """The deviation by which logits are divided is the batch's; no sign depends on it."""
     made = switch(kind)
@@ -136,7 +138,7 @@ def test_fourier_opens_at_its_rate_over_a_long_horizon():
     np.testing.assert_allclose(np.mean(table, 0), 0.17, atol=3 * (0.17 * 0.83 / 4096) ** 0.5)
 
 
-@pytest.mark.parametrize("kind", EVENTS, ids=label)
+@each_event
 def test_event_opens_at_its_rate_over_the_batch(kind):
     """Every neuron does, up to one of the frames that count; padding does not."""
     unit = selective("tanh", switch(kind, rate=0.3))
@@ -189,7 +191,7 @@ def test_unit_init_takes_any_number_of_batch_axes():
 # Gradients of the switch
 
 
-@each_switch
+@pytest.mark.parametrize("kind", [*SWITCHES[1::2], *map(full, SWITCHES[::2])], ids=label)
 def test_penalty_moves_the_rate_towards_its_target(kind):
     made, x = switch(kind, rate=0.5), _inputs()
     params = _init(made, x)
@@ -225,10 +227,7 @@ def test_gradient_of_theta_does_not_grow_with_time():
 # Groups
 
 
-# A rhythm with weights of its own for every neuron, and an event; the others for `make test-full`.
-@pytest.mark.parametrize(
-    "kind", [full(kind) if n in (0, 3, 4) else kind for n, kind in enumerate(SWITCHES)], ids=label
-)
+@pytest.mark.parametrize("kind", [EVENTS[0], *map(full, SWITCHES[:2] + SWITCHES[3:])], ids=label)
 def test_neurons_of_a_group_open_together(kind):
     made, x = switch(kind, groups=3), _inputs()
     params = _init(made, x, 12)

@@ -26,6 +26,7 @@ def test_a_trace_has_ten_steps_and_changes_nothing(tmp_path):
     assert sorted(map(int, numbers)) == list(range(5, 15))
 
 
+@pytest.mark.full
 def test_a_trace_ends_with_the_run(tmp_path):
     def stops(step):
         if step == 8:
@@ -97,6 +98,7 @@ def test_events_say_what_the_metrics_say(tmp_path):
     assert "speed/step" not in told
 
 
+@pytest.mark.full
 def test_events_that_a_kill_made_void_are_not_shown(tmp_path):
     def stops(step):
         if step == 15:

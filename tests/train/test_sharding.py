@@ -45,6 +45,7 @@ def test_promise_11_a_run_on_two_devices_is_that_on_one(text, whole, tmp_path, m
     assert {len(leaf.devices()) for leaf in jax.tree.leaves(done.params)} == {1}
 
 
+@pytest.mark.full
 def test_a_run_goes_on_with_other_devices(whole, tmp_path):
     def stops(step):
         if step == 15:
@@ -112,8 +113,6 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(tmp_pat
         itertools.product(["masked", "compact", "rows", "native"], ["fourier", "event", None]),
         [
             ("masked", "event"),
-            ("masked", None),
-            ("rows", "fourier"),
             ("native", "fourier"),
         ],
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import optax
 import pytest
+from tiers import full
 from train_case import STEPS, batch, digest, fit
 
 from surnn_jax import train
@@ -54,6 +55,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts by Linux's /proc")
+@pytest.mark.full
 def test_an_epoch_and_a_resumption_write_no_more_late_in_a_run_than_early(tmp_path):
     """Every epoch saves; lines get a digit longer with a number, and nothing else grows."""
     counts = []
@@ -75,7 +77,7 @@ def test_an_epoch_and_a_resumption_write_no_more_late_in_a_run_than_early(tmp_pa
     assert [line["epoch"] for line in read_lines(tmp_path / "metrics.jsonl")] == [*range(1, 66)]
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "speed.jsonl"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", full("speed.jsonl")])
 def test_promise_7_a_damaged_log_is_refused_and_latest_good_begins_a_new_one(
     name, whole, tmp_path, caplog
 ):

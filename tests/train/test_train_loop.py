@@ -300,9 +300,9 @@ def test_promise_10_one_compilation_per_shape_also_after_a_resumption(tmp_path):
         return two_shapes(step)
 
     def fresh_process(**arguments):
-        jax.clear_caches()
         traced.clear()
-        task = train.Task(init, loss, evaluate)
+        # Functions that JAX has not met: forgetting all programs of this process takes seconds.
+        task = train.Task(*map(functools.partial, (init, loss, evaluate)))
         return fit(tmp_path, task=task, save_seconds=NEVER, **arguments)
 
     once = sorted([("loss", (4, 5, 3)), ("loss", (4, 6, 3)), ("evaluate", (4, 6, 3))])
@@ -358,6 +358,23 @@ def test_metrics_without_a_checkpoint_are_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match="give another workdir"):
         fit(tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
+
+
+def test_compiling_is_said_before_anything_is_compiled(tmp_path, capsys):
+    """Also before the parameters are made, which takes as long as a step."""
+
+    def init(key, batch):
+        said.append(capsys.readouterr().err)
+        return TASK.init(key, batch)
+
+    said = []
+    fit(tmp_path, task=TASK._replace(init=init), max_epochs=1)
+    assert said[0].startswith("compiling: ")
+    assert "compiling" not in capsys.readouterr().err  # Once.
+    fit(tmp_path, task=TASK, max_epochs=2)
+    again = capsys.readouterr().err.splitlines()
+    assert again[0].startswith("resuming from step ")
+    assert again[1].startswith("compiling: ")
 
 
 def test_what_is_shown_while_it_runs(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,8 @@
 """The configuration of a music run."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from experiments.runner.config import RecurrentConfig, field
 
@@ -23,6 +25,9 @@ DATASETS = ("bach_chorales", "jsb", "nottingham", "musedata", "piano_midi", "jsb
 class Config(RecurrentConfig):
     """Everything that decides the numbers of a run; every field is a flag."""
 
+    added: ClassVar[Mapping[str, Any]] = {**RecurrentConfig.added, "frames_per_quarter": 4}
+    own_kind = "midi"
+
     dataset: str = field("bach_chorales", ", ".join(DATASETS))
     cell: str = field("gru", ", ".join(FEATURES))
     growth: float = field(
@@ -30,3 +35,4 @@ class Config(RecurrentConfig):
         "Factor between padded lengths: less pads less and compiles more",
         flag="bucket_growth",
     )
+    frames_per_quarter: int = field(4, "Of own MIDI files: frames of a quarter note", least=1)

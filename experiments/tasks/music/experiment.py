@@ -1,15 +1,28 @@
 """The music experiment: data, model and pictures of a configuration."""
 
 from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
 
 import data
 from data.batches import Batches
 from experiments.runner import config as base
+from experiments.runner import own
 from experiments.runner.experiment import Experiment, Prepared, training_settings, what_was_read
 from experiments.runner.records import Record
+from experiments.tasks.datasets import refusal
 from experiments.tasks.music import figures
-from experiments.tasks.music.config import DATASETS, Config
-from experiments.tasks.music.task import KEYS, frames, model_of, task_of, training_stats
+from experiments.tasks.music.config import Config
+from experiments.tasks.music.task import (
+    KEYS,
+    TrainingStats,
+    frames,
+    model_of,
+    task_of,
+    training_stats,
+)
 from surnn_jax.typing import Params
 
 
@@ -19,11 +32,11 @@ def check(config: Config) -> None:
     Raises:
         ValueError: what is wrong and what would be right.
     """
-    form = data.source_of(config.dataset).columns["x"].shape
-    if form != (None, KEYS):
-        raise ValueError(
-            f"music: {config.dataset!r} holds no piano rolls; take {', '.join(DATASETS)}"
-        )
+    known = config.dataset in data.NAMES
+    if config.own:
+        own.check(config)
+    elif not known or data.source_of(config.dataset).columns["x"].shape != (None, KEYS):
+        raise ValueError(refusal("music", config.dataset))
     training_settings(config, "nll", 1)
     model_of(config)
     base.check(config)
@@ -36,7 +49,7 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         ValueError: bad configuration or data.
         OSError: data that are missing; the message names the command that prepares them.
     """
-    splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+    splits = own.load_splits(config, data_dir)
     feeds = {
         name: Batches(split.columns, config.batch_size, config.seed, bucket_growth=config.growth)
         for name, split in splits.items()
@@ -58,8 +71,16 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         draw=draw,
         recurrent=lambda params: params["recurrent"],
         scored=data.SPLITS,
-        data=what_was_read(splits["train"]),
+        data=what_was_read(splits),
     )
 
 
-EXPERIMENT = Experiment("music", Config, check, prepare)
+def outline(config: Config) -> tuple[Any, Params]:
+    """The model and the shapes of its parameters, without data."""
+    model = model_of(config)
+    init = task_of(config, model, TrainingStats(0.0, 1.0)).init
+    batch = {"x": np.zeros((2, 5, KEYS), np.uint8), "lengths": np.full(2, 5, np.int32)}
+    return model, jax.eval_shape(init, jax.random.key(0), batch)
+
+
+EXPERIMENT = Experiment("music", Config, check, prepare, outline)

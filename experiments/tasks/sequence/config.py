@@ -41,6 +41,8 @@ class Config(TrainConfig):
         "tied": True,
     }
 
+    added: ClassVar[Mapping[str, Any]] = {**TrainConfig.added, "tokenizer": "words"}
+
     layers: str = field("sugru", "Layers from the input up, by comma, such as sugru,s4d,sugru")
     features: int = field(64, "Width of the model")
     hidden: int | None = field(None, "Neurons of a recurrent layer; by default the width")
@@ -103,6 +105,12 @@ class Config(TrainConfig):
     patience: int = field(1000, "Epochs without a better validation figure before it stops")
     backend: str = field("auto", "How recurrent layers are scanned")
     precision: str = field("float32", "Operands of products: float32 or bfloat16")
+    tokenizer: str = field("words", "Of an own text: words, characters or bytes")
+
+    @property
+    def own_kind(self) -> str:
+        """``arrays`` if own files are an ``.npz``, else ``text``."""
+        return "arrays" if self.own.lower().endswith(".npz") else "text"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The data of lra, pixels, synthetic and wikitext, as batches and as a :class:`.TaskSpec`."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,10 +9,13 @@ import numpy as np
 import data
 from data import synthetic
 from data.batches import Batch, Batches
+from data.sets.own import arrays
 from data.streams import Streams
+from experiments.runner import own
 from experiments.runner.experiment import Feed, what_was_read
+from experiments.tasks.datasets import refusal
 from experiments.tasks.sequence.config import DATASETS, Config
-from experiments.tasks.sequence.task import TaskSpec
+from experiments.tasks.sequence.task import EVERY_STEP, TaskSpec
 
 _EXAMPLES, _EVALUATED = 12800, 1024
 _CHOICE = 20140
@@ -48,10 +52,26 @@ def check(experiment: str, config: Config) -> None:
         ValueError: what is wrong and what would be right.
     """
     known = DATASETS[experiment]
-    if config.dataset not in known:
-        raise ValueError(f"{experiment}: no data {config.dataset!r}; one of: {', '.join(known)}")
-    if config.steps == 0 and experiment in ("wikitext", "synthetic"):
+    if config.own:
+        if (config.own_kind == "text") != (experiment == "wikitext"):
+            wanted = "a text" if experiment == "wikitext" else "arrays, whose name ends in .npz"
+            other = "lra" if experiment == "wikitext" else "wikitext (texts), music or speech"
+            raise ValueError(
+                f"{experiment}: --data={config.own} should name {wanted}; for others there is "
+                f"experiments.{other}"
+            )
+        own.check(config)
+    elif config.dataset not in known:
+        raise ValueError(refusal(experiment, config.dataset))
+    made = experiment == "synthetic" and not config.own
+    if config.steps == 0 and (made or experiment == "wikitext"):
         raise ValueError(f"{experiment}: max_length must be given, the length of a sequence")
+    least = 2 * config.data + (config.dataset == "copy")
+    if config.dataset in ("copy", "selective_copy") and config.steps < least:
+        raise ValueError(
+            f"{config.dataset}: max_length must be at least {least} for copy_tokens of "
+            f"{config.data}, got {config.steps}"
+        )
 
 
 def load(config: Config, data_dir: str | None) -> Loaded:
@@ -61,15 +81,17 @@ def load(config: Config, data_dir: str | None) -> Loaded:
         ValueError: a number out of range, or data that are damaged.
         OSError: data that are missing; the message names the command that prepares them.
     """
-    if config.dataset in DATASETS["synthetic"]:
+    if not config.own and config.dataset in DATASETS["synthetic"]:
         return _synthetic(config)
-    splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
-    make = _language if config.dataset in DATASETS["wikitext"] else _examples
-    return make(config, splits)._replace(read=what_was_read(splits["train"]))
+    splits = own.load_splits(config, data_dir)
+    make = _language if "vocabulary" in splits["train"].facts else _examples
+    return make(config, splits)._replace(read=what_was_read(splits))
 
 
 def dummy_spec(config: Config) -> TaskSpec:
     """The task as far as the configuration gives it, the rest made up: to check a model with."""
+    if config.own:
+        return _own_spec(config)
     if config.dataset in DATASETS["synthetic"]:
         return _spec(config)
     kind = kind_of(config.dataset)
@@ -81,6 +103,20 @@ def dummy_spec(config: Config) -> TaskSpec:
     steps, *frame = column.shape
     steps = min(steps, config.steps or steps)
     return TaskSpec(kind, 2, steps, inputs=frame[0] if frame else 1, bytes=True)
+
+
+def _own_spec(config: Config) -> TaskSpec:
+    """The task of own files, as far as they say it without being counted."""
+    if config.own_kind == "text":
+        return TaskSpec("language", _MANY, config.steps, _MANY)
+    form = arrays.form(Path(config.own))
+    column = form.columns["x"]
+    steps = config.steps or column.shape[0] or 64
+    if form.tokens:
+        return TaskSpec(form.task, 2, steps, _MANY)
+    frame = column.shape[1:]
+    inputs, pixels = frame[0] if frame else 1, column.dtype == "uint8"
+    return TaskSpec(form.task, 2, steps, inputs=inputs, bytes=pixels)
 
 
 def dummy_batch(config: Config, spec: TaskSpec) -> Batch:
@@ -129,16 +165,20 @@ def _spec(config: Config) -> TaskSpec:
 
 def _language(config: Config, splits: Mapping[str, data.Split]) -> Loaded:
     tokens = len(splits["train"].facts["vocabulary"])
-    feeds = {
-        name: Streams(
-            _cut(split["x"][0], config.examples if name == "train" else config.evaluated),
-            config.batch_size,
-            config.steps,
-            config.seed,
-        )
-        for name, split in splits.items()
-    }
-    return Loaded(TaskSpec(kind_of(config.dataset), tokens, config.steps, tokens), feeds)
+    feeds: dict[str, Feed] = {}
+    for name, split in splits.items():
+        count = config.examples if name == "train" else config.evaluated
+        stream = _cut(split["x"][0], count)
+        try:
+            feeds[name] = Streams(stream, config.batch_size, config.steps, config.seed)
+        except ValueError as error:
+            if not config.own:
+                raise
+            raise ValueError(
+                f"{config.own}: {name}: {error}: take a longer text, or a smaller --batch_size or "
+                "--max_length"
+            ) from error
+    return Loaded(TaskSpec("language", tokens, config.steps, tokens), feeds)
 
 
 def _cut(stream: np.ndarray, tokens: int) -> np.ndarray:
@@ -147,6 +187,9 @@ def _cut(stream: np.ndarray, tokens: int) -> np.ndarray:
 
 def _examples(config: Config, splits: Mapping[str, data.Split]) -> Loaded:
     facts = splits["train"].facts
+    kind = facts.get("task") or kind_of(config.dataset)
+    # Of what is to be predicted, only what there is at every step is cut with the steps.
+    steps = {"x": config.steps, "x2": config.steps, "y": config.steps * (kind in EVERY_STEP)}
     feeds, max_length = {}, 1
     for name, split in splits.items():
         count = config.examples if name == "train" else config.evaluated
@@ -156,8 +199,8 @@ def _examples(config: Config, splits: Mapping[str, data.Split]) -> Loaded:
                 f"{config.dataset}: no {name} example has at most {config.longest} steps"
             )
         columns: dict[str, Any] = {
-            key: _rows(split[key], keep, config.steps)
-            for key in ("x", "x2", "y")
+            key: _rows(split[key], keep, longest)
+            for key, longest in steps.items()
             if key in split.columns
         }
         x = columns["x"]
@@ -170,7 +213,7 @@ def _examples(config: Config, splits: Mapping[str, data.Split]) -> Loaded:
     tokens = facts.get("tokens")
     return Loaded(
         TaskSpec(
-            kind_of(config.dataset),
+            kind,
             facts["classes"],
             max_length,
             tokens,

@@ -76,6 +76,16 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
     )
 
 
+def outline(config: Config) -> tuple[Any, Params] | None:
+    """The model and the shapes of its parameters; None if its sizes are those of a data set."""
+    if config.dataset not in DATASETS["synthetic"]:
+        return None
+    spec = data.dummy_spec(config)
+    model = model_of(config, spec)
+    init, batch = task_of(config, model, spec).init, data.dummy_batch(config, spec)
+    return model, jax.eval_shape(init, jax.random.key(0), batch)
+
+
 def _inputs_text(spec: TaskSpec) -> str:
     if spec.tokens is not None:
         return f"tokens, 0 to {spec.tokens - 1}"
@@ -106,5 +116,6 @@ def _about(config: Config, model: Any, task: train.Task, batch: Batch) -> str:
 
 
 EXPERIMENTS = {
-    name: Experiment(name, Config, functools.partial(check, name), prepare) for name in DATASETS
+    name: Experiment(name, Config, functools.partial(check, name), prepare, outline)
+    for name in DATASETS
 }

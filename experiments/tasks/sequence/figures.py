@@ -180,10 +180,14 @@ def strip_of(spec: TaskSpec, dataset: str, x: np.ndarray) -> Callable[[Any], Non
 def reach_of(
     config: Config, model: Any, spec: TaskSpec, params: Params, batch: dict[str, np.ndarray]
 ) -> gradients.Reach | None:
-    """The gradient of the loss by the state; None unless the model is one bare recurrent layer."""
+    """The gradient of the loss by the state; None unless the model is one bare recurrent layer.
+
+    The layer must read the frames or tokens themselves: encoder ``raw`` or ``onehot``.
+    """
     name = config.names[0]
     cell = name.removeprefix("su") if config.selective else name
     known = cell in cells.CELLS and spec.kind in ("classify", "recall", "regress")
+    known = known and config.encoder in ("raw", "onehot")
     if len(config.names) > 1 or not config.bare or not known or config.bidirectional:
         return None
     unit = scan.selective(cell, model.backbone.options.switch)

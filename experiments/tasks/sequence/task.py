@@ -31,7 +31,9 @@ class TaskSpec(NamedTuple):
 
     Attributes:
         kind: ``classify`` (one class a sequence), ``match`` (one for two sequences), ``recall``
-            (classes at the last steps), ``regress`` (numbers at the last steps) or ``language``.
+            (classes at the last steps), ``regress`` (numbers at the last steps), ``language``;
+            ``tag`` (a class at every step), ``track`` (numbers at every step) or ``estimate``
+            (numbers a sequence).
         outputs: classes or numbers.
         steps: the longest sequence.
         tokens: size of the vocabulary; None for frames.
@@ -55,8 +57,14 @@ METRIC = {
     "recall": "error",
     "regress": "mse",
     "language": "nll",
+    "tag": "error",
+    "track": "mse",
+    "estimate": "mse",
 }
 """The figure that chooses the best epoch, by kind; lower is better."""
+
+EVERY_STEP = ("tag", "track")
+"""Kinds with a target at every step of a sequence."""
 
 
 def model_of(config: Config, spec: TaskSpec) -> Any:
@@ -97,7 +105,7 @@ def model_of(config: Config, spec: TaskSpec) -> Any:
         dropout=config.dropout,
         bidirectional=config.bidirectional,
     )
-    if spec.kind == "classify":
+    if spec.kind in ("classify", "estimate"):
         return Classifier(backbone, spec.outputs, config.pooling)
     if spec.kind == "match":
         return PairClassifier(backbone, spec.outputs, config.pooling)
@@ -174,11 +182,13 @@ def measure(spec: TaskSpec, batch: Mapping[str, Array], result: Result) -> Metri
     """
     y, outputs = batch["y"], result.outputs
     valid = batch["index"] >= 0 if "index" in batch else jnp.ones(y.shape[:1], bool)
+    if spec.kind in EVERY_STEP and "lengths" in batch:
+        valid = valid[:, None] & (jnp.arange(y.shape[1])[None] < batch["lengths"][:, None])
     if spec.kind == "language":
         counts = jnp.arange(y.shape[1])[None] < batch["lengths"][:, None]
         totals, weight = {"nll": jnp.where(counts, -outputs, 0).sum()}, counts.sum()
-    elif spec.kind == "regress":
-        counts = jnp.broadcast_to(valid[:, None], y.shape[:2])
+    elif METRIC[spec.kind] == "mse":
+        counts = _over(valid, y.shape[:-1])
         wrong, size = jnp.square(outputs - y).sum(-1), jnp.square(y).sum(-1)
         weight = counts.sum() * y.shape[-1]
         totals = {
@@ -189,7 +199,7 @@ def measure(spec: TaskSpec, batch: Mapping[str, Array], result: Result) -> Metri
         y = y.astype(jnp.int32)
         if spec.kind == "recall":
             y = y[:, -spec.ends :]
-        counts = jnp.broadcast_to(valid.reshape(valid.shape + (1,) * (y.ndim - 1)), y.shape)
+        counts = _over(valid, y.shape)
         nats = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
         wrong, weight = outputs.argmax(-1) != y, counts.sum()
         totals = {
@@ -204,6 +214,11 @@ def measure(spec: TaskSpec, batch: Mapping[str, Array], result: Result) -> Metri
         measured[f"update_rate_{i}"] = (rate * weight, weight)
     measured["update_rate"] = (sum(rates) / len(rates) * weight, weight)
     return measured
+
+
+def _over(valid: Array, shape: tuple[int, ...]) -> Array:
+    """``[B]`` or ``[B, T]``, repeated over the axes that follow in `shape`."""
+    return jnp.broadcast_to(valid.reshape(valid.shape + (1,) * (len(shape) - valid.ndim)), shape)
 
 
 def task_of(config: Config, model: Any, spec: TaskSpec) -> Task:
@@ -221,7 +236,7 @@ def task_of(config: Config, model: Any, spec: TaskSpec) -> Task:
         return model.init(key, *inputs)["params"]
 
     def judge(measured, result):
-        total, weight = measured["mse" if spec.kind == "regress" else "nll"]
+        total, weight = measured["mse" if METRIC[spec.kind] == "mse" else "nll"]
         penalty = balance = jnp.zeros((), jnp.float32)
         for trace in result.traces:
             penalty = penalty + switches.rate_penalty(trace.rate.astype(jnp.float32), config.rate)

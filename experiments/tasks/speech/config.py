@@ -20,6 +20,8 @@ FEATURES = {
 class Config(RecurrentConfig):
     """Everything that decides the numbers of a run; every field is a flag."""
 
+    own_kind = "wav"
+
     dataset: str = field("fsdd", ", ".join(DATASETS))
     cell: str = field("gru", ", ".join(FEATURES))
     window: int = field(500, "Samples a sequence; a multiple of 10")

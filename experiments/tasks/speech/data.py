@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 import data
+from experiments.runner import own
+from experiments.runner.experiment import what_was_read
+from experiments.tasks.datasets import refusal
 from experiments.tasks.speech.config import DATASETS, Config
 
 SEEN, NEXT = 20, 10
@@ -48,12 +51,14 @@ class Speech(NamedTuple):
         normalization: of all training samples, used or not.
         rate: samples a second.
         test: the test recordings, whole.
+        read: see :attr:`.Prepared.data`.
     """
 
     splits: dict[str, WindowedSplit]
     normalization: Normalization
     rate: int
     test: data.Split
+    read: dict[str, str] | None
 
     def about(self) -> str:
         """One line: how many windows were drawn, and how many recordings are too short."""
@@ -71,8 +76,10 @@ def check(config: Config) -> None:
     Raises:
         ValueError: a data set without speech, or a number out of range.
     """
-    if config.dataset not in DATASETS:
-        raise ValueError(f"speech: no data {config.dataset!r}; one of: {', '.join(DATASETS)}")
+    if config.own:
+        own.check(config)
+    elif config.dataset not in DATASETS:
+        raise ValueError(refusal("speech", config.dataset))
     if config.window < SEEN + NEXT or config.window % NEXT:
         raise ValueError(
             f"window must be a multiple of {NEXT}, at least {SEEN + NEXT}, got {config.window}"
@@ -89,13 +96,14 @@ def read(config: Config, data_dir: str | None) -> Speech:
         ValueError: no recording of a split is as long as a window, or data that are damaged.
         OSError: data that are missing; the message names the command that prepares them.
     """
-    splits = {name: data.load(config.dataset, name, data_dir) for name in data.SPLITS}
+    splits = own.load_splits(config, data_dir)
     cuts = {
         name: cut(split, config.window, config.windows if name == "train" else config.evaluated)
         for name, split in splits.items()
     }
     rate = splits["train"].facts["sample_rate"]
-    return Speech(cuts, normalization(splits["train"]["x"].values), rate, splits["test"])
+    level = normalization(splits["train"]["x"].values)
+    return Speech(cuts, level, rate, splits["test"], what_was_read(splits))
 
 
 def cut(split: data.Split, window: int, count: int) -> WindowedSplit:

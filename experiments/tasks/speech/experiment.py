@@ -1,10 +1,14 @@
 """The speech experiment: data, model, pictures and sound of a configuration."""
 
 from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
 
 from data.batches import Batches
 from experiments.runner.config import check as check_ranges
-from experiments.runner.experiment import Experiment, Prepared, training_settings, what_was_read
+from experiments.runner.experiment import Experiment, Prepared, training_settings
 from experiments.runner.records import Record
 from experiments.tasks.speech import data, figures
 from experiments.tasks.speech.config import Config
@@ -62,8 +66,15 @@ def prepare(config: Config, data_dir: str | None) -> Prepared:
         recurrent=lambda params: params["recurrent"],
         scored=tuple(feeds),
         about=speech.about,
-        data=what_was_read(speech.test),
+        data=speech.read,
     )
 
 
-EXPERIMENT = Experiment("speech", Config, check, prepare)
+def outline(config: Config) -> tuple[Any, Params]:
+    """The model and the shapes of its parameters, without data."""
+    model = model_of(config)
+    init = task_of(config, model, data.Normalization(0.0, 1.0)).init
+    return model, jax.eval_shape(init, jax.random.key(0), {"x": np.zeros((2, 50), np.int16)})
+
+
+EXPERIMENT = Experiment("speech", Config, check, prepare, outline)

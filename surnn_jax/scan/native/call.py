@@ -10,6 +10,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 from surnn_jax.cells import GRU, LSTM, LSTM_PEEPHOLE, TANH, Cell
+from surnn_jax.cells.variants import is_variant
 from surnn_jax.scan import derivatives, masked
 from surnn_jax.scan.native import library
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
@@ -34,7 +35,8 @@ def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
 def _unknown(spec: ScanSpec, shape: ScanShape) -> str | None:
     """What the kernel lacks, wherever it is built."""
     if spec.cell.rule not in _CELLS:
-        return f"the kernel does not know the cell {spec.cell.name}"
+        changed = " with other functions" if is_variant(spec.cell) else ""
+        return f"the kernel does not know the cell {spec.cell.name}{changed}"
     if spec.surrogate is not None and spec.surrogate.name not in _SLOPES:
         return f"the kernel does not know {spec.surrogate.name} switches"
     if spec.dtype not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)):

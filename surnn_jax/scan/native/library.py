@@ -8,8 +8,14 @@ import warnings
 
 import jax
 
+from surnn_jax.scan.native import memory
+
 FORWARD, BACKWARD = "surnn_forward", "surnn_backward"
 FILE = pathlib.Path(__file__).resolve().with_name("_kernel.so")
+
+# Now, at import: once XLA's threads have arenas of their own, most of the effect is gone.
+if FILE.exists():
+    memory.keep_freed()
 
 
 @functools.cache
