@@ -8,9 +8,9 @@ import pytest
 from data_case import run
 
 import data
-from data import paths
+from data import columns, paths
 from experiments.report import listing
-from experiments.runner import columns, launch
+from experiments.runner import launch
 from experiments.runner.records import Record
 from experiments.tasks import datasets, registry
 from experiments.tasks.music.config import Config as Music
