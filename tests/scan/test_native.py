@@ -2,9 +2,7 @@
 
 import functools
 import itertools
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import chex
@@ -330,34 +328,6 @@ def test_what_it_does_not_know_runs_dense(cell, gate, dtype):
     args = ScanSpec(cell, gate, dtype), ScanInputs(*free, *masks)
     scans = (jax.jit(back_end.scan, static_argnums=0) for back_end in (native, masked))
     chex.assert_trees_all_equal(*(scan(*args) for scan in scans))
-
-
-def test_without_the_library():
-    code = """
-import warnings, jax, jax.numpy as jnp
-from surnn_jax import cells, switches
-from surnn_jax.scan import ScanInputs, ScanSpec, native
-assert not native.available() and native.kernels() == "none"
-params = cells.GRU.init(jax.random.key(0), 2, 3)
-start = cells.GRU.initial_carry(params, (1,))
-spec = ScanSpec(cells.GRU, switches.triangular(), jnp.float32)
-inputs = ScanInputs(params, jnp.ones((4, 1, 2)), jnp.ones((4, 3)), start, start)
-with warnings.catch_warnings(record=True) as seen:
-    warnings.simplefilter("always")
-    for _ in range(2):
-        print(native.scan(spec, inputs).h.shape)
-assert [str(w.message) for w in seen] == [
-    "no compiled kernel (switched off by SURNN_NATIVE=0): the back end 'native' runs as 'masked'"
-], seen
-"""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env={**os.environ, "SURNN_NATIVE": "0"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split("\n")[:2] == ["(4, 1, 3)"] * 2
 
 
 def test_no_compiler_is_said_in_one_line(monkeypatch):

@@ -230,3 +230,31 @@ def test_a_kernel_of_an_earlier_build_is_not_packed(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "switched off by SURNN_BUILD=0" in run.stdout + run.stderr
     assert not list(built.iterdir())
+
+
+def test_without_the_library():
+    code = """
+import warnings, jax, jax.numpy as jnp
+from surnn_jax import cells, switches
+from surnn_jax.scan import ScanInputs, ScanSpec, native
+assert not native.available() and native.kernels() == "none"
+params = cells.GRU.init(jax.random.key(0), 2, 3)
+start = cells.GRU.initial_carry(params, (1,))
+spec = ScanSpec(cells.GRU, switches.triangular(), jnp.float32)
+inputs = ScanInputs(params, jnp.ones((4, 1, 2)), jnp.ones((4, 3)), start, start)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        print(native.scan(spec, inputs).h.shape)
+assert [str(w.message) for w in seen] == [
+    "no compiled kernel (switched off by SURNN_NATIVE=0): the back end 'native' runs as 'masked'"
+], seen
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "SURNN_NATIVE": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split("\n")[:2] == ["(4, 1, 3)"] * 2
