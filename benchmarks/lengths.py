@@ -140,7 +140,7 @@ if __name__ == "__main__":
     flags.FLAGS.set_default("backends", "native")
     flags.DEFINE_list("models", ",".join(MODELS), f"Of {', '.join(MODELS)}")
     flags.DEFINE_float("rate", 0.1, "Share of open switches of the suGRU, above 0 up to 1")
-    flags.DEFINE_string("plot", None, "A PNG to draw: time and memory against the steps")
+    cli.define_path("plot", None, "A PNG to draw: time and memory against the steps")
     flags.DEFINE_integer("heads", 4, "Heads of attention, a divisor of H", lower_bound=1)
     flags.adopt_module_key_flags(options)
     cli.run(main)

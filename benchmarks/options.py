@@ -44,7 +44,7 @@ def define(rounds: int = 7, **defaults: str) -> None:
     if rounds:
         flags.DEFINE_integer("rounds", rounds, "How often each variant is timed", lower_bound=1)
         if "rates" in defaults:
-            flags.DEFINE_string("plot", None, "A PNG to draw: time against rate")
+            cli.define_path("plot", None, "A PNG to draw: time against rate")
     flags.DEFINE_integer("seed", 0, "Of parameters, data and the order of the variants")
     cli.define_path("output", None, "A file to add the records to, instead of stdout")
 

@@ -217,7 +217,7 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("plot", None, "The PNG to draw")
+    cli.define_path("plot", None, "The PNG to draw")
     flags.DEFINE_enum("against", "rate", list(AXES), "What time is drawn against")
     flags.DEFINE_enum("benchmark", "skip_scan", list(TIMED), "Whose records are drawn")
     cli.run(main, "FILE")

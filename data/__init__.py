@@ -126,25 +126,26 @@ def prepare_from(source: Source, data_dir: Folder) -> tuple[Path, bool]:
     unfinished = folder.parent / f"unfinished-{folder.name}"
 
     def fill(empty: Path) -> None:
-        try:
-            reading = _reading(source, data_dir, copy, unfinished)
-            storage.write(source.name, source.columns, reading, empty)
-        except OSError as error:
-            if not _is_write_error(error, folder.parent):
-                raise  # The error names the original.
-            raise OSError(
-                f"{source.name}: cannot write prepared data: {error}; make room, or name another "
-                f"folder by {paths.CACHE_VARIABLE}=FOLDER"
-            ) from error
+        reading = _reading(source, data_dir, copy, unfinished)
+        storage.write(source.name, source.columns, reading, empty)
         shutil.rmtree(unfinished, ignore_errors=True)
 
-    return folder, cache.write(folder, fill)
+    try:
+        return folder, cache.write(folder, fill)
+    except OSError as error:
+        if not _is_write_error(error, folder.parent):
+            raise  # The error names the original.
+        raise OSError(
+            f"{source.name}: cannot write prepared data: {error}; make room, or name another "
+            f"folder by {paths.CACHE_VARIABLE}=FOLDER"
+        ) from error
 
 
 def _is_write_error(error: OSError, folder: Path) -> bool:
-    """Whether an error comes from writing below a folder, not from reading elsewhere."""
+    """Whether an error comes from writing a folder or below, not from reading elsewhere."""
     if error.filename is not None:
-        return Path(error.filename).is_relative_to(folder)
+        path = Path(error.filename)
+        return path.is_relative_to(folder) or folder.is_relative_to(path)
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -71,6 +71,13 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
             _reject(f"expected {wanted}, got {' '.join(values) or 'none'}")
         try:
             main(*values)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            if error.filename is not None:
+                raise
+            # What reads our output has enough, as `head` has; Python must not write the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
         except KeyboardInterrupt:
             # The first Ctrl-C during training saves; this is one elsewhere, or the second.
             print("stopped; what was saved before is whole", file=sys.stderr)
@@ -78,7 +85,7 @@ def run(main: Callable[..., None], *arguments: str) -> NoReturn:
         except (ValueError, OSError, ModuleNotFoundError) as error:
             if flags.FLAGS.verbosity >= 1:
                 raise
-            _reject(str(error))
+            _reject(_words(error))
 
     app.run(checked, flags_parser=_parse)
 
@@ -91,6 +98,14 @@ def _parse(argv: list[str]) -> list[str]:
     except SystemExit:
         # absl exits with 1 after --help, which is no failure.
         raise SystemExit(0) from None
+
+
+def _words(error: Exception) -> str:
+    """An error of the system begins with the file, as ours do, not with a number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        both = filter(None, (error.filename, error.filename2))
+        return f"{' and '.join(map(str, both))}: {error.strerror}"
+    return str(error)
 
 
 def _reject(message: str) -> NoReturn:

@@ -16,6 +16,8 @@ from tqdm import tqdm
 from data.source import Download, Source
 
 _CHUNK = 1 << 20
+_AGENT = "surnn_jax"
+"""Some publishers turn away Python's own name for itself."""
 _PATIENCE = 60
 """Seconds without a byte before a download fails."""
 
@@ -91,7 +93,8 @@ def _append(wanted: Download, stream: BinaryIO) -> None:
 def _open(url: str, stream: BinaryIO) -> http.client.HTTPResponse:
     """The rest of a file, from the stream's end on; empties the stream if it must start over."""
     had = stream.tell()
-    request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
+    headers = {"User-Agent": _AGENT} | ({"Range": f"bytes={had}-"} if had else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
         answer = urllib.request.urlopen(request, timeout=_PATIENCE)
     except urllib.error.HTTPError as error:

@@ -8,12 +8,15 @@ import contextlib
 import errno
 import gzip
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+
+from data import tree
 
 _OPEN = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _BROKEN = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
@@ -42,6 +45,27 @@ _LONGEST_LINE = 1 << 26
 _LONGEST_FACTS = 1 << 20
 _FACTS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _FACTS = (*_FACTS, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+
+_MAGIC = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\0", ".bz2": b"BZh", ".zip": b"PK", ".npz": b"PK"}
+_OTHERS = [
+    (b"version https://git-lfs", "a Git LFS pointer, not the file; run git lfs pull"),
+    *((_MAGIC[end], f"compressed; its name must end in {end}") for end in (".gz", ".xz", ".bz2")),
+    (b"PK\3\4", "a zip archive; unpack it"),
+]
+_PAGE = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<(!doctype html|html|head|body)\b", re.I)
+
+
+def cure(content: bytes) -> str:
+    """What to do about a file that is not of the expected kind, in the words after a semicolon."""
+    if not content:
+        return "it is empty; fetch it again"
+    if _PAGE.match(content[:1000]):
+        return "it is a web page, not the file; fetch it in a browser, or from another address"
+    for start, words in _OTHERS:
+        if content.startswith(start):
+            return f"it is {words}"
+    return "fetch it again"
 
 
 def either(file: str) -> list[str]:
@@ -108,7 +132,8 @@ def decoded(raw: bytes, where: str) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{where}: byte {error.start} is not UTF-8 ({raw[error.start]:#04x}); fetch it again"
+            f"{where}: byte {error.start} is not UTF-8 ({raw[error.start]:#04x}); save it as "
+            "UTF-8, or fetch it again"
         ) from error
 
 
@@ -120,17 +145,20 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
         wanted: which, from the path inside, with slashes, the folder or archive not included.
 
     Raises:
-        ValueError: the archive is cut short or damaged or a bomb, or a member would lie outside of
-            it.
+        ValueError: a file that is not named as an archive; or the archive is cut short or damaged
+            or a bomb, or a member would lie outside of it.
         OSError: it cannot be read.
     """
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
+        for file in tree.files_below(path):
             inside = file.relative_to(path).as_posix()
-            if file.is_file() and wanted(inside):
+            if not _of_a_mac(inside) and wanted(inside):
                 yield inside, file.read_bytes()
         return
-    opened = _zipped if path.name.lower().endswith(".zip") else _tarred
+    name = path.name.lower()
+    if path.is_file() and not name.endswith((*ARCHIVES, ".gz", ".npz")):
+        raise ValueError(f"{path}: a file; it should be a folder, or an archive named so")
+    opened = _zipped if name.endswith((".zip", ".npz")) else _tarred
     left = allowed(path.stat().st_size)
     with _whole(path):
         for name, read in opened(path):
@@ -138,12 +166,17 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
             if ".." in parts or name.startswith("/"):
                 raise ValueError(f"{path}: a member named {name!r} would lie outside; not to trust")
             inside = str(PurePosixPath(name))
-            if wanted(inside):
+            if not _of_a_mac(inside) and wanted(inside):
                 if not inside.isprintable():
                     raise ValueError(f"{path}: a member named {inside!r}; not to trust")
                 content = _bounded(read, min(LARGEST, left))
                 left -= len(content)
                 yield inside, content
+
+
+def _of_a_mac(inside: str) -> bool:
+    """Whether a Mac put it beside a file of that name, for what only it needs."""
+    return "__MACOSX/" in inside or PurePosixPath(inside).name.startswith("._")
 
 
 class _Bomb(ValueError):
@@ -243,5 +276,19 @@ def _whole(path: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"{path}: cut short or damaged ({reason}; {path.stat().st_size} bytes); fetch it again"
+            f"{path}: cut short or damaged ({reason}; {path.stat().st_size} bytes); "
+            f"{_cure_of(path)}"
         ) from error
+
+
+def _cure_of(path: Path) -> str:
+    """``cure`` of a file whose name promises a compressed form or an archive."""
+    with path.open("rb") as stream:
+        start = stream.read(1000)
+    ending = PurePosixPath(path.name.lower().replace(".tgz", ".tar.gz")).suffix
+    if ending not in _MAGIC or start.startswith(_MAGIC[ending]):
+        return "fetch it again" if ending in _MAGIC else cure(start)
+    if start and (words := cure(start)) != "fetch it again":
+        return words
+    unpacked = f"it is no {ending} file: if it was unpacked on the way, take the ending off"
+    return unpacked if start else cure(start)

@@ -105,6 +105,11 @@ class Reader:
         last = self._remarks.read().strip().rpartition("\n")[2]
         return f"its reader ended with exit code {code} ({last})"
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be called again."""
+        return self._child.poll() is None
+
     def close(self) -> None:
         """Ends the child; so does the end of the last reference to this object."""
         self._close()

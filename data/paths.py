@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from data import cli, tree
 from data.source import Folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,31 +29,40 @@ def folders(data_dir: Folder = None) -> list[Path]:
     Raises:
         FileNotFoundError: a folder that was named does not exist.
         NotADirectoryError: it is not a folder.
+        ValueError: it is the address of something remote.
     """
     if data_dir is not None:
-        return [_existing(Path(data_dir).expanduser(), f"--data_dir={data_dir}")]
+        return [_existing(data_dir, "--data_dir")]
     found = []
     if variable := os.environ.get(DATA_VARIABLE):
-        found.append(_existing(Path(variable).expanduser(), f"{DATA_VARIABLE}={variable}"))
-    tfds = os.environ.get(TFDS_VARIABLE) or "~/tensorflow_datasets"
-    usual = [ROOT.parent / "shared" / "data", Path(tfds).expanduser(), downloads_folder()]
+        found.append(_existing(variable, DATA_VARIABLE))
+    tfds = Path(os.environ.get(TFDS_VARIABLE) or "~/tensorflow_datasets").expanduser()
+    usual = [ROOT.parent / "shared" / "data", tfds, downloads_folder()]
     return found + [folder for folder in usual if folder.is_dir()]
 
 
-def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
+def original(name: str, places: list[str], data_dir: Folder = None, *, file: bool = False) -> Path:
     """The path of an original, a file or a folder; see ``folders`` for where it is looked for.
+
+    Names may differ in case, and in blanks, hyphens and low lines.
 
     Args:
         name: the data set, for the error.
         places: its possible paths in such a folder; the first that exists is taken.
         data_dir: see ``folders``.
+        file: whether it must be a file.
 
     Raises:
         FileNotFoundError: there is none; or a folder that was named does not exist.
         NotADirectoryError: what was named is not a folder.
+        ValueError: there are two whose names differ in case alone.
     """
-    found = find(places, data_dir)
+    found = find(places, data_dir, file=file)
     if found is None:
+        for path in (folder / place for folder in folders(data_dir) for place in places):
+            if path.is_symlink() and not path.exists():
+                to = os.readlink(path)
+                raise FileNotFoundError(f"{path}: a link to {to}, which is not there")
         wanted = " or ".join(places[:4]) + (" or the like" if places[4:] else "")
         searched = ", ".join(str(folder) for folder in folders(data_dir)) or "no folder"
         raise FileNotFoundError(
@@ -63,12 +73,17 @@ def original(name: str, places: list[str], data_dir: Folder = None) -> Path:
     return found
 
 
-def find(places: list[str], data_dir: Folder = None) -> Path | None:
+def find(places: list[str], data_dir: Folder = None, *, file: bool = False) -> Path | None:
     """``original``, or None if there is none."""
     for folder in folders(data_dir):
+        # What is named exactly comes first.
         for place in places:
-            if (folder / place).exists():
+            if (folder / place).is_file() if file else (folder / place).exists():
                 return folder / place
+        inside = tree.Places(folder)
+        for place in places:
+            if found := inside.find(place, file=file):
+                return found
     return None
 
 
@@ -104,7 +119,7 @@ def stamp(*paths: Path, version: int = 1) -> str:
     """
     hashed = hashlib.sha256(str(version).encode())
     for path in paths:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = tree.files_below(path) if path.is_dir() else [path]
         for file in files:
             if file.is_file():
                 state = file.stat()
@@ -114,7 +129,7 @@ def stamp(*paths: Path, version: int = 1) -> str:
 
 def cache_folder() -> Path:
     """The folder of prepared data: ``SURNN_CACHE``, else ``~/.cache/surnn_jax``; may not exist."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/surnn_jax").expanduser()
+    return Path(_local(os.environ.get(CACHE_VARIABLE) or "~/.cache/surnn_jax", CACHE_VARIABLE))
 
 
 def downloads_folder() -> Path:
@@ -122,9 +137,17 @@ def downloads_folder() -> Path:
     return cache_folder() / "downloads"
 
 
-def _existing(folder: Path, given_by: str) -> Path:
+def _existing(path: str | Path, name: str) -> Path:
+    folder = Path(_local(path, name))
     if not folder.exists():
-        raise FileNotFoundError(f"{given_by}: no such folder; name the folder of the originals")
+        raise FileNotFoundError(f"{name}={path}: no such folder; name the folder of the originals")
     if not folder.is_dir():
-        raise NotADirectoryError(f"{given_by}: not a folder; name the folder of the originals")
+        raise NotADirectoryError(f"{name}={path}: not a folder; name the folder of the originals")
     return folder
+
+
+def _local(path: str | Path, name: str) -> str:
+    try:
+        return cli.local_path(str(path))
+    except ValueError as error:
+        raise ValueError(f"{name}={error}") from None

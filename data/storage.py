@@ -104,6 +104,10 @@ def write(name: str, columns: dict[str, Column], reading: Reading, folder: Path)
     for split in SPLITS:
         found = _write_split(name, columns, reading, split, folder / split)
         expected = reading.counts and reading.counts[split]
+        if expected and expected.examples and not found.examples:
+            raise ValueError(
+                f"{reading.where}: no {split} example of {name} in it; is it the right folder?"
+            )
         if expected and not expected.agrees(found):
             raise ValueError(
                 f"{reading.where}: not the published data: {split} should have {expected}, "

@@ -21,16 +21,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from data import cli
+from experiments.runner import columns
 
 _CHECKPOINT = cli.define_path("checkpoint", None, "The workdir of a finished run.")
 _DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.")
 _DATA = cli.define_path("data", None, "Where the run's own files lie now, if they were moved.")
 _SHOW = cli.define_path("show", None, "Folder for pictures and sounds of it; made if missing.")
 
-_BESIDE = flags.DEFINE_string("beside", None, "A run of another seed: do both open alike?")
+_BESIDE = cli.define_path("beside", None, "A run of another seed: do both open alike?")
 
 TOLERANCE = 1e-5
 """Other machines add in another order."""
@@ -48,14 +47,15 @@ def main() -> None:
 
     run = registry.restore(Path(_CHECKPOINT.value), _DATA_DIR.value, _DATA.value)
     again, _ = scores(run.prepared, run.params)
-    agree = True
+    agree, rows = True, []
     for name, value in run.record.metrics.items():
         # A zero of nats depends on the units: near it no relative error is small.
         absolute = TOLERANCE if name.endswith("nll") else 0.0
         same = math.isclose(value, again[name], rel_tol=TOLERANCE, abs_tol=absolute)
         verdict = "identical" if value == again[name] else "agrees" if same else "DIFFERS"
-        print(f"{name:<20}recorded {value:.6f}  again {again[name]:.6f}  {verdict}")
+        rows.append([name, f"recorded {value:.6f}", f"again {again[name]:.6f}", verdict])
         agree = agree and same
+    print("\n".join(columns.lines(rows)))
     if shown is not None:
         run.prepared.draw(run.record, run.params, shown)
         print(f"pictures and sounds: {shown}")
@@ -83,7 +83,7 @@ def compare(run: Any, beside: Path, shown: Path | None, data_dir: str | None) ->
         raise ValueError(f"{beside} differs in more than its seed")
     found = run.prepared.agree(run.params, other.params)
     for label, value in found.items():
-        print(f"{label:<20}agrees with seed {other.config.seed}: {value:.3f}")
+        print(f"{label:<20}  agrees with seed {other.config.seed}: {value:.3f}")
     if shown is not None:
         inside = json.loads((shown / FILE).read_text())
         for label, value in found.items():

@@ -6,14 +6,12 @@ page links to records by paths in the repository. It takes seconds, and trains n
 
 from pathlib import Path
 
-from absl import flags
-
 from data import cli
 from experiments.report import html, page
 
 NAME = "index.html"
 
-_OUTPUT = flags.DEFINE_string("output", None, "File to write; by default docs/report/index.html")
+_OUTPUT = cli.define_path("output", None, "File to write; by default docs/report/index.html")
 
 
 def main() -> None:

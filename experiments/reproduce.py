@@ -22,6 +22,7 @@ from pathlib import Path
 from absl import flags
 
 from data import cli, paths
+from experiments.runner import columns
 from experiments.tuning import jobs, matrix, protocols
 from experiments.tuning.workers import Outcome, Pool
 
@@ -89,21 +90,16 @@ def work(home: Path) -> list[jobs.Work]:
 
 def plan(lines: list[jobs.Work]) -> str:
     """A table: what is recorded, what is missing, and how long that takes."""
-    width = max(len(line.name) for line in lines) + 2
-    rows = [f"{'':<{width}}{'recorded':>9}{'budget, min':>13}{'left, min':>11}"]
+    rows = [["", "recorded", "budget, min", "left, min"]]
     total, unknown = 0.0, 0.0
     for line in lines:
         whole, left = line.seconds(), sum(line.left())
         total += left * (whole or 0)
         unknown += 0 if whole else left
         known = ("?", "?") if whole is None else (f"{whole / 60:.1f}", f"{left * whole / 60:.0f}")
-        rows.append(
-            f"{line.name:<{width}}{line.recorded():>9}{known[0]:>13}{known[1] if left else '-':>11}"
-        )
-    rows.append(
-        f"left: {total / 3600:.1f} hours of one core, and {unknown:.0f} budgets never timed"
-    )
-    return "\n".join(rows)
+        rows.append([line.name, str(line.recorded()), known[0], known[1] if left else "-"])
+    end = f"left: {total / 3600:.1f} hours of one core, and {unknown:.0f} budgets never timed"
+    return "\n".join([*columns.lines(rows), end])
 
 
 def publish(lines: list[jobs.Work]) -> list[Path]:

@@ -23,6 +23,7 @@ FLOORS = {
     ),
     "data": (
         {"data.arrays", "data.cli", "data.guarded", "data.matlab", "data.source", "data.prefetch"},
+        {"data.tree", "data.parquet"},
         {"data.files", "data.paths", "data.pickles", "data.storage", "data.download"},
         {"data.batches", "data.cache", "data.generation", "data.midi", "data.tfds"},
         {"data.sets", "data.streams", "data.synthetic"},

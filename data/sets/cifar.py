@@ -58,6 +58,8 @@ def cifar_source(
 ) -> Source:
     """A data set that is CIFAR-10's batches, as a folder or an archive, in the data folder.
 
+    The batches are those for Python, or if there are none the binary ones.
+
     Args:
         counts: of the published files; the validation split is as large as said here. The sums are
             those of the gray arrays, whose order is another one.
@@ -65,7 +67,9 @@ def cifar_source(
         md5: of the published batches.
     """
     stems = ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
-    stems += [*files.archived("cifar-10-batches-py"), *files.archived("cifar-10-python")[1:]]
+    stems += [*files.archived("cifar-10-batches-py"), *files.archived("cifar-10-python")]
+    stems += [*files.archived("cifar-10-batches-bin"), *files.archived("cifar-10-binary")]
+    stems += ["data_batch_1", "data_batch_1.bin"]  # The folder of the batches itself.
     gray_files = [
         prefix + file for prefix in ("", "cifar10_gray/") for file in files.either(_GRAY[0])
     ]
@@ -73,9 +77,11 @@ def cifar_source(
     def find(data_dir: Folder) -> tuple[Path, list[Path]]:
         """The folder or archive of batches; or a folder and in it the files of arrays."""
         if colour or not (first := paths.find(gray_files, data_dir)):
-            places = [prefix + stem for prefix in ("", "cifar10/") for stem in stems]
+            prefixes = ("", "cifar10/", "cifar-10/", "datasets/")
+            places = [prefix + stem for prefix in prefixes for stem in stems]
             named = places if colour else [gray_files[0], *places]
-            return paths.original(name, named, data_dir), []
+            path = paths.original(name, named, data_dir)
+            return path.parent if path.name.startswith("data_batch_1") else path, []
         return first.parent, [find_file(first.parent, file) for file in _GRAY]
 
     def digest(data_dir: Folder) -> str:
@@ -89,7 +95,7 @@ def cifar_source(
         if parts:
             train, test = _arrays(parts)
         else:
-            train, test = _batches(path, md5, (lambda images: images) if colour else gray)
+            train, test = _batches(path, md5, counts, (lambda images: images) if colour else gray)
             expected = {split: count._replace(total=None) for split, count in counts.items()}
         facts = {"classes": CLASSES, "names": NAMES}
         return Reading(str(path), in_splits(train, test, counts["valid"].examples), facts, expected)
@@ -99,7 +105,8 @@ def cifar_source(
         title=title,
         licence="none stated; asks to cite Krizhevsky, 'Learning Multiple Layers of Features from "
         "Tiny Images', 2009",
-        origin="Krizhevsky, CIFAR-10: cifar-10-python.tar.gz, or its folder cifar-10-batches-py",
+        origin="Krizhevsky, CIFAR-10: cifar-10-python.tar.gz, or its folder cifar-10-batches-py; "
+        "or the binary version",
         columns=columns(1024, 3, text="red, green and blue, 0..255, a pixel a step")
         if colour
         else columns(1024, text="a gray pixel a step, 0..255"),
@@ -128,27 +135,73 @@ def _load(path: Path) -> np.ndarray:
     try:
         return arrays.from_npy(content)
     except ValueError as error:
-        raise ValueError(f"{path}: not a whole .npy file ({error}); fetch it again") from error
+        cure = files.cure(content)
+        raise ValueError(f"{path}: not a whole .npy file ({error}); {cure}") from error
 
 
 def _batches(
-    path: Path, md5: dict[str, str], convert: Callable[[np.ndarray], np.ndarray]
+    path: Path,
+    md5: dict[str, str],
+    counts: dict[str, Count],
+    convert: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Labelled, Labelled]:
     """Training and test images ``[N, 1024, 3]``, after `convert`."""
-    found = {}
     wanted = [*_TRAIN, "test_batch"]
-    for name, content in files.members(path, lambda inside: PurePosixPath(inside).name in wanted):
+    forms: dict[str, dict[str, Labelled]] = {"": {}, ".bin": {}}
+    shades = {"train": 0, "test": 0}
+    for name, content in files.members(
+        path, lambda inside: PurePosixPath(inside).name.removesuffix(".bin") in wanted
+    ):
         file = PurePosixPath(name).name
         where = f"{path}: {file}"
-        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if digest != md5.get(file, digest):
-            raise ValueError(f"{where} is not the published file (MD5 {digest}); fetch it again")
-        images, labels = read_batch(content, where)
-        found[file] = convert(images), labels
+        stem = file.removesuffix(".bin")
+        if stem == file:
+            digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if digest != md5.get(file, digest):
+                cure = files.cure(content)
+                raise ValueError(f"{where} is not the published file (MD5 {digest}); {cure}")
+            images, labels = read_batch(content, where)
+        else:
+            images, labels = read_binary(content, where)
+            part = "test" if stem == "test_batch" else "train"
+            shades[part] += int(gray(images).sum(dtype=np.int64))
+        forms[file.removeprefix(stem)][stem] = convert(images), labels
+    binary = len(forms[".bin"]) > len(forms[""])
+    found = forms[".bin" if binary else ""]
     if missing := [file for file in wanted if file not in found]:
         raise ValueError(f"{path}: no {', '.join(missing)} in it; fetch it again")
+    if binary:
+        _check_shades(shades, counts, path)
     images, labels = (np.concatenate([found[file][i] for file in _TRAIN]) for i in (0, 1))
     return (images, labels), found["test_batch"]
+
+
+def _check_shades(found: dict[str, int], counts: dict[str, Count], path: Path) -> None:
+    """Compares sums of gray values: of binary batches no hash is known to us."""
+    for part, splits in (("train", ("train", "valid")), ("test", ("test",))):
+        totals = [counts[split].total for split in splits]
+        # Their conversion to gray may have rounded a few pixels otherwise.
+        if None not in totals and abs(found[part] - sum(totals)) > 1e-5 * sum(totals):
+            raise ValueError(
+                f"{path}: not the published images: the gray values of the {part} batches sum to "
+                f"{found[part]}, not {sum(totals)}"
+            )
+
+
+def read_binary(content: bytes, where: str) -> Labelled:
+    """The images ``[N, 1024, 3]`` and labels in a binary batch: a label, 3,072 bytes, and so on.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    size = 1 + 3072
+    if not content or len(content) % size:
+        raise ValueError(
+            f"{where}: {len(content)} bytes, not {size} an image; {files.cure(content[:1000])}"
+        )
+    rows = np.frombuffer(content, np.uint8).reshape(-1, size)
+    images, labels = check_labelled(rows[:, 1:], rows[:, 0], (3072,), where)
+    return images.reshape(-1, 3, 1024).transpose(0, 2, 1), labels
 
 
 def read_batch(content: bytes, where: str) -> Labelled:

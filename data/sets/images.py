@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from data import files, paths
+from data import arrays, files, paths, tree
 from data.sets import cifar
-from data.sets.pixels import CLASSES, check_labelled, columns, examples, find_file, in_splits, show
+from data.sets.pixels import CLASSES, check_labelled, columns, examples, in_splits, show
 from data.source import SPLITS, Count, Download, Folder, Reading, Source
 
 
@@ -38,6 +38,15 @@ def permutation(size: int = 784) -> np.ndarray:
 _MNIST = [
     f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
 ]
+_MNIST_FOLDERS = ("", "mnist/", "MNIST/raw/", "raw/", "mnist/MNIST/raw/")
+# As Keras keeps it.
+_KERAS = [f"{folder}mnist.npz" for folder in ("", "mnist/", "datasets/")]
+
+
+def _names(file: str) -> list[str]:
+    """The names of one of the four files: also with a dot, and in a folder of its own name."""
+    dotted = file.replace("-idx", ".idx")
+    return [name for one in (file, dotted, f"{file}/{file}") for name in files.either(one)]
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -51,7 +60,7 @@ def read_idx(path: Path) -> np.ndarray:
     # Two zeros, 8 for uint8, the number of axes; then the axes, in big-endian numbers.
     head = 4 * (1 + raw[3]) if len(raw) > 3 else 4
     if raw[:3] != b"\0\0\x08" or not 8 <= head <= 20 or len(raw) < head:
-        raise ValueError(f"{path}: no idx file of bytes; fetch it again")
+        raise ValueError(f"{path}: no idx file of bytes; {files.cure(raw)}")
     shape = np.frombuffer(raw[4:head], ">u4").tolist()
     values = np.frombuffer(raw, np.uint8, offset=head)
     if len(values) != math.prod(shape):
@@ -66,7 +75,10 @@ def idx_source(
     permuted: bool,
     downloads: tuple[Download, ...] = (),
 ) -> Source:
-    """A data set that is MNIST's four files, in the data folder or in its ``mnist/``.
+    """A data set that is MNIST's four files, or Keras's ``mnist.npz``, in the data folder.
+
+    The files may lie in its ``mnist/`` or in torchvision's ``MNIST/raw/``, with ``-idx3`` or
+    ``.idx3`` in their names.
 
     Args:
         counts: of the published files; the validation split is as large as said here.
@@ -74,10 +86,14 @@ def idx_source(
     """
 
     def find(data_dir: Folder) -> list[Path]:
-        prefixes = ("", "mnist/", "MNIST/raw/")
-        places = [prefix + file for prefix in prefixes for file in files.either(_MNIST[0])]
-        folder = paths.original(name, places, data_dir).parent
-        return [find_file(folder, file) for file in _MNIST]
+        first = _names(_MNIST[0])
+        places = [folder + file for folder in _MNIST_FOLDERS for file in first]
+        found = paths.original(name, [*places, *_KERAS], data_dir, file=True)
+        if found.suffix == ".npz":
+            return [found]
+        own_folder = found.parent.name.casefold() == found.name.casefold()
+        inside = tree.Places(found.parent.parent if own_folder else found.parent)
+        return [_fellow(inside, file, found) for file in _MNIST]
 
     def digest(data_dir: Folder) -> str:
         return paths.stamp(*find(data_dir))
@@ -91,12 +107,15 @@ def idx_source(
             order = permutation()
             facts["permutation"] = order.tolist()
         parts = []
-        for images, labels in (originals[:2], originals[2:]):
-            pixels, classes = check_labelled(
-                read_idx(images), read_idx(labels), (28, 28), str(images)
-            )
+        if len(originals) == 1:
+            loaded = _read_keras(originals[0])
+        else:
+            loaded = [read_idx(path) for path in originals]
+        for part, (images, labels) in enumerate((loaded[:2], loaded[2:])):
+            source = originals[0] if len(originals) == 1 else originals[2 * part]
+            pixels, classes = check_labelled(images, labels, (28, 28), str(source))
             parts.append((pixels.reshape(-1, 784)[:, order], classes))
-        where = str(originals[0].parent)
+        where = str(originals[0] if len(originals) == 1 else originals[0].parent)
         return Reading(where, in_splits(*parts, counts["valid"].examples), facts, counts)
 
     return Source(
@@ -110,6 +129,24 @@ def idx_source(
         show=show,
         downloads=downloads,
     )
+
+
+def _fellow(inside: tree.Places, file: str, first: Path) -> Path:
+    for name in _names(file):
+        if found := inside.find(name, file=True):
+            return found
+    raise FileNotFoundError(f"{first}: {file} is not beside it, compressed or not")
+
+
+def _read_keras(path: Path) -> list[np.ndarray]:
+    wanted = ["x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"]
+    found = dict(files.members(path, lambda inside: inside in wanted))
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(f"{path}: no {', '.join(missing)} in it, as Keras's mnist.npz has")
+    try:
+        return [arrays.from_npy(found[name]) for name in wanted]
+    except ValueError as error:
+        raise ValueError(f"{path}: not whole .npy files ({error}); fetch it again") from error
 
 
 def _digits_file() -> Path:

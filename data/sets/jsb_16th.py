@@ -33,7 +33,8 @@ def read_rolls(path: Path) -> dict[str, list[np.ndarray]]:
     try:
         lists = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not whole JSON ({error}); fetch it again") from error
+        cure = files.cure(text.encode())
+        raise ValueError(f"{path}: not whole JSON ({error}); {cure}") from error
     return rolls_of(lists, str(path))
 
 

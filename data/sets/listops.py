@@ -45,6 +45,7 @@ _IDS = {token: number for number, token in enumerate(VOCABULARY) if number}
 _FILES = {"train": "basic_train.tsv", "valid": "basic_val.tsv", "test": "basic_test.tsv"}
 _PLACES = [
     *("listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000"),
+    "listops/basic_train.tsv",
     _FILES["train"],
     *(f"{stem}{end}" for stem in ("listops-1000", "lra_release") for end in files.ARCHIVES),
     "lra_release.gz",  # The publisher's name for a tar.gz.
@@ -230,7 +231,7 @@ def _generate(
 
 def _original(data_dir: Folder) -> Path | None:
     path = paths.find_or_make("listops", _PLACES, data_dir)
-    return path.parent if path and path.name == _FILES["train"] else path
+    return path.parent if path and path.suffix == ".tsv" else path
 
 
 def _lines(path: Path, split: str) -> Iterator[Example]:
@@ -239,7 +240,9 @@ def _lines(path: Path, split: str) -> Iterator[Example]:
     deep = not path.is_dir()  # In an archive it may lie in folders.
     found = list(files.members(path, lambda inside: name in (inside, deep and Path(inside).name)))
     if not found:
-        raise FileNotFoundError(f"{path}: no {name} in it; fetch it again")
+        raise FileNotFoundError(
+            f"{path}: no {name} in it; it has three: {', '.join(_FILES.values())}"
+        )
     # A release may hold smaller sets of the same form beside it.
     found = [one for one in found if Path(one[0]).parent.name == "listops-1000"] or found
     inside, content = found[0]

@@ -11,6 +11,7 @@ import numpy as np
 
 from data import files, matlab, paths, pickles
 from data.source import SPLITS, Column, Count, Download, Folder, Reading, Source
+from data.storage import Split
 
 KEYS = 88
 LOWEST = 21
@@ -20,6 +21,8 @@ _NOTES = range(LOWEST, HIGHEST + 1)
 _MOST_STEPS, _MOST_NOTES = 1 << 22, 1 << 10
 
 COLUMNS = {"x": Column("uint8", (None, KEYS), "1 where a key sounds, from A0 to C8")}
+
+_FRAMES = {"nottingham": 2, "musedata": 2, "piano_midi": 2, "jsb_16th": 4}
 
 _PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
@@ -55,6 +58,18 @@ def _word(note: object) -> str:
     return " ".join(str(note).split())[:40]
 
 
+def frames_per_quarter(split: Split) -> int:
+    """How many frames of a data set's rolls a quarter note lasts: what to play them back with.
+
+    The fact ``frames_per_quarter`` of the data; without it, what is known of the published sets:
+    chorales have a frame a quarter (`jsb_16th`: four), the other sets a frame an eighth note. No
+    publication says the latter, but 259 tunes of Nottingham have 257 frames, which is 32 bars of
+    eight eighths, and 178 have 192, which is 32 bars of jigs; a movement of 475 quarters in
+    MuseData (Mozart, K. 155) has 949 frames.
+    """
+    return split.facts.get("frames_per_quarter") or _FRAMES.get(split.name, 1)
+
+
 def note_names(keys: np.ndarray) -> list[str]:
     """Writes each step of a roll ``[T, 88]`` as note names, C4 being MIDI note 60."""
     return [
@@ -79,7 +94,8 @@ def read_mat(path: Path) -> dict[str, list[np.ndarray]]:
         variables = matlab.parse(content, files.allowed(len(content)))
     except ValueError as error:
         raise ValueError(
-            f"{path}: not a whole MATLAB 5 file ({len(content)} bytes; {error}); fetch it again"
+            f"{path}: not a whole MATLAB 5 file ({len(content)} bytes; {error}); "
+            f"{files.cure(content)}"
         ) from error
     splits = {}
     for split in SPLITS:
@@ -115,10 +131,11 @@ def read_pickle(path: Path) -> dict[str, list[np.ndarray]]:
         OSError: the file cannot be read.
         ValueError: it is cut short, of another kind, or does not hold piano rolls.
     """
+    content = path.read_bytes()
     try:
-        splits = pickles.load(path.read_bytes())
+        splits = pickles.load(content)
     except ValueError as error:
-        raise ValueError(f"{path}: not a whole pickle ({error}); fetch it again") from error
+        raise ValueError(f"{path}: not a whole pickle ({error}); {files.cure(content)}") from error
     return rolls_of(splits, str(path))
 
 
@@ -182,7 +199,9 @@ def rolls_source(
         path = find(data_dir)
         splits = {
             split: [(f"{split}/{number:04d}", {"x": keys}) for number, keys in enumerate(rolls)]
-            for split, rolls in (read_mat if path.suffix == ".mat" else read_pickle)(path).items()
+            for split, rolls in (read_mat if path.suffix.lower() == ".mat" else read_pickle)(
+                path
+            ).items()
         }
         return Reading(str(path), splits, {}, counts)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data import files
+from data import files, tree
 from data.source import Column, Example
 
 CLASSES = 10
@@ -90,7 +90,8 @@ def find_file(folder: Path, file: str) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
+    inside = tree.Places(folder)
     for name in files.either(file):
-        if (folder / name).exists():
-            return folder / name
+        if found := inside.find(name, file=True):
+            return found
     raise FileNotFoundError(f"{folder / file}: not there, compressed or not, beside its fellows")

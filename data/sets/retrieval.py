@@ -187,7 +187,7 @@ def stand_in_source(counts: dict[str, Count] | None, pairs: dict[str, int]) -> S
                 yield f"{split}/{number}", {"x": x, "x2": x2, "y": label}
 
         splits = {split: examples(split) for split in SPLITS}
-        where = str(texts.paths["train"].parent)
+        where = str(texts.paths["train"][0].parent)
         return Reading(where, splits, dict(_FACTS), counts)
 
     return Source(

@@ -122,7 +122,7 @@ def _read(path: Path, each: int, held: int) -> dict[str, list[_Found]]:
         if not files.decoded(content, f"{path}: {inside}").strip():
             raise ValueError(f"{path}: {inside}: empty; it should hold a review")
         if number in numbers[part, label]:
-            raise ValueError(f"{path}: {inside}: number {number} is there twice; fetch it again")
+            raise ValueError(f"{path}: {inside}: number {number} is there twice; remove one")
         numbers[part, label].add(number)
         split = "valid" if part == "train" and number >= each - held else part
         if number < each:  # Others are an error in the end, and need not wait in memory.

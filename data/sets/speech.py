@@ -20,6 +20,7 @@ what is no speech. There is no official split: of the sorted names, every tenth,
 first 32 recordings is read too: 1..24 ``train``, 25..28 ``valid``, 29..32 ``test``.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -82,7 +83,9 @@ COUNTS = {
 }
 """Of the whole TIMIT and LJ Speech, the numbers of recordings alone are known to us."""
 
-_LDC = re.compile(r"(?:^|/)(train|test)/(dr[1-8])/([fm][a-z]{3}\d)/(s[ix]\d+)\.wav$", re.I)
+_LDC = re.compile(
+    r"(?:^|/)(train|test)/(dr[1-8])/([fm][a-z]{3}\d)/(s[ix]\d+)\.wav(?:\.wav)?$", re.I
+)
 _NLTK = re.compile(r"(?:^|/)(dr[1-8])-([fm][a-z]{3}\d)/(s[ix]\d+)\.wav$", re.I)
 _FSDD = re.compile(r"(?:^|/)(\d_[a-z]+_(\d+))\.wav$")
 _LJSPEECH = re.compile(r"(?:^|/)(LJ(\d{3})-(\d{4}))\.wav$")
@@ -174,8 +177,10 @@ def _places(*stems: str) -> list[str]:
 # TIMIT
 
 _TIMIT_PLACES = [
-    *("TRAIN/DR1", "train/dr1"),  # The folder of the corpus itself.
-    *_places("TIMIT", "timit", "LDC93S1", "timit_LDC93S1"),
+    *("TRAIN/DR1", "train/dr1", "data/TRAIN/DR1"),  # The folder of the corpus itself.
+    *_places("TIMIT", "LDC93S1", "timit_LDC93S1"),
+    *_places("darpa-timit-acousticphonetic-continuous-speech"),  # Kaggle's copy.
+    *_places("timit"),
     *_places("timit_sample/timit", "timit_sample/timit_sample"),
     *(f"timit_sample{ending}" for ending in files.ARCHIVES),
 ]
@@ -199,7 +204,7 @@ def _read_timit(path: Path) -> Reading:
     recordings = _recordings(path, ldc_place if whole else nltk_place, 16_000)
     return Reading(
         str(path),
-        _sorted_out(_whole_speakers(recordings, path)),
+        _sorted_out(_whole_speakers(_each_once(recordings, path), path)),
         {
             "sample_rate": 16_000,
             "version": "LDC93S1" if whole else "NLTK's sample; no TIMIT result",
@@ -207,6 +212,22 @@ def _read_timit(path: Path) -> Reading:
         COUNTS["timit" if whole else "timit sample"],
         "original" if whole else "sample",
     )
+
+
+def _each_once(
+    recordings: Iterator[tuple[str, Example]], path: Path
+) -> Iterator[tuple[str, Example]]:
+    """Leaves out a copy in another form of what came before, such as ``SI1027.WAV.wav``."""
+    seen: dict[str, bytes] = {}
+    for split, (label, example) in recordings:
+        digest = hashlib.blake2b(example["x"].tobytes(), digest_size=16).digest()
+        if label not in seen:
+            seen[label] = digest
+            yield split, (label, example)
+        elif seen[label] != digest:
+            raise ValueError(
+                f"{path}: two recordings of {label} that differ; remove one of the two copies"
+            )
 
 
 def _whole_speakers(
@@ -230,7 +251,8 @@ def _whole_speakers(
 def _find_fsdd(data_dir: Folder) -> Path:
     stems = ("fsdd_recordings", "free-spoken-digit-dataset/recordings", "free-spoken-digit-dataset")
     places = _places(*stems, "recordings", *(f"fsdd/{stem}" for stem in (*stems, "recordings")))
-    return paths.original("fsdd", places, data_dir)
+    path = paths.original("fsdd", [*places, "0_jackson_0.wav"], data_dir)
+    return path.parent if path.suffix == ".wav" else path  # The folder of the recordings itself.
 
 
 def _read_fsdd(path: Path) -> Reading:
@@ -279,17 +301,19 @@ def _find_ljspeech(data_dir: Folder) -> Path:
     places += _places("LJSpeech-sample", "ljspeech_sample/LJSpeech-sample")
     places += _places("ljspeech_sample/ljspeech_sample")
     places += [f"ljspeech_sample{ending}" for ending in files.ARCHIVES]
-    return paths.original("ljspeech", places, data_dir)
+    path = paths.original("ljspeech", [*places, "wavs/LJ001-0001.wav"], data_dir)
+    return path.parent.parent if path.suffix == ".wav" else path  # The folder itself.
 
 
 def _read_ljspeech(path: Path) -> Reading:
-    whole = path.name.startswith("LJSpeech-1.1")
+    whole = path.name.startswith("LJSpeech-1.1") or (path / "wavs" / "LJ002-0001.wav").is_file()
     recordings = _recordings(path, ljspeech_place if whole else ljspeech_sample_place, 22_050)
     return Reading(
         str(path),
         _sorted_out(recordings),
         {"sample_rate": 22_050, "version": "1.1" if whole else "a sample of 1.1"},
         COUNTS["ljspeech" if whole else "ljspeech sample"],
+        "original" if whole else "sample",
     )
 
 

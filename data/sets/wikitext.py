@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data import files, paths
+from data import files, parquet, paths
 from data.source import SPLITS, Column, Count, Download, Example, Folder, Reading, Source
 
 EOS = "<eos>"
@@ -31,20 +31,25 @@ class Texts(NamedTuple):
     """The files of the three texts.
 
     Attributes:
-        paths: for each split the file; or the zip archive, the same for all.
+        paths: for each split its files: one; for a zip archive that, the same for all; or those of
+            a split in parquet.
         members: for each split the name of the file in the archive; None without an archive.
     """
 
-    paths: dict[str, Path]
+    paths: dict[str, list[Path]]
     members: dict[str, str | None]
 
     def lines(self, split: str) -> Iterator[bytes]:
         """See ``files.lines``."""
-        return files.lines(self.paths[split], self.members[split])
+        for path in self.paths[split]:
+            if path.suffix == ".parquet":
+                yield from parquet.lines(path)
+            else:
+                yield from files.lines(path, self.members[split])
 
     def where(self, split: str) -> str:
         """The name of a text, for errors."""
-        return ": ".join(filter(None, (str(self.paths[split]), self.members[split])))
+        return ": ".join(filter(None, (str(self.paths[split][0]), self.members[split])))
 
 
 def show(example: dict[str, Any], facts: dict[str, Any]) -> list[str]:
@@ -54,8 +59,12 @@ def show(example: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, 88)]
 
 
+_FORMS = ("wiki.{}.tokens", "{}.txt")
+_SHARDS = {"train": "train", "valid": "validation", "test": "test"}
+
+
 def find(name: str, number: str, data_dir: Folder) -> Texts:
-    """Finds the texts of a data set, as files or in the published archive.
+    """Finds the texts of a data set: files, the published archive, or Hugging Face's parquet.
 
     Args:
         name: of the data set, such as ``"wikitext2"``.
@@ -63,27 +72,63 @@ def find(name: str, number: str, data_dir: Folder) -> Texts:
         data_dir: see ``paths.folders``.
 
     Raises:
-        FileNotFoundError: there are none, or not all three.
+        FileNotFoundError: there are none, or not all three, or the raw form alone.
     """
-    archive = f"wikitext-{number}-v1.zip"
-    folders = [f"{name}/", f"wikitext-{number}/"]
-    forms = ["wiki.{}.tokens", "{}.txt"]
-    first = {
-        place: form
-        for folder, form in [*((f, form) for f in folders for form in forms), ("", forms[0])]
+    stem = f"wikitext-{number}"
+    folders = [f"{name}/", f"{stem}/", f"{stem}-v1/", f"{stem}-v1/{stem}/", f"wikitext/{stem}-v1/"]
+    folders += [f"wikitext{number}/{stem}/", f"wikitext/{stem}/", ""]
+    first = [
+        place
+        for folder in folders
+        for form in _FORMS
         for place in files.either(folder + form.format("train"))
-    }
-    archives = [folder + archive for folder in ("", *folders)]
-    path = paths.original(name, [*first, *archives], data_dir)
-    if path.suffix == ".zip":
-        members = {split: forms[0].format(split) for split in SPLITS}
-        return Texts(dict.fromkeys(SPLITS, path), members)
-    form = next(form for place, form in first.items() if path.as_posix().endswith(place))
+    ]
+    archives = [f"{folder}{stem}-v1.zip" for folder in ("", *folders[:2], f"wikitext{number}/")]
+    for folder in paths.folders(data_dir):
+        if path := paths.find([*first, *archives], folder, file=True):
+            return _texts(name, path)
+        for place in folders:
+            if shards := _shards(name, folder / place):
+                return Texts(shards, dict.fromkeys(SPLITS))
+    raw = [f"{folder}wiki.train.raw" for folder in (*folders, f"{stem}-raw/", f"{stem}-raw-v1/")]
+    raw += [f"{folder}{stem}-raw-v1.zip" for folder in ("", *folders[:2])]
+    if found := paths.find([*raw, f"{stem}-raw-v1", f"wikitext/{stem}-raw-v1"], data_dir):
+        raise FileNotFoundError(
+            f"{found}: the raw text, which has rare words in place of {UNKNOWN}; {name} is made "
+            f"of {stem}-v1 (wiki.train.tokens)"
+        )
+    return _texts(name, paths.original(name, [*first, *archives], data_dir, file=True))
+
+
+def _texts(name: str, train: Path) -> Texts:
+    """The texts, of which one is that for training, or all are in this archive."""
+    if train.suffix == ".zip":
+        members = {split: _FORMS[0].format(split) for split in SPLITS}
+        return Texts({split: [train] for split in SPLITS}, members)
+    form = _FORMS["tokens" not in train.name.casefold()]
     found = {
-        split: paths.original(name, files.either(form.format(split)), path.parent)
+        split: [paths.original(name, files.either(form.format(split)), train.parent, file=True)]
         for split in SPLITS
     }
     return Texts(found, dict.fromkeys(SPLITS))
+
+
+def _shards(name: str, folder: Path) -> dict[str, list[Path]]:
+    """The parquet files of each split in a folder; empty if it has none for training."""
+    found = {
+        split: sorted(folder.glob(f"{part}-?????-of-?????.parquet"))
+        for split, part in _SHARDS.items()
+    }
+    if not found["train"]:
+        return {}
+    for split, shards in found.items():
+        count = int(shards[0].stem.rpartition("-")[2]) if shards else 0
+        if len(shards) != count or not shards:
+            raise FileNotFoundError(
+                f"{name}: {folder} has {len(shards)} of {count or 'the'} parquet files of "
+                f"{_SHARDS[split]}"
+            )
+    return found
 
 
 def vocabulary_and_ids(lines: Iterable[bytes], where: str) -> tuple[list[str], np.ndarray]:
@@ -177,7 +222,8 @@ def text_source(
     """
 
     def digest(data_dir: Folder) -> str:
-        return paths.stamp(*dict.fromkeys(find(name, number, data_dir).paths.values()))
+        texts = find(name, number, data_dir).paths.values()
+        return paths.stamp(*dict.fromkeys(path for text in texts for path in text))
 
     def read(data_dir: Folder, unfinished: Path) -> Reading:
         del unfinished
@@ -186,7 +232,7 @@ def text_source(
         if size is not None and len(vocabulary) != size:
             raise ValueError(
                 f"{texts.where('train')}: not the published text: {len(ids)} words of "
-                f"{len(vocabulary)} kinds; there should be {size} kinds"
+                f"{len(vocabulary)} kinds; there should be {size} kinds, as in wikitext-{number}-v1"
             )
 
         def stream(split: str) -> Iterator[Example]:
@@ -198,7 +244,7 @@ def text_source(
             "valid": stream("valid"),
             "test": stream("test"),
         }
-        where = str(texts.paths["train"].parent)
+        where = str(texts.paths["train"][0].parent)
         return Reading(where, splits, {"vocabulary": vocabulary}, counts)
 
     return Source(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.report import collect, suites
+from experiments.runner import columns
 from experiments.runner.config import from_record
 from experiments.runner.records import Record, headline
 
@@ -27,12 +28,7 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]], part_of: str | Non
     # Old records have old fields; each is decoded once.
     known = [(_settings(vars(from_record(kind, record.config))), record) for record in done]
     groups = [name for name, runs in presets.items() if len(runs) > 1]
-    head = f"{'preset':<40}{'published':>10}{'measured':>20}{'epochs':>8}{'parameters':>12}{'s':>8}"
-    lines = [
-        f"python -m experiments.{name} --preset=NAME",
-        f"several runs each: {', '.join(groups)}",
-        head,
-    ]
+    rows = [["preset", "published", "measured", "epochs", "parameters", "s"]]
     others: dict[str, list[str]] = {}
     for preset, runs in presets.items():
         if part_of is not None and part_of not in preset:
@@ -43,9 +39,19 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]], part_of: str | Non
             wanted = _settings(vars(config))
             found = [record for settings, record in known if settings == wanted]
             if found or part_of is not None:
-                lines.append(_line(f"{preset} {part}".strip(), config, facts, found))
+                rows.append(_row(f"{preset} {part}".strip(), config, facts, found))
             else:
                 others.setdefault(config.dataset, []).append(f"{preset} {part}".strip())
+    lines = [
+        f"python -m experiments.{name} --preset=NAME",
+        *textwrap.wrap(
+            f"several runs each: {', '.join(groups)}",
+            100,
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        ),
+        *columns.lines(rows),
+    ]
     if others:
         lines += [
             "",
@@ -61,22 +67,21 @@ def show(name: str, presets: Mapping[str, Mapping[str, Any]], part_of: str | Non
     return "\n".join(lines)
 
 
-def _line(name: str, config: Any, facts: suites.PaperTable | None, found: list[Record]) -> str:
+def _row(name: str, config: Any, facts: suites.PaperTable | None, found: list[Record]) -> list[str]:
     published = facts.published.get((config.dataset, config.kinds, config.switch_name))
     if facts.smaller(config.dataset, vars(config)):
         published = None
-    quoted = f"{published.value:10.2f}" if published is not None else f"{'–':>10}"
+    quoted = "–" if published is None else f"{published.value:.2f}"
     if not found:
-        return f"{name:<40}{quoted}{'–':>20}{config.max_epochs:>8}"
+        return [name, quoted, "–", str(config.max_epochs)]
     values = [headline(r)[1] for r in found]
     measured, unit = f"{min(values):.4g}", headline(found[0])[0]
     if len(values) > 1:
         measured += f" to {max(values):.4g}"
     short = {"accuracy, %": " %", "perplexity": " ppl", "mean squared error": " mse"}
-    return (
-        f"{name:<40}{quoted}{measured + short.get(unit, ''):>20}{config.max_epochs:>8}"
-        f"{found[0].parameters:>12,}{found[0].seconds:>8.0f}"
-    )
+    measured += short.get(unit, "")
+    epochs, size, seconds = config.max_epochs, found[0].parameters, found[0].seconds
+    return [name, quoted, measured, str(epochs), f"{size:,}", f"{seconds:.0f}"]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

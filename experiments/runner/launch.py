@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 
 from experiments.analysis import curves
+from experiments.runner import columns, own, parameters, records
 from experiments.runner import experiment as experiments
-from experiments.runner import own, parameters, records
 from experiments.runner.config import TrainConfig, identity
 from experiments.runner.experiment import Experiment, Prepared
 from experiments.runner.flags import LaunchOptions
@@ -51,6 +51,8 @@ def run_all(
     (first, *_) = runs.values()
     name = options.preset or f"{first.dataset}-{first.unit}-{first.seed}"
     home = Path(options.workdir or f"runs/{experiment.name}/{name}")
+    if home.exists() and not home.is_dir():
+        raise NotADirectoryError(f"--workdir={home}: a file; name a folder")
     done, metric = {}, ""
     for number, (part, config) in enumerate(runs.items(), 1):
         if part and distributed.is_first():
@@ -121,6 +123,7 @@ def train_run(
         trial |= {"seconds": fit.seconds, "config": identity(config)}
         train.files.write_json(workdir / records.TRIAL, trial)
         return None
+    _say(f"scoring epoch {fit.best_epoch}, the best, on {', '.join(prepared.scored)}")
     record = experiments.record_of(
         experiment,
         config,
@@ -134,12 +137,18 @@ def train_run(
     if 4 * record.parameters <= _MOST_BYTES:
         parameters.write(fit.params, workdir)
     records.write(record, workdir)  # Last of what is kept: it says that the run is finished.
+    _say("drawing")
     with drawing("the pictures of the run"):
         prepared.draw(record, fit.params, workdir)
     with drawing("curves.png"):
         path, title = workdir / "curves.png", f"{config.unit}, {config.dataset}"
         curves.learning_curves(fit.history, path, metric=prepared.metric, title=title)
     return record
+
+
+def _say(line: str) -> None:
+    """What takes a while now, beside the results on stdout."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -162,16 +171,19 @@ def summary(done: Mapping[str, Record]) -> str:
     digits, better = (".3f", ", lower is better") if unit.startswith("nats") else (".5g", "")
     scored = {name.partition("_")[0] for name in first.metrics}
     splits = [split for split in ("test", "valid", "train") if split in scored]
-    width = max(16, *(len(name) + 2 for name in done))
-    head = f"{'run':<{width}}{''.join(f'{split:>10}' for split in splits)}"
-    lines = [f"{unit}{better} ({first.dataset})", f"{head}{'rate':>7}{'parameters':>12}{'s':>8}"]
+    rows = [["run", *splits, "rate", "parameters", "s"]]
     for name, record in done.items():
         values = (records.headline(record, split)[1] for split in splits)
-        lines.append(
-            f"{name or record.cell:<{width}}{''.join(f'{value:10{digits}}' for value in values)}"
-            f"{record.update_rate:7.3f}{record.recurrent_parameters:12,d}{record.seconds:8.1f}"
+        rows.append(
+            [
+                name or record.cell,
+                *(f"{value:{digits}}" for value in values),
+                f"{record.update_rate:.3f}",
+                f"{record.recurrent_parameters:,d}",
+                f"{record.seconds:.1f}",
+            ]
         )
-    return "\n".join(lines)
+    return "\n".join([f"{unit}{better} ({first.dataset})", *columns.lines(rows)])
 
 
 def clear_caches() -> None:

@@ -20,8 +20,8 @@ _ELEMENTWISE = frozenset((
     "atanh", "cbrt", "ceil", "clamp", "copy", "copy_p", "cos", "cosh",
     "convert_element_type", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
     "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log",
-    "log1p", "logistic", "lt", "max", "min", "mul", "mul_add", "ne", "neg", "nextafter",
-    "not", "one_minus_square", "or", "pow", "real", "reduce_precision", "rem", "round",
+    "log1p", "logistic", "lt", "max", "min", "mix_states", "mul", "mul_add", "ne", "neg",
+    "nextafter", "not", "one_minus_square", "or", "pow", "real", "reduce_precision", "rem", "round",
     "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub",
     "tan", "tanh", "xor",
 ))  # fmt: skip

@@ -120,6 +120,9 @@ class Attention(nn.Module):
             ids = segments(resets)
             same = (ids[:, :, None] == ids[:, None, :])[:, None]
         x = mask_padding(x.astype(compute), lengths)
+        broken = spoilt = None  # with resets: steps that are not finite, and those that see one
+        if resets is not None:
+            (x,), broken = _without_broken((x,))
 
         steps, width = x.shape[1], self.features // self.num_heads
         project = nn.DenseGeneral(
@@ -131,7 +134,7 @@ class Attention(nn.Module):
         )
         query, key, value = (part[:, :, 0] for part in jnp.split(project(x), 3, axis=2))
         if resets is not None:
-            key, value = _told_by_keys(key, value)
+            (key, value), broken = _without_broken((key, value), broken)
         if not self.causal:
             carry = None
             query, key = self._turned(query, 0), self._turned(key, 0)
@@ -143,14 +146,16 @@ class Attention(nn.Module):
                 key_value_seq_lengths=lengths,
                 query_seq_lengths=lengths,
             )
+            if broken is not None:
+                spoilt = _sees(same, broken)
         else:
             past = initial_carry
             if past is None:
                 past = rows_like(x, self.initial_carry(x.shape[:1]))
-            elif resets is not None and steps:
-                unread = resets[:, 0].reshape(-1, 1, 1, 1)
-                seen = (jnp.where(unread, 0, old) for old in (past.key, past.value))
-                past = KVCache(*_told_by_keys(*seen), past.count)
+            if broken is not None:
+                (old_key, old_value), before = _without_broken((past.key, past.value))
+                past = KVCache(old_key, old_value, past.count)
+                broken = jnp.concatenate([before, broken], axis=1)
             keys, values = (
                 jnp.concatenate([old, new.astype(wide)], axis=1)
                 for old, new in ((past.key, key), (past.value, value))
@@ -160,16 +165,22 @@ class Attention(nn.Module):
             if resets is not None:
                 last = last_reset(resets)
                 count = jnp.where(last >= 0, length - last, count)
-            carry = KVCache(
-                latest(keys, self.window, lengths),
-                latest(values, self.window, lengths),
-                jnp.minimum(count, self.window),
-            )
+            count = jnp.minimum(count, self.window)
+            kept = [latest(joined, self.window, lengths) for joined in (keys, values)]
+            if broken is not None:
+                slot = jnp.arange(self.window, dtype=jnp.int32)[None]
+                lost = latest(broken, self.window, lengths)[..., None, None]
+                seen = (slot >= self.window - count[:, None])[..., None, None]
+                kept = [jnp.where(seen, jnp.where(lost, jnp.nan, leaf), 0) for leaf in kept]
+            carry = KVCache(*kept, count)
             if initial_carry is None and steps <= self.window:
                 query, key = self._turned(query, 0), self._turned(key, 0)
                 seen = _attend(query, key, value, mask=same, is_causal=True)
+                if broken is not None:
+                    order = jnp.tri(steps, dtype=bool)[None, None]
+                    spoilt = _sees(same & order, broken[:, self.window :])
             else:
-                seen = self._within_window(query, keys, values, past.count, resets)
+                seen, spoilt = self._within_window(query, keys, values, past.count, resets, broken)
         out = nn.DenseGeneral(
             self.features,
             axis=(-2, -1),
@@ -177,10 +188,16 @@ class Attention(nn.Module):
             param_dtype=self.param_dtype,
             name="out",
         )
-        return carry, mask_padding(out(seen), lengths)
+        y = out(seen)
+        if spoilt is not None:
+            y = jnp.where(spoilt[..., None], jnp.nan, y)
+        return carry, mask_padding(y, lengths)
 
-    def _within_window(self, query, keys, values, count, resets):
-        """Blocks of queries, each with the keys that one of it can see: T·(W + block) scores."""
+    def _within_window(self, query, keys, values, count, resets, broken):
+        """Blocks of queries, each with the keys that one of it can see: T·(W + block) scores.
+
+        Returns what is seen, and with `broken` ``[B, W + T]`` which steps see one of these.
+        """
         batch, steps = query.shape[:2]
         block = max(1, min(steps, self.window))
         blocks = max(1, -(-steps // block))
@@ -212,7 +229,11 @@ class Attention(nn.Module):
             near(values),
             mask=mask,
         )
-        return seen.reshape(batch, blocks * block, *seen.shape[2:])[:, :steps]
+        spoilt = None
+        if broken is not None:
+            spoilt = _sees(mask, near(broken[..., None, None])[..., 0, 0])
+            spoilt = spoilt.reshape(batch, blocks * block)[:, :steps]
+        return seen.reshape(batch, blocks * block, *seen.shape[2:])[:, :steps], spoilt
 
     def _turned(self, x, first):
         """Rotary positions on ``[B, T, heads, d]``, of which the first step is step `first`."""
@@ -251,13 +272,25 @@ class Attention(nn.Module):
 _NO_STREAM = "attention that is not causal sees the whole sequence: it has no carry and no steps"
 
 
-def _told_by_keys(keys: Array, values: Array) -> tuple[Array, Array]:
-    """A value that is not finite becomes 0 and its key NaN, which a mask can hide.
+def _without_broken(
+    leaves: tuple[Array, ...], broken: Array | None = None
+) -> tuple[list[Array], Array]:
+    """Steps of ``[B, T, …]`` that are not finite in one of the leaves as zeros, and which they are.
 
-    Attention multiplies values by the weights of 0 of what is masked, and 0 · NaN is NaN.
+    A mask does not hide them: in values and gradients, 0 · NaN is NaN.
     """
-    broken = ~jnp.isfinite(values).all(-1, keepdims=True)
-    return jnp.where(broken, jnp.nan, keys), jnp.where(broken, 0, values)
+    for leaf in leaves:
+        found = ~jnp.isfinite(leaf).all(tuple(range(2, leaf.ndim)))
+        broken = found if broken is None else broken | found
+    return [
+        jnp.where(broken.reshape(*broken.shape, *(1,) * (leaf.ndim - 2)), 0, leaf)
+        for leaf in leaves
+    ], broken
+
+
+def _sees(mask: Array, broken: Array) -> Array:
+    """Which queries see a broken key: a mask ``[B, 1, T, S]`` and ``[B, S]`` to ``[B, T]``."""
+    return (mask[:, 0] & broken[:, None]).any(-1)
 
 
 def _attend(*args, **kwargs):

@@ -7,7 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.layers.mixer_base import (
+    GatedOutput,
+    complex_dtype,
+    init_memory,
+    mask_padding,
+    masked_outputs,
+)
 from surnn_jax.scan.linear_scan import linear_scan
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
@@ -90,7 +96,7 @@ class LRU(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        x, initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets, spoilt = init_memory(
             "LRU", self, x, initial_carry, seq_lengths, resets
         )
         inputs = x.shape[-1]
@@ -128,9 +134,8 @@ class LRU(nn.Module):
         parts = jnp.concatenate([h.real, -h.imag], axis=-1)
         y = jnp.swapaxes(product(parts, jnp.concatenate(c)), 0, 1) + skip[None, None] * x
         y = GatedOutput(self.features, compute, dtype, name="out")(y)
-        return LRUCarry(_last(h, initial_carry.h, lengths)), mask_padding(
-            y.astype(compute), lengths
-        )
+        y = masked_outputs(y.astype(compute), lengths, spoilt)
+        return LRUCarry(_last(h, initial_carry.h, lengths)), y
 
     def step(
         self, carry: LRUCarry, x: Array, resets: Array | None = None

@@ -12,6 +12,7 @@ from surnn_jax.layers.mixer_base import (
     init_memory,
     latest,
     mask_padding,
+    masked_outputs,
     segments,
     state_dtype,
     torch_uniform,
@@ -101,7 +102,7 @@ class Mamba(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        x, initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets, spoilt = init_memory(
             "Mamba", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
@@ -135,7 +136,7 @@ class Mamba(nn.Module):
         )
         skip = self.param("d", nn.initializers.ones, (inner,), self.param_dtype).astype(wide)
         y = (y + skip[None, None] * u) * nn.silu(z)
-        return MambaCarry(tail, h), mask_padding(dense(self.features, "out")(y), lengths)
+        return MambaCarry(tail, h), masked_outputs(dense(self.features, "out")(y), lengths, spoilt)
 
     def step(
         self, carry: MambaCarry, x: Array, resets: Array | None = None

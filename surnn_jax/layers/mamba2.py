@@ -12,6 +12,7 @@ from surnn_jax.layers.meshes import by_rows
 from surnn_jax.layers.mixer_base import (
     init_memory,
     mask_padding,
+    masked_outputs,
     segments,
     state_dtype,
     torch_uniform,
@@ -119,7 +120,7 @@ class Mamba2(nn.Module):
         Raises:
             ValueError: for shapes that do not fit.
         """
-        x, initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets, spoilt = init_memory(
             "Mamba-2", self, x, initial_carry, seq_lengths, resets
         )
         x = mask_padding(x.astype(compute), lengths)
@@ -170,7 +171,7 @@ class Mamba2(nn.Module):
             name="norm",
         )
         y = norm(y).reshape(*y.shape[:2], inner)
-        return Mamba2Carry(tail, h), mask_padding(dense(self.features, "out")(y), lengths)
+        return Mamba2Carry(tail, h), masked_outputs(dense(self.features, "out")(y), lengths, spoilt)
 
     def step(
         self, carry: Mamba2Carry, x: Array, resets: Array | None = None

@@ -1,6 +1,8 @@
 """What mixers share: checks of arguments, the tail of a stream, the gated output."""
 
+import functools
 import math
+import operator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -75,6 +77,8 @@ class CheckedInputs(NamedTuple):
         wide: dtype of the state.
         compute: dtype of the operands of products.
         resets: booleans ``[B, T]``, False beyond the lengths; None for no reset.
+        spoilt: booleans ``[B, T]``, the steps whose outputs are to be made NaN; None for no step.
+            See :func:`_without_spoilt`.
     """
 
     x: Array
@@ -83,6 +87,7 @@ class CheckedInputs(NamedTuple):
     wide: Any
     compute: Any
     resets: Array | None
+    spoilt: Array | None
 
 
 def init_memory(
@@ -106,8 +111,52 @@ def init_memory(
     check_carry(name, initial_carry, zero_carry)
     wide = state_dtype(mixer.param_dtype)
     lengths = lengths_within(x, seq_lengths)
-    resets = resets_within(resets, lengths)
-    return CheckedInputs(x, initial_carry, lengths, wide, mixer.dtype or wide, resets)
+    resets, spoilt = resets_within(resets, lengths), None
+    if resets is not None and x.shape[1]:
+        x, initial_carry, spoilt = _without_spoilt(x, initial_carry, lengths, resets)
+    compute = mixer.dtype or wide
+    return CheckedInputs(x, initial_carry, lengths, wide, compute, resets, spoilt)
+
+
+def _without_spoilt(
+    x: Array, initial_carry: Carry, lengths: Array | None, resets: Array
+) -> tuple[Array, Carry, Array]:
+    """What is not finite in a carry or an input and ends at a reset, as zeros.
+
+    From there to the reset every output is NaN, as each reads the whole state. It is made so at the
+    end: else, backwards, 0 · NaN would reach the gradient of all that comes after the reset.
+
+    Returns:
+        Inputs, the carry, and the steps that are spoilt, ``[B, T]``.
+    """
+    finite = [
+        jnp.isfinite(leaf).all(tuple(range(1, leaf.ndim)))
+        for leaf in jax.tree.leaves(initial_carry)
+    ]
+    carry_broken = ~functools.reduce(operator.and_, finite)
+    t = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+    ends = last_reset(resets)[:, None] > t  # a reset comes later
+    broken = ~jnp.isfinite(x).all(-1) & ends
+    if lengths is not None:
+        broken = broken & (t < lengths[:, None])
+    began = jax.lax.cummax(jnp.where(resets, t, -1), axis=1)
+    latest_broken = jax.lax.cummax(jnp.where(broken, t, -1), axis=1)
+    spoilt = (latest_broken >= 0) & (latest_broken >= began) | (
+        carry_broken[:, None] & (began < 0) & ends
+    )
+    carry_broken = carry_broken & resets.any(1)
+    carry = jax.tree.map(
+        lambda leaf: jnp.where(carry_broken.reshape(-1, *(1,) * (leaf.ndim - 1)), 0, leaf),
+        initial_carry,
+    )
+    return jnp.where(broken[..., None], 0, x), carry, spoilt
+
+
+def masked_outputs(y: Array, lengths: Array | None, spoilt: Array | None) -> Array:
+    """Outputs ``[B, T, M]``: NaN at the spoilt steps, zeros beyond the lengths."""
+    if spoilt is not None:
+        y = jnp.where(spoilt[..., None], jnp.nan, y)
+    return mask_padding(y, lengths)
 
 
 def lengths_within(x: Array, seq_lengths: Array | None) -> Array | None:

@@ -8,7 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers.mixer_base import GatedOutput, complex_dtype, init_memory, mask_padding
+from surnn_jax.layers.mixer_base import (
+    GatedOutput,
+    complex_dtype,
+    init_memory,
+    mask_padding,
+    masked_outputs,
+)
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array
 
@@ -93,7 +99,7 @@ class S4D(nn.Module):
             ValueError: for shapes that do not fit.
         """
         continued = initial_carry is not None
-        x, initial_carry, lengths, wide, compute, resets = init_memory(
+        x, initial_carry, lengths, wide, compute, resets, spoilt = init_memory(
             "S4D", self, x, initial_carry, seq_lengths, resets
         )
         steps, inputs = x.shape[1:]
@@ -140,7 +146,7 @@ class S4D(nn.Module):
             h = _state(u, rate, hold, powers, initial_carry.h, lengths)
         y = jnp.swapaxes(y, 1, 2) + p["d"][None, None] * x
         y = GatedOutput(self.features, compute, self.param_dtype, uniform=True, name="out")(y)
-        return S4DCarry(h), mask_padding(y.astype(compute), lengths)
+        return S4DCarry(h), masked_outputs(y.astype(compute), lengths, spoilt)
 
     def step(
         self, carry: S4DCarry, x: Array, resets: Array | None = None

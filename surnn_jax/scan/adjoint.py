@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
-from surnn_jax.scan.spec import ScanSpec
+from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
 
@@ -223,6 +223,44 @@ def kernel_gradients(
             **{k: weight(inner, cotangents.u[k]) for k in cell.inner_recurrent},
         },
     }
+
+
+def without_dead_steps(
+    inputs: ScanInputs, carries: Carry, ct_outputs: Carry
+) -> tuple[ScanInputs, Carry]:
+    """Inputs and carries with zeros in place of what is not finite and nothing depends on.
+
+    No cotangent reaches a step if those of it and of all later steps of its sequence are zero.
+    Kernels multiply it by those zeros all the same, and 0 · NaN is NaN: what is broken before a
+    reset would reach the gradient of what comes after. Without resets nothing is changed.
+
+    Args:
+        inputs: of the scan.
+        carries: its result.
+        ct_outputs: their cotangents; None for zeros.
+    """
+    if inputs.resets is None or not inputs.x.shape[0]:
+        return inputs, carries
+    used = [(ct != 0).any(-1) for ct in ct_outputs if ct is not None]
+    used = functools.reduce(jnp.logical_or, used, jnp.zeros_like(inputs.resets))
+    steps = used.shape[0]
+    t = jnp.arange(steps, dtype=jnp.int32)[:, None]
+    next_use, next_reset = (
+        jax.lax.cummin(jnp.where(there, t, steps), axis=0, reverse=True)
+        for there in (used, inputs.resets)
+    )
+    end = jnp.concatenate([next_reset[1:], jnp.full_like(next_reset[:1], steps)])
+    dead = next_use >= end
+
+    def healed(leaf, dead=dead):
+        return jnp.where(dead[..., None] & ~jnp.isfinite(leaf), 0, leaf)
+
+    logits = inputs.logits
+    if logits is not None and logits.ndim == 3:
+        logits = healed(logits)
+    initial = jax.tree.map(lambda leaf: healed(leaf, dead[0]), inputs.initial_carry)
+    inputs = inputs._replace(x=healed(inputs.x), logits=logits, initial_carry=initial)
+    return inputs, jax.tree.map(healed, carries)
 
 
 def input_cotangents(spec: ScanSpec, params: Params, dz: dict[str, Array]) -> Array:

@@ -3,16 +3,16 @@
 A back end has two kernels, one forward and one backward. :func:`scan` uses them for values and for
 first gradients in reverse mode. Everything else (`jvp`, `linearize`, `jacfwd`, the gradient of a
 gradient) is that of :func:`.twin.twin`, the same scan written in JAX, which computes its own states
-anew. A hard switch has the derivatives of its surrogate at every order. The cells that decide for
-themselves (`cells.skip`) have theirs of second order only in reverse over forward mode.
+anew. A hard switch has the derivatives of its surrogate at every order.
 
 The tangent of a scan is one operation, `_push`, linear in the tangents of the inputs. Run as it
-is, it is the twin's; transposed, it is the backward kernel, whose derivative is the twin's again.
+is, it is the twin's; transposed, it is the backward kernel, `_pull`, whose derivative is the twin's
+again.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from surnn_jax.scan.adjoint import without_dead_steps
+from surnn_jax.scan.mapped import Mapped, with_shape, without_axes
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.scan.twin import twin
 from surnn_jax.typing import Array, Carry
@@ -65,16 +67,6 @@ def scan(kernels: Kernels, spec: ScanSpec, inputs: ScanInputs) -> Carry:
     return spec.cell.carry(*fields)
 
 
-class _Mapped(NamedTuple):
-    """One `vmap`: its size, and the mapped axis (or None) of each array that is given.
-
-    Tangents, and what comes out, have it in front.
-    """
-
-    size: int
-    axes: tuple[int | None, ...]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Call:
     """One scan, whose arguments are the arrays of its inputs.
@@ -89,7 +81,7 @@ class _Call:
     kernels: Kernels
     spec: ScanSpec
     form: Any
-    maps: tuple[_Mapped, ...]
+    maps: tuple[Mapped, ...]
 
     def run(self, *arrays: Array) -> list[Array]:
         """The fields of the carries."""
@@ -104,11 +96,7 @@ class _Call:
 
     def types(self, types: Any) -> list[Any]:
         """Those of the fields, with the axes of every `vmap` in front."""
-        shapes = [list(kind.shape) for kind in types]
-        for mapped in reversed(self.maps):
-            for shape, axis in zip(shapes, mapped.axes, strict=True):
-                if axis is not None:
-                    del shape[axis]
+        shapes = [without_axes(self.maps, kind, i) for i, kind in enumerate(types)]
         steps = jax.tree.unflatten(self.form, shapes).x[0]
         sizes = [mapped.size for mapped in reversed(self.maps)]
         start = jax.tree.unflatten(self.form, list(zip(types, shapes, strict=True))).initial_carry
@@ -146,7 +134,7 @@ class _Linear:
     spec: ScanSpec
     form: Any
     perturbed: tuple[bool, ...]
-    maps: tuple[_Mapped, ...]
+    maps: tuple[Mapped, ...]
 
     @property
     def given(self) -> int:
@@ -175,48 +163,48 @@ class _Linear:
         """The tangents of the carries."""
 
         def one(given, tangents):
-            run = self.twin(given)
-            return jax.jvp(run, tuple(self.free(given)), tuple(tangents))[1]
+            return jax.jvp(self.twin(given), tuple(self.free(given)), tuple(tangents))[1]
 
         return self._mapped(one)(given, tangents)
 
     def pull(self, given: list[Array], cotangents: list[Array | None]) -> list[Array]:
-        """The cotangents of what is perturbed, from those of the carries."""
-        one = functools.partial(_pull, dataclasses.replace(self, maps=()))
+        """The cotangents of what is perturbed, from those of the carries, by the kernel."""
+        return self._mapped(self._pull_one)(given, cotangents)
+
+    def pull_by_twin(self, given: list[Array], cotangents: list[Array | None]) -> list[Array]:
+        """The same, by the twin; the carries are not read."""
+
+        def one(given, cotangents):
+            transpose = jax.vjp(self.twin(given), *self.free(given))[1]
+            fields = given[self.given - len(cotangents) :]
+            return list(transpose(instantiate_zeros(cotangents, fields)))
+
         return self._mapped(one)(given, cotangents)
+
+    def _pull_one(self, given, cotangents):
+        inputs, carries = jax.tree.unflatten(self.form, given)
+        marks = jax.tree.unflatten(jax.tree.structure(tuple(inputs[:5])), self.perturbed)
+        wanted = Wanted(x=marks[1], logits=bool(marks[2]))
+        fields = jax.tree.structure(carries)
+        ct_outputs = jax.tree.unflatten(fields, cotangents)
+        inputs, carries = without_dead_steps(inputs, carries, ct_outputs)
+        found = self.kernels.backward(self.spec, inputs, carries, wanted, ct_outputs)
+        # What is not wanted is not read: anything of the right form will do.
+        filled = [own if d is None else d for d, own in zip(found[:5], inputs[:5], strict=True)]
+        return self.free(jax.tree.leaves(tuple(filled)))
+
+    def types(self, places: Iterable[int], types: Sequence[Any]) -> list[Any]:
+        """Those of the arrays given at these places, with the axes of every `vmap` in front."""
+        if not self.maps:
+            return [types[i] for i in places]
+        sizes = [mapped.size for mapped in reversed(self.maps)]
+        shapes = {i: (*sizes, *without_axes(self.maps, types[i], i)) for i in places}
+        return [with_shape(types[i], shape) for i, shape in shapes.items()]
 
     def _mapped(self, function):
         for mapped in self.maps:
             function = jax.vmap(function, (list(mapped.axes), 0), axis_size=mapped.size)
         return function
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _pull(linear, given, cotangents):
-    """The backward kernel."""
-    inputs, carries = jax.tree.unflatten(linear.form, given)
-    marks = jax.tree.unflatten(jax.tree.structure(tuple(inputs[:5])), linear.perturbed)
-    wanted = Wanted(x=marks[1], logits=bool(marks[2]))
-    fields = jax.tree.structure(carries)
-    ct_outputs = jax.tree.unflatten(fields, cotangents)
-    found = linear.kernels.backward(linear.spec, inputs, carries, wanted, ct_outputs)
-    # What is not wanted is not read: anything of the right form will do.
-    filled = [own if d is None else d for d, own in zip(found[:5], inputs[:5], strict=True)]
-    return linear.free(jax.tree.leaves(tuple(filled)))
-
-
-@functools.partial(_pull.defjvp, symbolic_zeros=True)
-def _pull_jvp(linear, primals, tangents):
-    given, cotangents = primals
-    fields = given[linear.given - len(cotangents) :]
-
-    def by_twin(given, cotangents):
-        transpose = jax.vjp(linear.twin(given), *linear.free(given))[1]
-        return list(transpose(instantiate_zeros(cotangents, fields)))
-
-    # The carries count as functions of the inputs, which the twin computes anew.
-    tangents = ([*tangents[0][: -len(fields)], *map(_still, fields)], tangents[1])
-    return _pull(linear, *primals), _jvp_of_moved(by_twin, primals, tangents)
 
 
 def _still(value: Array) -> SymbolicZero:
@@ -275,7 +263,7 @@ def _scan_jvp(primals, tangents, *, call):
 
 def _scan_batch(arrays, axes, *, call):
     size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-    call = dataclasses.replace(call, maps=(*call.maps, _Mapped(size, tuple(axes))))
+    call = dataclasses.replace(call, maps=(*call.maps, Mapped(size, tuple(axes))))
     outputs = _scan.bind(*arrays, call=call)
     return outputs, [0] * len(outputs)
 
@@ -298,27 +286,9 @@ mlir.register_lowering(_push, mlir.lower_fun(_push_arrays, multiple_results=True
 
 @_push.def_abstract_eval
 def _push_types(*types, linear):
-    """Those of the carries, with the axes of every `vmap` in front."""
+    """Those of the carries."""
     first = linear.given - len(linear.spec.cell.carry._fields)
-    fields = list(types[first : linear.given])
-    if not linear.maps:
-        return fields
-    outputs = []
-    for i, field in enumerate(fields, first):
-        shape = list(field.shape)
-        for mapped in reversed(linear.maps):
-            if mapped.axes[i] is not None:
-                del shape[mapped.axes[i]]
-        sizes = [mapped.size for mapped in reversed(linear.maps)]
-        outputs.append(with_shape(field, (*sizes, *shape)))
-    return outputs
-
-
-def with_shape(kind: Any, shape: tuple[int, ...]) -> Any:
-    """The type of an array that has another shape, and varies over the same manual axes."""
-    mesh = kind.sharding.mesh
-    place = None if mesh.empty else jax.NamedSharding(mesh, jax.P(*(None,) * len(shape)))
-    return kind.update(shape=shape, sharding=place)
+    return linear.types(range(first, linear.given), types)
 
 
 def _push_jvp(primals, tangents, *, linear):
@@ -343,25 +313,76 @@ def _push_transpose(cotangents, *arrays, linear):
             *nothing,
             *(ad.Zero(t.aval) if ad.is_undefined_primal(t) else None for t in tangents),
         ]
-    found = linear.pull(given, used)
+    found = _pull.bind(
+        *given,
+        *(c for c in used if c is not None),
+        linear=linear,
+        used=tuple(c is not None for c in used),
+    )
     return [
         *nothing,
         *(d if ad.is_undefined_primal(t) else None for d, t in zip(found, tangents, strict=True)),
     ]
 
 
-def _push_batch(arrays, axes, *, linear):
+def _linear_batch(primitive, arrays, axes, *, linear, **options):
+    """The rule of `vmap` for both: what follows the arrays given has the new axis in front."""
     size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-    tangents = [
+    rest = [
         batching.bdim_at_front(d, axis, size)
         for d, axis in zip(arrays[linear.given :], axes[linear.given :], strict=True)
     ]
-    mapped = _Mapped(size, tuple(axes[: linear.given]))
+    mapped = Mapped(size, tuple(axes[: linear.given]))
     linear = dataclasses.replace(linear, maps=(*linear.maps, mapped))
-    outputs = _push.bind(*arrays[: linear.given], *tangents, linear=linear)
+    outputs = primitive.bind(*arrays[: linear.given], *rest, linear=linear, **options)
     return outputs, [0] * len(outputs)
 
 
 ad.primitive_jvps[_push] = _push_jvp
 ad.primitive_transposes[_push] = _push_transpose
-batching.primitive_batchers[_push] = _push_batch
+batching.primitive_batchers[_push] = functools.partial(_linear_batch, _push)
+
+
+# The backward kernel. An operation of its own for the same reason as `_scan`.
+_pull = Primitive("scan_cotangent")
+_pull.multiple_results = True
+
+
+def _pull_arrays(*arrays, linear, used):
+    return linear.pull(*_divided(arrays, linear, used))
+
+
+def _divided(arrays, linear, used):
+    """The arrays given, and the cotangents of the carries, of which some are None."""
+    cotangents = iter(arrays[linear.given :])
+    return list(arrays[: linear.given]), [next(cotangents) if one else None for one in used]
+
+
+_pull.def_impl(jax.jit(_pull_arrays, static_argnames=("linear", "used")))
+mlir.register_lowering(_pull, mlir.lower_fun(_pull_arrays, multiple_results=True))
+
+
+@_pull.def_abstract_eval
+def _pull_types(*types, linear, used):
+    """Those of what is perturbed."""
+    del used
+    return linear.types([i for i, moved in enumerate(linear.perturbed) if moved], types)
+
+
+def _pull_jvp(primals, tangents, *, linear, used):
+    outputs = _pull.bind(*primals, linear=linear, used=used)
+    carries = range(linear.given - len(used), linear.given)
+    # The carries count as functions of the inputs, which the twin computes anew.
+    tangents = [
+        _still(p) if type(d) is ad.Zero or i in carries else d
+        for i, (p, d) in enumerate(zip(primals, tangents, strict=True))
+    ]
+
+    def by_twin(*arrays):
+        return linear.pull_by_twin(*_divided(arrays, linear, used))
+
+    return outputs, _jvp_of_moved(by_twin, tuple(primals), tuple(tangents))
+
+
+ad.primitive_jvps[_pull] = _pull_jvp
+batching.primitive_batchers[_pull] = functools.partial(_linear_batch, _pull)

@@ -24,7 +24,8 @@ def linear_scan(
         b: ``[T, ...]``, or ``[B, T, ...]`` for axis 1, of the same dtype.
         h0: the state before the first step, the shape of `b` without the axis of time.
         axis: that of time, 0 or 1.
-        zero_forgets: where a is 0 the state before is not read, NaN or not: for resets.
+        zero_forgets: where a is 0 the state before is not read, NaN or not, and the derivative with
+            respect to a is 0: for resets.
 
     Returns:
         The states after every step, in the shape of `b`.
@@ -101,8 +102,12 @@ def _loop(forgets, a, b, h0, held):
 
 
 def _times(forgets, a, h):
-    """``a h``; 0 where a is 0 if that forgets."""
-    return jnp.where(a == 0, jnp.zeros_like(h), a * h) if forgets else a * h
+    """``a h``; 0 where a is 0 if that forgets.
+
+    So is the derivative with respect to a, also where `lax.scan` around this forgets the rule
+    below.
+    """
+    return a * jnp.where(a == 0, jnp.zeros_like(h), h) if forgets else a * h
 
 
 def _combine(forgets, early, late):
@@ -152,7 +157,7 @@ def _scan_jvp(forgets, primals, tangents):
     driven = jnp.zeros_like(h) if db is None else db
     if da is not None:
         before = jnp.concatenate([h0[None], h])[: h.shape[0]]
-        driven = driven + da * before
+        driven = driven + (jnp.where(a == 0, 0, da * before) if forgets else da * before)
     # Linear in what is driven, with no rule of its own: so it can be transposed.
     return h, states(a, driven, jnp.zeros_like(h0) if dh0 is None else dh0, forgets=forgets)
 

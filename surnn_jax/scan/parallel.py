@@ -58,7 +58,10 @@ def forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
         q = jnp.where(reset, p * inputs.reset_carry.h[None] + q, q)
         p = jnp.where(reset, 0, p)
         held = None if held is None else held & ~reset
-    return spec.cell.carry(linear_scan.states(p, q, inputs.initial_carry.h, held))
+    # A state that is not finite ends at a reset, where p is 0.
+    return spec.cell.carry(
+        linear_scan.states(p, q, inputs.initial_carry.h, held, inputs.resets is not None)
+    )
 
 
 def _coefficients(spec: ScanSpec, inputs: ScanInputs) -> tuple[Array, Array]:

@@ -5,24 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.cells.straight_through import mix
+from surnn_jax.cells.straight_through import mix, with_slope
 from surnn_jax.scan import adjoint
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry
-
-
-@jax.custom_jvp
-def weigh_gradient(g: Array, weight: Array) -> Array:
-    """`g`, its derivative multiplied by `weight`."""
-    del weight
-    return g
-
-
-@weigh_gradient.defjvp
-def _weigh_gradient_jvp(primals, tangents):
-    g, weight = primals
-    # With weight 0 the derivative may be anything, NaN included.
-    return weigh_gradient(g, weight), jnp.where(weight == 0, 0, weight * tangents[0])
 
 
 def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
@@ -63,7 +49,10 @@ def _switches(spec: ScanSpec, inputs: ScanInputs, t: int, like: Array) -> Array:
         g = jnp.broadcast_to(opened[None] if opened.ndim == 1 else opened, g.shape)
         weights = spec.surrogate.row_weights(g.shape[0], g.dtype)
         if weights is not None:
-            g = weigh_gradient(g, jnp.broadcast_to(weights[:, None], g.shape))
+            weights = jnp.broadcast_to(weights[:, None], g.shape)
+            # With weight 0 the derivative may be anything, NaN included.
+            weighed = jnp.where((weights == 0) | ~jnp.isfinite(g), 0, weights * g)
+            g = with_slope(g, weighed)
     if inputs.step_mask is not None:
         g = jnp.where(inputs.step_mask[t][:, None], g, 0)
     return g

@@ -38,7 +38,7 @@ def _switches(
     """The switches ``[T, B, H]`` of all steps, with the surrogate's derivatives."""
     g = None
     if logits is not None:
-        g = spec.surrogate.differentiable_value(logits.astype(like.dtype))
+        g = spec.surrogate(logits.astype(like.dtype))
         g = g[:, None] if g.ndim == 2 else g
         g = jnp.broadcast_to(g, (g.shape[0], *like.shape))
         weights = spec.surrogate.row_weights(like.shape[0], like.dtype)

@@ -267,10 +267,23 @@ def fourier(
 
 def weigh(features: Array, weights: Array) -> Array:
     """``[..., E] × [E, H]``, in full precision since a sign will be read off it."""
+    exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    if features.ndim > 2 and _on_many_devices():
+        # Steps and rows as one axis would gather a sharded batch on every device.
+        return exact(features, weights)
     # As two matrices: with more axes XLA turns the whole table around for the gradient.
-    rows = features.reshape(-1, features.shape[-1])
-    product = jnp.matmul(rows, weights, precision=jax.lax.Precision.HIGHEST)
+    product = exact(features.reshape(-1, features.shape[-1]), weights)
     return product.reshape(*features.shape[:-1], weights.shape[-1])
+
+
+def _on_many_devices() -> bool:
+    """Whether arrays may be cut over the devices of ``jax.set_mesh``."""
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = jax.sharding.AxisType.Manual
+    return any(
+        size > 1 and kind != manual
+        for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    )
 
 
 @functools.partial(jax.jit, static_argnames="rate")

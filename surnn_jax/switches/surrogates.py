@@ -1,7 +1,6 @@
 """How a logit becomes a switch, and which surrogate replaces the derivative of the step."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -79,16 +78,37 @@ class Surrogate:
         return jnp.where(g < 0, self.expected[0 if memory else 1], drawn)
 
     def openness(self, a: Array) -> Array:
-        """How far the output opens: what an update mask shows, and a rate is the mean of.
+        """How far the output opens: what an update mask shows, and a rate is the mean of."""
+        return self.of_field("h", self(a))
 
-        Without a rule of its own, which `lax.scan` around the run could forget.
+    def gradient_rows(self, batch: int) -> int:
+        """How many rows of a batch give the switch its gradient: ⌈gradient_fraction · B⌉ or 1."""
+        # 0.07 * 100 is a little more than 7.
+        return max(1, math.ceil(self.gradient_fraction * batch - 1e-9))
+
+    def row_weights(self, batch: int, dtype: Any) -> Array | None:
+        """The weight of each row of a batch in the switch's gradient, ``[B]``; None for 1.
+
+        Raises:
+            ValueError: if the size is a symbol, as in an export, and some rows have none.
         """
-        return self.of_field("h", self.differentiable_value(a))
+        if self.gradient_fraction == 1:
+            return None
+        if not isinstance(batch, int):
+            raise ValueError(
+                f"gradient_fraction={self.gradient_fraction} needs a batch of known size, "
+                f"got {batch}"
+            )
+        few = self.gradient_rows(batch)
+        if few >= batch:
+            return None
+        return jnp.where(jnp.arange(batch) < few, jnp.asarray(batch / few, dtype), 0)
 
-    def differentiable_value(self, a: Array) -> Array:
+    def __call__(self, a: Array) -> Array:
         """:meth:`value`, whose derivatives of every order are those that :meth:`slope` gives.
 
-        The same as a call, without a rule of its own that `lax.scan` could forget.
+        Without a rule of its own, which `lax.scan` would forget where reverse mode is
+        differentiated once more.
         """
         value = self.value(a)
         if not self.hard:
@@ -101,34 +121,6 @@ class Surrogate:
             straight = self.name == "straight_through"
             smooth = bounded if straight else jax.nn.sigmoid(self.shape * a)
         return value + (smooth - jax.lax.stop_gradient(smooth))
-
-    def gradient_rows(self, batch: int) -> int:
-        """How many rows of a batch give the switch its gradient: ⌈gradient_fraction · B⌉ or 1."""
-        # 0.07 * 100 is a little more than 7.
-        return max(1, math.ceil(self.gradient_fraction * batch - 1e-9))
-
-    def row_weights(self, batch: int, dtype: Any) -> Array | None:
-        """The weight of each row of a batch in the switch's gradient, ``[B]``; None for 1."""
-        few = self.gradient_rows(batch)
-        if few >= batch:
-            return None
-        return jnp.where(jnp.arange(batch) < few, jnp.asarray(batch / few, dtype), 0)
-
-    def __call__(self, a: Array) -> Array:
-        """:meth:`value`, whose derivative is :meth:`slope`."""
-        return _switch(self, a)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _switch(gate, a):
-    return gate.value(a)
-
-
-@_switch.defjvp
-def _switch_jvp(gate, primals, tangents):
-    (a,), (da,) = primals, tangents
-    # Not the bare value: at the second order it is differentiated once more.
-    return _switch(gate, a), gate.slope(a) * da
 
 
 def _positive(name: str, what: str, value: float) -> float:

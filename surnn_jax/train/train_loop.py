@@ -1,6 +1,7 @@
 """The loop that both trainers share: one run, and a population of runs."""
 
 import abc
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from surnn_jax.train.monitoring import Reporter, StallWatchdog
 from surnn_jax.train.settings import Settings, check_same
 from surnn_jax.train.signals import Interrupted, Signals
 from surnn_jax.typing import Params
+
+COMPILING = "compiling: the first step, and the first validation, take longer"
 
 
 class Trainable(abc.ABC):
@@ -29,6 +32,7 @@ class Trainable(abc.ABC):
         step: steps done.
         epochs: finished epochs, validation included.
         saved: (step, epochs) of the last checkpoint, None before the first.
+        resumed: whether it goes on from a checkpoint.
         all_reduce: the largest of a number over the processes of the run.
     """
 
@@ -48,6 +52,7 @@ class Trainable(abc.ABC):
         self.workdir, self.identity = workdir, identity
         self.step, self.epochs = 0, 0
         self.saved: tuple[int, int] | None = None
+        self.resumed = False
         self.all_reduce = HostAllReduce()
         self._started = time.perf_counter()
 
@@ -99,12 +104,15 @@ class Trainable(abc.ABC):
         folder = checkpoint.find(self.workdir, self.settings.restore)
         barrier("found")  # From here on the first process may change what is in the folder.
         if folder is None:
+            if is_first():
+                print(COMPILING, file=sys.stderr, flush=True)
             self.begin()
         else:
             record = checkpoint.read_record(folder)
             check_same(record, self.identity, self.workdir, extends=self.extends)
             self._started -= self.restore(folder, record)
             self.saved = (self.step, self.epochs)
+            self.resumed = True
         self.writer = checkpoint.Writer(self.workdir, None if folder is None else self.step)
         self.save()
         self.writer.wait()
@@ -139,7 +147,8 @@ def run_epochs(run: Trainable, signals: Signals) -> None:
     ):
         if run.step:
             reporter.say(f"resuming from step {run.step} in {run.workdir}")
-        reporter.say("compiling: the first step, and the first validation, take longer")
+        if run.resumed:
+            reporter.say(COMPILING)
         last_save = time.monotonic()
         while not run.finished:
             if _validation_next(run):

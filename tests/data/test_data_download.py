@@ -24,6 +24,7 @@ class Publisher(ThreadingHTTPServer):
 
     Attributes:
         asked: the Range of each request, None where there was none.
+        agents: what each request calls its sender.
         ranges: whether it knows ranges.
         stops_after: bytes after which it hangs up, though more was promised.
         shift: how far its parts begin from what was asked for.
@@ -33,7 +34,7 @@ class Publisher(ThreadingHTTPServer):
 
     def __init__(self, content):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.asked = content, []
+        self.content, self.asked, self.agents = content, [], []
         self.ranges, self.stops_after, self.shift = True, None, 0
         self.status, self.promises = None, True
 
@@ -46,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers["Range"]
         server.asked.append(asked)
+        server.agents.append(self.headers["User-Agent"])
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         if server.status:
             self.send_error(server.status)
@@ -115,6 +117,8 @@ def cut(folder, content=CONTENT[:1_000_001]):
 def test_fresh(publisher, tmp_path, capsys):
     assert_whole(tmp_path, fetch(tmp_path, publisher.url))
     assert publisher.asked == [None]
+    # Not Python's own name, which some publishers turn away.
+    assert publisher.agents == ["surnn_jax"]
     says = f"tiny: fetching {publisher.url} (3.0 MB) to {tmp_path / 'sub' / 'a.bin'}\n"
     assert capsys.readouterr().out == says
 

@@ -111,7 +111,7 @@ def same_or_named(read, path, wanted):
 def test_other_than_utf8(tmp_path, raw, place, byte):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(raw))
-    words = rf"a\.txt\.gz: byte {place} is not UTF-8 \({byte}\); fetch it again"
+    words = rf"a\.txt\.gz: byte {place} is not UTF-8 \({byte}\); save it as UTF-8, or fetch it"
     with pytest.raises(ValueError, match=words):
         files.text(path)
 

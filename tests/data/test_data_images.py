@@ -133,7 +133,7 @@ def test_missing_file_of_mnist_is_named(tmp_path):
     _, _, contents = mnist_files()
     del contents["t10k-labels-idx1-ubyte"]
     write(tmp_path, contents)
-    with pytest.raises(FileNotFoundError, match="t10k-labels-idx1-ubyte: not there"):
+    with pytest.raises(FileNotFoundError, match="t10k-labels-idx1-ubyte is not beside it"):
         load_splits(mnist_source(), tmp_path)
 
 

@@ -318,7 +318,7 @@ def damaged(path, how):
     [
         ("cut", "train should have 3 examples, but has 2 examples"),
         ("longer", "train should have 3 examples, but has 4 examples"),
-        ("empty", "train should have 3 examples, but has 0 examples"),
+        ("empty", "no train example of listops in it"),
         ("no head", "line 1: the head is .*; it should be Source and Target"),
         ("not UTF-8", "line 4: byte 0 is not UTF-8"),
     ],

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,48 @@ def test_recordings_are_the_samples_of_the_files(tmp_path):
         for i, name in enumerate(split.ids):
             number = int(name.removeprefix("tone").removesuffix(".wav"))
             np.testing.assert_array_equal(split["x"][i], samples(number))
+
+
+def test_recordings_of_another_rate_are_brought_to_that_of_most(tmp_path):
+    """A tone of 440 Hz keeps its length and its pitch, and that it was resampled is said."""
+    folder = wav_folder(tmp_path / "wav")
+    time = np.arange(16000) / 16000
+    tone = np.rint(9000 * np.sin(2 * np.pi * 440 * time))
+    (folder / "high.wav").write_bytes(riff(tone, rate=16000))
+    splits = load(folder)
+    assert {split.facts["sample_rate"] for split in splits.values()} == {8000}
+    assert splits["train"].facts["resampled"] == "1 of 11 files"
+    (found,) = (
+        split["x"][split.ids.index("high.wav")]
+        for split in splits.values()
+        if "high.wav" in split.ids
+    )
+    assert len(found) == 8000
+    np.testing.assert_allclose(found[200:-200], tone[::2][200:-200], atol=40)
+    assert "resampled" not in load(wav_folder(tmp_path / "all alike"))["train"].facts
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "float", "stereo"])
+def test_recordings_of_every_form(tmp_path, kind):
+    folder = wav_folder(tmp_path / "wav", 2)
+    values = samples(5)
+    if kind == "8 bits":
+        content, expected = riff((values >> 8) + 128, dtype="u1"), values >> 8 << 8
+    elif kind == "stereo":
+        content, expected = riff(np.repeat(values, 2), channels=2), values
+    else:
+        content, expected = riff(values, dtype="<i2"), values
+        raw = (values / 32768).astype("<f4").tobytes()
+        fmt = struct.pack("<HHIIHH", 3, 1, 8000, 32000, 4, 32)
+        body = (
+            b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", len(raw)) + raw
+        )
+        content = b"RIFF" + struct.pack("<I", len(body)) + body
+    (folder / "own.wav").write_bytes(content)
+    found = {
+        i: x for split in load(folder).values() for i, x in zip(split.ids, split["x"], strict=True)
+    }
+    np.testing.assert_array_equal(found["own.wav"], expected)
 
 
 def test_pieces_are_rolls_with_so_many_frames_a_quarter(tmp_path):

@@ -72,10 +72,6 @@ REFUSED = {
     "drums": (
         "midi", folder_with("d.mid", midi([(0, 60, 9)], channel=9)), "d.mid: no notes of a piano"
     ),
-    "rates": (
-        "wav", folder_with("z.wav", riff(samples(3), rate=16000), wav_folder),
-        "z.wav: 16000 samples a second, but .*/tone0.wav has 8000; convert them to one rate",
-    ),
     "mp3": ("wav", folder_with("z.wav", MP3, wav_folder), "z.wav: not a whole .wav file"),
     "cut wav": ("wav", folder_with("z.wav", riff(samples(3))[:-40], wav_folder), "z.wav: .*cut"),
     "silence": (

@@ -90,6 +90,10 @@ def test_leaves_record_pictures_and_sound(undisturbed):
     assert (workdir / "continuation.mid").read_bytes().startswith(b"MThd")
     assert f"{record['metrics']['test_nll']:.3f}" in done.stdout
     assert "orbax" not in done.stderr
+    # What takes a while is said, in this order.
+    words = ("compiling: ", "step 102/102 ", "scoring epoch ", "drawing")
+    places = [done.stderr.index(word) for word in words]
+    assert places == sorted(places)
 
 
 @pytest.mark.full
@@ -193,7 +197,7 @@ def test_bad_flags_end_in_one_line(flag, words, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"dataset": "jbs"}, "unknown data set 'jbs'; one of: bach_chorales, jsb"),
+        ({"dataset": "jbs"}, "music: no data 'jbs'; one of: bach.*; did you mean jsb"),
         ({"cell": "gur"}, "unknown cell 'gur'; did you mean 'gru'"),
         ({"switch": "furier"}, "unknown switch 'furier'; one of: none, fourier, event"),
         ({"features": 0}, "features must be at least 1, got 0"),

@@ -1,10 +1,17 @@
 """MIDI files, read back event by event with the library that wrote them."""
 
+import math
+
+import jax
 import numpy as np
 import pytest
-from music21 import midi
+from music21 import corpus, midi
+from original_case import load_real
 
+import data
+from data.sets.music import frames_per_quarter
 from experiments.tasks.music import figures as sound
+from surnn_jax.layers import FramePredictor
 
 
 def read(path):
@@ -78,3 +85,60 @@ def test_refuses(tmp_path, roll, options, message):
     with pytest.raises(ValueError, match=message):
         sound.write_midi(roll, tmp_path / "a.mid", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "frames"),
+    [("nottingham", {}, 2), ("jsb_16th", {}, 4), ("my own", {"frames_per_quarter": 6}, 6)],
+)
+def test_a_run_plays_pieces_at_their_own_speed(tmp_path, name, facts, frames):
+    """What a finished run leaves: the original lasts as many quarters as the piece has."""
+    piece = np.zeros((24, 88), np.uint8)
+    piece[:12, 39] = piece[12:, 41] = 1
+    rolls = data.Ragged(piece, np.array([0, 24]))
+    test = data.Split(name, "test", ["a piece"], {"x": rolls}, facts)
+    model = FramePredictor("tanh", 2, 88)
+    params = model.init(jax.random.key(0), np.zeros((1, 2, 88)))["params"]
+    sound.draw(model, params, test, tmp_path, title="a model", seed=0)
+    notes, quarter, _ = read(tmp_path / "original.mid")
+    half = 12 * quarter // frames
+    assert notes == [(0, half, 60), (half, 2 * half, 62)]
+    _, again, tempo = read(tmp_path / "continuation.mid")
+    assert (again, tempo) == (quarter, [600_000])
+
+
+def test_frames_of_the_published_sets():
+    frames = {
+        name: frames_per_quarter(data.Split(name, "test", [], {}, {}))
+        for name in ("jsb", "bach_chorales", "nottingham", "musedata", "piano_midi")
+    }
+    chorales, others = {"jsb": 1, "bach_chorales": 1}, ("nottingham", "musedata", "piano_midi")
+    assert frames == chorales | dict.fromkeys(others, 2)
+
+
+def test_frames_of_nottingham_are_eighths(tmp_path):
+    """Most tunes have 32 bars: of eight eighths in reels, of six in jigs."""
+    splits = load_real("nottingham", tmp_path)
+    lengths = np.concatenate([split["x"].lengths for split in splits.values()])
+    values, counts = np.unique(lengths // 2 * 2, return_counts=True)
+    assert set(values[np.argsort(counts)[-2:]]) == {32 * 8, 32 * 6}
+    assert frames_per_quarter(splits["test"]) == 2
+
+
+@pytest.mark.full  # Parsing the score takes ten seconds.
+def test_frames_of_musedata_are_eighths(tmp_path):
+    """A quartet of Mozart that music21 carries as a score, and MuseData as a roll."""
+    splits = load_real("musedata", tmp_path)
+    score = corpus.parse("mozart/k155/movement1")
+    piece = splits["valid"]["x"][117]
+    eighths = np.zeros((64, 12), bool)
+    for note in score.flatten().notes:
+        first, last = (math.ceil(2 * t) for t in (note.offset, note.offset + note.quarterLength))
+        for pitch in note.pitches:
+            eighths[first:last, (pitch.midi - 2) % 12] = True
+    # The rolls are in C; the score is in D.
+    tones = (np.arange(88) + 21) % 12
+    heard = np.stack([piece[:64, tones == tone].any(1) for tone in range(12)], 1)
+    end = max(note.offset + note.quarterLength for note in score.flatten().notes)
+    assert abs(len(piece) - 2 * end) <= 1
+    assert (heard & eighths).sum() > 0.5 * (heard | eighths).sum()

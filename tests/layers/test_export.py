@@ -32,7 +32,7 @@ from surnn_jax.layers import (
     export,
 )
 from surnn_jax.scan import auto, native, selective
-from surnn_jax.switches import event, fourier
+from surnn_jax.switches import event, fourier, triangular
 
 V = 11
 SIZES = ((3, 6), (2, 4))
@@ -272,3 +272,34 @@ def test_plain_jax_export_takes_the_default_back_end(cell):
         loaded.call(params, x),
         program(params, x),
     )
+
+
+def test_a_gradient_is_exported_for_batches_of_any_size():
+    """With resets, too; but what only some rows teach must know how many there are."""
+    x = jax.random.normal(jax.random.key(0), (3, STEPS, INPUTS))
+    resets = jnp.zeros((3, STEPS), bool).at[:, 2].set(True)
+
+    def program(switch):
+        layer = Recurrent("gru", FEATURES, switch)
+        params = drawn(layer, x)
+
+        def loss(params, x, resets):
+            return jnp.sum(layer.apply({"params": params}, x, resets=resets) ** 2)
+
+        return jax.jit(jax.grad(loss)), params
+
+    def exported(gradient, params):
+        (batch,) = jax_export.symbolic_shape("b")
+        free = [jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype) for leaf in (x, resets)]
+        return jax_export.export(gradient)(params, *free)
+
+    gradient, params = program(event(STEPS, rate=0.4))
+    loaded = jax_export.deserialize(bytearray(exported(gradient, params).serialize()))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, **CLOSE),
+        loaded.call(params, x, resets),
+        gradient(params, x, resets),
+    )
+    few = event(STEPS, rate=0.4, gate=triangular(gradient_fraction=0.5))
+    with pytest.raises(ValueError, match=r"gradient_fraction=0.5 needs a batch of known size"):
+        exported(*program(few))

@@ -1,5 +1,6 @@
 """Several sequences packed into one row give what each gives alone, in every layer and model."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import switches
 from surnn_jax.layers import (
@@ -30,8 +31,8 @@ OPTIONS = mixers.Options(switch=switches.event(8, rate=0.5), num_heads=2, window
 MIXERS = ("attention", "s4d", "lru", "mamba", "mamba2", "sugru", "lstm")
 
 
-def mixer(name):
-    made = mixers.make(name, WIDTH, OPTIONS)
+def mixer(name, backend="auto"):
+    made = mixers.make(name, WIDTH, dataclasses.replace(OPTIONS, backend=backend))
     return made.clone(chunk=4) if name.startswith("mamba") else made
 
 
@@ -197,6 +198,48 @@ def test_nothing_broken_passes_a_reset(name):
     assert not jnp.isfinite(got[:, 2]).any()
     close(got[:, :2], want[:, :2])
     close(got[:, 6:], want[:, 6:])
+
+
+PAST = [(name, "auto") for name in (*MIXERS, "gru_before")]
+PAST += [("lstm", "masked"), ("lstm", "compact"), ("sugru", "rows"), ("min_gru", "parallel")]
+KEPT = [("lru", "auto"), ("min_gru", "parallel")]
+
+
+@pytest.mark.parametrize("what", ["carry", full("inputs")])
+@pytest.mark.parametrize(("name", "backend"), tiered(PAST, KEPT))
+def test_nothing_broken_reaches_the_gradient_past_a_reset(name, backend, what):
+    """A loss of what comes after a reset in the middle, as if the steps before were whole."""
+    layer = mixer(name, backend)
+    if what == "inputs" and name.startswith("su"):
+        pytest.skip("the spread of all logits scales the surrogate of an event switch")
+    options = {"return_carry": True} if isinstance(layer, Recurrent) else {}
+    x = jax.random.normal(jax.random.key(0), (2, STEPS, WIDTH))
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
+    carry = layer.apply(variables, (2,), method="initial_carry")
+    carry = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), carry)
+    resets = jnp.zeros((2, STEPS), bool).at[0, 6].set(True)
+
+    def loss(variables, x, carry):
+        end, y = layer.apply(variables, x, initial_carry=carry, resets=resets, **options)
+        return jnp.sum(y[0, 6:] ** 2) + jnp.sum(y[1] ** 2), (y, end)
+
+    def broken(leaf):
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf.at[0].set(jnp.nan)
+
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    want, (whole, end) = gradient(variables, x, carry)
+    first = 0 if what == "carry" else 2
+    if what == "carry":
+        carry = jax.tree.map(broken, carry)
+    else:
+        x = x.at[0, first].set(jnp.nan)
+    got, (y, last) = gradient(variables, x, carry)
+    close(got, want)
+    close(last, end)
+    assert not jnp.isfinite(y[0, first]).all()
+    close(y[0, :first], whole[0, :first])
+    close(y[0, 6:], whole[0, 6:])
+    close(y[1], whole[1])
 
 
 @pytest.mark.full

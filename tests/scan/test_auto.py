@@ -90,4 +90,13 @@ def test_explained():
     assert "pallas: 2048 neurons do not fit into the memory of one core of a tpu" in wide
     before = auto.explain(selective("gru_before", unit.switch), 64, 64, 8, platform="tpu")
     assert "pallas: gru_before needs all neurons to update one" in before
+    mgu = auto.explain(selective("mgu", unit.switch), **SIZES, platform="cpu")
+    assert "parallel: mgu is not linear in its state" in mgu
     assert "no switch" in auto.explain(selective("tanh", None), **SIZES, platform="cpu")
+
+
+@pytest.mark.parametrize("cell", ["mgu", "gru_layer_norm", "slstm", "gru_before"])
+def test_a_cell_without_a_compiled_kernel_is_named(cell):
+    said = auto.explain(selective(cell, None), **SIZES, platform="cpu")
+    assert f"native: the kernel does not know the cell {cell}" in said
+    assert not said.splitlines()[-1].startswith("-> native")

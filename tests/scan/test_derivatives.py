@@ -1,5 +1,7 @@
 """Derivatives of every order and mode, and JAX's own checks of numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ from core_case import (
     switch,
 )
 from jax.flatten_util import ravel_pytree
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import run, selective, switches
 from surnn_jax.scan import derivatives
@@ -150,6 +152,26 @@ def test_second_order(kind, backend):
         assert_close(product, want, 1e-8, 1e-10)
 
 
+@pytest.mark.parametrize("cell", ["sa_gru", full("skip_gru")])
+def test_second_order_of_units_that_decide(cell):
+    """Straight through a rounding, at every order: three ways, one answer."""
+    loss, free, along = _case(None, cell, steps=2)
+
+    @jax.jit
+    def products(free):
+        def by(backend):
+            return lambda free: loss(free, backend)
+
+        return [
+            jax.grad(lambda f: jax.jvp(by("reference"), (f,), (along,))[1])(free),
+            jax.grad(lambda f: _inner(jax.grad(by("masked"))(f), along))(free),
+            jax.jvp(jax.grad(by("masked")), (free,), (along,))[1],
+        ]
+
+    want, *got = products(free)
+    assert_close(got, [want, want], 1e-8, 1e-10)
+
+
 def test_jacobians_and_vmap():
     """`jacfwd`, `hessian`, gradients of `vmap` and `vmap` of gradients, on the default back end."""
     unit = selective("tanh", switch(SWITCHES[1], gate=switches.sigmoid()))
@@ -213,12 +235,23 @@ def test_a_gradient_runs_the_kernels_alone(backend):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("backend", ["native", "masked", "compact", "rows"])
-def test_reverse_over_reverse_inside_a_loop(backend):
+@pytest.mark.parametrize(
+    ("backend", "order", "cell"),
+    [
+        *((name, 2, "gru") for name in ("native", "reference", "masked", "compact", "rows")),
+        *((name, 3, "tanh") for name in ("reference", "masked", "native")),
+        ("parallel", 3, "min_gru"),
+        ("masked", 3, "skip_gru"),
+    ],
+)
+def test_reverse_over_reverse_inside_a_loop(backend, order, cell):
     """`lax.scan` keeps no rule of `custom_jvp` there: hard switches had no second derivative."""
-    unit = selective("gru", switches.fourier(6, rate=0.4, gate=switches.sigmoid()))
-    x = jax.random.normal(jax.random.key(0), (3, 2, 4, 3), jnp.float64)
-    params = unit.init(jax.random.key(1), x[0], 3, jnp.float64)
+    switch = None if cell == "skip_gru" else switches.fourier(6, rate=0.4, gate=switches.sigmoid())
+    unit = selective(cell, switch)
+    # What a third derivative compiles grows with every step and neuron.
+    chunks, steps, batch, size = (3, 2, 4, 3) if order == 2 else (2, 2, 1, 2)
+    x = jax.random.normal(jax.random.key(0), (chunks, steps, batch, size), jnp.float64)
+    params = unit.init(jax.random.key(1), x[0], size, jnp.float64)
     flat, restore = ravel_pytree(params)
 
     def loss(flat, loops):
@@ -237,10 +270,17 @@ def test_reverse_over_reverse_inside_a_loop(backend):
             total += more
         return total
 
-    def curvature(flat, loops):
-        # Along one direction: as much as a Hessian would show, at the cost of two gradients.
-        slope = jax.grad(lambda flat: jax.grad(loss)(flat, loops) @ jnp.cos(jnp.arange(flat.size)))
-        return slope(flat)
+    def derivative(order, loops):
+        """Along one direction: as much as a Hessian would show, at the cost of a few gradients."""
+        along = jnp.cos(jnp.arange(flat.size))
 
-    both = jax.jit(lambda flat: [curvature(flat, loops) for loops in (True, False)])
+        def slope(lower):
+            return lambda flat: jax.grad(lower)(flat) @ along
+
+        function = functools.partial(loss, loops=loops)
+        for _ in range(order - 1):
+            function = slope(function)
+        return jax.grad(function)
+
+    both = jax.jit(lambda flat: [derivative(order, loops)(flat) for loops in (True, False)])
     np.testing.assert_allclose(*both(flat), rtol=1e-9, atol=1e-11)

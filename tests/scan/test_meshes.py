@@ -102,18 +102,31 @@ def test_an_explicit_mesh_is_read_off_the_arrays(kind):
     close(made, args[0])
 
 
-@pytest.mark.parametrize("backend", ["native", full("masked"), full("rows"), full("compact")])
-def test_explicit_axes_cost_no_gathering_of_the_batch(backend):
-    unit, args = problem("fourier")
-    mesh = mesh_of(AxisType.Explicit)
+@pytest.mark.parametrize(
+    ("kind", "backend", "axes"),
+    [
+        ("fourier", "native", AxisType.Explicit),
+        ("event", "native", AxisType.Auto),
+        *(full("fourier", name, AxisType.Explicit) for name in ("masked", "rows", "compact")),
+        full("event", "masked", AxisType.Explicit),
+        full("fourier", "native", AxisType.Auto),
+    ],
+)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_nothing_gathers_the_batch(kind, backend, axes, restarts):
+    """Not the table of a switch either: event switches, and clocks of each row, have one a row."""
+    unit, args = problem(kind)
+    mesh = mesh_of(axes)
 
     @jax.jit
     @jax.grad
-    def gradient(params, x):
-        return jnp.sum(run(unit, params, x, backend=backend).outputs ** 2)
+    def gradient(params, x, resets):
+        resets = resets if restarts else None
+        return jnp.sum(run(unit, params, x, resets=resets, backend=backend).outputs ** 2)
 
+    params, x, _, resets = put(mesh, args)
     with jax.set_mesh(mesh):
-        program = gradient.lower(*put(mesh, args)[:2]).compile().as_text()
+        program = gradient.lower(params, x, resets).compile().as_text()
     assert "all-reduce" in program
     assert "all-gather" not in program
 

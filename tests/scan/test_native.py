@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import chex
 import hypothesis.strategies as st
@@ -18,6 +19,7 @@ from tiers import tiered
 from surnn_jax import cells, switches
 from surnn_jax.scan import ScanInputs, ScanSpec, masked, native, reference
 from surnn_jax.scan.native import build, library
+from surnn_jax.scan.spec import ScanShape
 
 KNOWN = (cells.TANH, cells.GRU, cells.LSTM, cells.LSTM_PEEPHOLE)
 GATES = (switches.triangular(0.5), switches.sigmoid(), switches.straight_through())
@@ -370,3 +372,33 @@ def test_no_compiler_is_said_in_one_line(monkeypatch):
 @pytest.mark.full
 def test_sanitizers():
     build.check()
+
+
+@needs_kernel
+@pytest.mark.full
+def test_at_its_limits(tmp_path):
+    """Inputs of more than 2^31 numbers, and a child forked after use: `native_limits.cc`."""
+    guard = "-fsanitize=address,undefined"
+    base = [
+        *build.compiler().split(),
+        "-std=c++17",
+        "-O1",
+        "-g",
+        guard,
+        "-fno-sanitize-recover=all",
+    ]
+    base += ["-DSURNN_ROLLED", "-DSURNN_BYTES=16", "-DSURNN_ISA=portable", f"-I{build.SOURCES}"]
+    limits = Path(__file__).parents[1] / "support" / "native_limits.cc"
+    program = tmp_path / "limits"
+    sources = [str(build.SOURCES / "kernel.cc"), str(limits)]
+    subprocess.run([*base, *sources, "-o", str(program), "-pthread"], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("features", [0, (1 << 20) + 1])
+def test_neurons_that_it_cannot_count_run_dense(features):
+    """Places in arrays have 64 bits, but neurons have 32. No memory is taken to see it."""
+    spec = ScanSpec(cells.TANH, WINDOW, jnp.dtype("float32"))
+    shape = ScanShape(5, 3, features, jnp.dtype("float32"), False, "cpu")
+    assert f"{features} neurons" in native.unsupported(spec, shape)

@@ -28,19 +28,11 @@ each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
 the_richest = pytest.mark.parametrize(
     "unit", [full(UNITS["dense"]), full(UNITS["fourier"]), UNITS["event"]], ids=UNITS
 )
-KEPT = [("dense", False), ("fourier", False), ("event", True)]
+WAYS = [(False, UNITS["dense"]), (False, UNITS["fourier"]), (True, UNITS["event"])]
 each_way = pytest.mark.parametrize(
-    ("unit", "reverse"),
-    [
-        pytest.param(
-            unit,
-            reverse,
-            id=f"{'reverse' if reverse else 'forward'}-{name}",
-            marks=() if (name, reverse) in KEPT else pytest.mark.full,
-        )
-        for reverse in (False, True)
-        for name, unit in UNITS.items()
-    ],
+    ("reverse", "unit"),
+    [*WAYS, *(full(not reverse, unit) for reverse, unit in WAYS)],
+    ids=[f"{way}-{name}" for way in ("one way", "the other") for name in UNITS],
 )
 pytestmark = pytest.mark.usefixtures("float64", "compiled_back_ends")
 

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fuzz_layouts
 import fuzz_own
 import jax.numpy as jnp
 import numpy as np
@@ -337,6 +338,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "bz2": lambda: _content_case(".bz2", bz2.compress),
     "aan": _aan_case,
     "words": _words_case,
+    **fuzz_layouts.CASES,
     **fuzz_own.CASES,
     "png": _png_case,
     "result.json": _result_case,

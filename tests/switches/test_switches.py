@@ -16,9 +16,7 @@ from surnn_jax.switches import SwitchInputs
 each_switch = pytest.mark.parametrize("kind", SWITCHES, ids=label)
 EVENTS = [kind for kind in SWITCHES if kind[0] == "event"]
 # The one of pairs has all there is.
-each_event = pytest.mark.parametrize(
-    "kind", [kind if kind == SWITCHES[3] else full(kind) for kind in EVENTS], ids=label
-)
+each_event = pytest.mark.parametrize("kind", [EVENTS[1], *map(full, EVENTS[::2])], ids=label)
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -193,9 +191,7 @@ def test_unit_init_takes_any_number_of_batch_axes():
 # Gradients of the switch
 
 
-@pytest.mark.parametrize(
-    "kind", [kind if n in (1, 3) else full(kind) for n, kind in enumerate(SWITCHES)], ids=label
-)
+@pytest.mark.parametrize("kind", [*SWITCHES[1::2], *map(full, SWITCHES[::2])], ids=label)
 def test_penalty_moves_the_rate_towards_its_target(kind):
     made, x = switch(kind, rate=0.5), _inputs()
     params = _init(made, x)
@@ -231,10 +227,7 @@ def test_gradient_of_theta_does_not_grow_with_time():
 # Groups
 
 
-# An event; the others for `make test-full`.
-@pytest.mark.parametrize(
-    "kind", [full(kind) if n != 2 else kind for n, kind in enumerate(SWITCHES)], ids=label
-)
+@pytest.mark.parametrize("kind", [EVENTS[0], *map(full, SWITCHES[:2] + SWITCHES[3:])], ids=label)
 def test_neurons_of_a_group_open_together(kind):
     made, x = switch(kind, groups=3), _inputs()
     params = _init(made, x, 12)

@@ -360,6 +360,23 @@ def test_metrics_without_a_checkpoint_are_not_overwritten(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
 
 
+def test_compiling_is_said_before_anything_is_compiled(tmp_path, capsys):
+    """Also before the parameters are made, which takes as long as a step."""
+
+    def init(key, batch):
+        said.append(capsys.readouterr().err)
+        return TASK.init(key, batch)
+
+    said = []
+    fit(tmp_path, task=TASK._replace(init=init), max_epochs=1)
+    assert said[0].startswith("compiling: ")
+    assert "compiling" not in capsys.readouterr().err  # Once.
+    fit(tmp_path, task=TASK, max_epochs=2)
+    again = capsys.readouterr().err.splitlines()
+    assert again[0].startswith("resuming from step ")
+    assert again[1].startswith("compiling: ")
+
+
 def test_what_is_shown_while_it_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(monitoring, "_LINE_SECONDS", 0.0)
     fit(tmp_path, save_seconds=NEVER, max_epochs=1)

@@ -1,6 +1,7 @@
 """A folder of WAV files."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def find(path: Path) -> files.Files:
 
 
 def source(path: Path, *, split_seed: int) -> Source:
-    """A folder of WAV files of one sample rate; a recording an example.
+    """A folder of WAV files; a recording an example.
+
+    Files of other sample rates than most have are brought to theirs; how many is a fact of the set.
 
     Raises:
         OSError: no such folder.
@@ -57,17 +60,13 @@ def source(path: Path, *, split_seed: int) -> Source:
 
     def read() -> tuple[dict[str, Any], dict[str, Any]]:
         split, facts = files.by_file(found, split_seed)
-        first = next(iter(found.digests))
-        rate = rate_of(found.content(first), found.where(first))
+        rates = Counter(rate_of(found.content(name), found.where(name)) for name in found.digests)
+        rate = max(rates, key=lambda rate: (rates[rate], rate))
+        if others := rates.total() - rates[rate]:
+            facts = {"resampled": f"{others} of {rates.total()} files", **facts}
 
         def recording(content: bytes, where: str) -> dict[str, np.ndarray]:
-            own = rate_of(content, where)
-            if own != rate:
-                raise ValueError(
-                    f"{where}: {own} samples a second, but {found.where(first)} has {rate}; "
-                    "convert them to one rate, as sox -r does"
-                )
-            return {"x": audio.waveform(content, rate, where)}
+            return {"x": audio.waveform(content, rate, where, resample=True)}
 
         splits = {part: files.examples(found, split[part], recording) for part in SPLITS}
         return splits, {"sample_rate": rate, **facts}

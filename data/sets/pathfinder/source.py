@@ -63,6 +63,8 @@ SIZES = {"train": 160_000, "valid": 20_000, "test": 20_000}
 
 _VERSION = 1
 _HARD = "curv_contour_length_14"
+_OTHERS = ("curv_contour_length_9", "curv_baseline", _HARD)
+_PACKED = [f"lra_release{ending}" for ending in (*files.ARCHIVES, ".gz")]
 _SHADES = " .:-=+*#%@"
 
 
@@ -190,11 +192,27 @@ def _generate(
 
 
 def _original(name: str, data_dir: Folder) -> Path | None:
-    """The folder of the hard images in the user's copy."""
-    roots = (f"{name}/", f"lra_release/{name}/", f"lra_release/lra_release/{name}/", "")
-    places = [f"{root}{_HARD}/metadata" for root in roots]
-    found = paths.find_or_make(name, places, data_dir)
-    return found and found.parent
+    """The folder of the hard images in the user's copy.
+
+    Raises:
+        FileNotFoundError: the copy has not these images, or is still packed.
+    """
+    folders = (name, f"lra_release/{name}", f"lra_release/lra_release/{name}", f"pathfinder/{name}")
+    places = [f"{folder}/{_HARD}/metadata" for folder in folders]
+    found = paths.find([*places, f"{_HARD}/metadata"], data_dir)
+    if found is None:
+        # Its owner must not take other images for these.
+        for folder in (*folders, "."):
+            if easier := paths.find([f"{folder}/{other}" for other in _OTHERS], data_dir):
+                raise FileNotFoundError(
+                    f"{easier.parent}: {name} is LRA's hard images, {_HARD}, which are not in it; "
+                    f"{easier.name} has other ones"
+                )
+        if packed := paths.find(_PACKED, data_dir):
+            raise FileNotFoundError(
+                f"{packed}: unpack it; {name} is read from its folder {name}/{_HARD}"
+            )
+    return found.parent if found else paths.find_or_make(name, places, data_dir)
 
 
 def _listed(folder: Path, count: int) -> list[tuple[str, int]]:

@@ -12,8 +12,9 @@ from experiments.runner import config as base
 from experiments.runner import own
 from experiments.runner.experiment import Experiment, Prepared, training_settings, what_was_read
 from experiments.runner.records import Record
+from experiments.tasks.datasets import refusal
 from experiments.tasks.music import figures
-from experiments.tasks.music.config import DATASETS, Config
+from experiments.tasks.music.config import Config
 from experiments.tasks.music.task import (
     KEYS,
     TrainingStats,
@@ -31,12 +32,11 @@ def check(config: Config) -> None:
     Raises:
         ValueError: what is wrong and what would be right.
     """
+    known = config.dataset in data.NAMES
     if config.own:
         own.check(config)
-    elif data.source_of(config.dataset).columns["x"].shape != (None, KEYS):
-        raise ValueError(
-            f"music: {config.dataset!r} holds no piano rolls; take {', '.join(DATASETS)}"
-        )
+    elif not known or data.source_of(config.dataset).columns["x"].shape != (None, KEYS):
+        raise ValueError(refusal("music", config.dataset))
     training_settings(config, "nll", 1)
     model_of(config)
     base.check(config)

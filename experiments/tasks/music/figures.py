@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import data
-from data.sets.music import KEYS, LOWEST
+from data.sets.music import KEYS, LOWEST, frames_per_quarter
 from experiments.analysis import plots
 from experiments.analysis.style import BLACK, BLUE, GREY, VERMILION, shades, sheet, width_of
 from experiments.tasks.music.task import predict, sample
@@ -47,8 +47,9 @@ def draw(
             title=title,
             above=lambda axis: keys_that_sound(axis, piece[:-1]),
         )
-    write_midi(sample(model, params, piece[:_PRIME], _MORE, seed), folder / "continuation.mid")
-    write_midi(piece, folder / "original.mid")
+    more = sample(model, params, piece[:_PRIME], _MORE, seed)
+    for roll, file in ((more, "continuation.mid"), (piece, "original.mid")):
+        write_midi(roll, folder / file, frames_per_quarter=frames_per_quarter(test))
 
 
 def piano_roll(
@@ -118,7 +119,7 @@ def keys_that_sound(axis: Any, roll: np.ndarray) -> None:
 def write_midi(
     roll: np.ndarray,
     path: str | os.PathLike,
-    quarter_bpm: float = 90,
+    quarter_bpm: float = 100,
     frames_per_quarter: int = 1,
 ) -> None:
     """Writes a roll as one piano part.
@@ -129,7 +130,8 @@ def write_midi(
     Args:
         roll: ``[T, 88]`` of 0 and 1; column j is MIDI note 21 + j.
         path: the file, such as ``continuation.mid``.
-        quarter_bpm: quarter notes a minute.
+        quarter_bpm: quarter notes a minute. Rolls have no tempo; 100 is what the four published
+            sets have on average, which last 67 hours together.
         frames_per_quarter: frames in a quarter note.
 
     Raises:

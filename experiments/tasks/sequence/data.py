@@ -13,6 +13,7 @@ from data.sets.own import arrays
 from data.streams import Streams
 from experiments.runner import own
 from experiments.runner.experiment import Feed, what_was_read
+from experiments.tasks.datasets import refusal
 from experiments.tasks.sequence.config import DATASETS, Config
 from experiments.tasks.sequence.task import EVERY_STEP, TaskSpec
 
@@ -61,10 +62,16 @@ def check(experiment: str, config: Config) -> None:
             )
         own.check(config)
     elif config.dataset not in known:
-        raise ValueError(f"{experiment}: no data {config.dataset!r}; one of: {', '.join(known)}")
+        raise ValueError(refusal(experiment, config.dataset))
     made = experiment == "synthetic" and not config.own
     if config.steps == 0 and (made or experiment == "wikitext"):
         raise ValueError(f"{experiment}: max_length must be given, the length of a sequence")
+    least = 2 * config.data + (config.dataset == "copy")
+    if config.dataset in ("copy", "selective_copy") and config.steps < least:
+        raise ValueError(
+            f"{config.dataset}: max_length must be at least {least} for copy_tokens of "
+            f"{config.data}, got {config.steps}"
+        )
 
 
 def load(config: Config, data_dir: str | None) -> Loaded:

@@ -11,6 +11,7 @@ import numpy as np
 import data
 from experiments.runner import own
 from experiments.runner.experiment import what_was_read
+from experiments.tasks.datasets import refusal
 from experiments.tasks.speech.config import DATASETS, Config
 
 SEEN, NEXT = 20, 10
@@ -78,7 +79,7 @@ def check(config: Config) -> None:
     if config.own:
         own.check(config)
     elif config.dataset not in DATASETS:
-        raise ValueError(f"speech: no data {config.dataset!r}; one of: {', '.join(DATASETS)}")
+        raise ValueError(refusal("speech", config.dataset))
     if config.window < SEEN + NEXT or config.window % NEXT:
         raise ValueError(
             f"window must be a multiple of {NEXT}, at least {SEEN + NEXT}, got {config.window}"

@@ -19,6 +19,7 @@ from surnn_jax.typing import Array, Carry, Params
 # Keyed by rule, because cells of different names share one.
 _CELLS = {TANH.rule: 0, GRU.rule: 1, LSTM.rule: 2, LSTM_PEEPHOLE.rule: 3}
 _MASKS = {None: 0, 2: 1, 3: 2}
+_MOST_NEURONS = 1 << 20  # as in src/ffi.cc
 _SLOPES = {"triangular": 0, "sigmoid": 1, "straight_through": 2}
 
 
@@ -42,6 +43,8 @@ def _unknown(spec: ScanSpec, shape: ScanShape) -> str | None:
         return f"the kernel does not round operands to {spec.dtype}"
     if spec.dtype != shape.carry_dtype:
         return f"the kernel does not mix {spec.dtype} operands with a {shape.carry_dtype} state"
+    if not 0 < shape.features <= _MOST_NEURONS:
+        return f"the kernel does not run {shape.features} neurons"
     # An exported program may run where the kernel is not built.
     return "a size is a symbol, as in an export" if shape.symbolic else None
 

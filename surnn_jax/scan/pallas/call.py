@@ -30,13 +30,16 @@ _FEW = 8  # steps of a chunk below which launching it costs more than it saves
 def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
     """Why there is no kernel; None if there is one.
 
-    The cell's rule must be pointwise, and the cell must have a product with the state.
+    The cell's rule must be pointwise, and the cell must have a product with the state. Cells that
+    decide for themselves have kernels on a CPU alone.
     """
     cell, platform = spec.cell, shape.platform
     if spec.surrogate is not None and spec.surrogate.expected is not None:
         return "fields have switches of their own"
     if not cell.pointwise:
         return f"{cell.name} needs all neurons to update one"
+    if "open" in cell.carry._fields and platform != "cpu":
+        return f"{cell.name} has an operation that no kernel knows"
     if not cell.recurrent:
         return f"{cell.name} has no product with the state"
     if shape.symbolic:
