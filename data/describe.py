@@ -10,7 +10,7 @@ import os
 from absl import flags
 
 import data
-from data import cli
+from data import cli, columns
 from data.source import Source
 from data.storage import Ragged, count
 
@@ -28,17 +28,17 @@ def main(name: str) -> None:
     for column, form in source.columns.items():
         shape = ", ".join("T" if size is None else str(size) for size in form.shape)
         print(f"{column}: {form.dtype} [{shape}], {form.text}")
-    print("\nsplit  examples  shortest     mean  longest       steps    mean value")
+    rows = [["split", "examples", "shortest", "mean", "longest", "steps", "mean value"]]
     for split in splits:
         x = split["x"]
         lengths = x.lengths if isinstance(x, Ragged) else [x.shape[1]] * len(x)
         values = x.values if isinstance(x, Ragged) else x
         figures = count(lengths)
-        print(
-            f"{split.split:5}  {figures.examples:8}  {figures.shortest:8}  "
-            f"{figures.steps / max(figures.examples, 1):7.1f}  {figures.longest:7}  "
-            f"{figures.steps:10}  {values.mean() if values.size else 0:12.4f}"
-        )
+        mean = figures.steps / max(figures.examples, 1)
+        lengths = (f"{figures.shortest}", f"{mean:.1f}", f"{figures.longest}")
+        value = f"{values.mean() if values.size else 0:.4f}"
+        rows.append([split.split, f"{figures.examples}", *lengths, f"{figures.steps}", value])
+    print("\n" + "\n".join(columns.lines(rows)))
     if read := splits[0].read:
         sealed = f", SHA-256 {read['sha256']}" if "sha256" in read else ""
         print(f"\nread: {read['path']} ({read['kind']}{sealed})")

@@ -21,8 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data import cli
-from experiments.runner import columns
+from data import cli, columns
 
 _CHECKPOINT = cli.define_path("checkpoint", None, "The workdir of a finished run.")
 _DATA_DIR = cli.define_path("data_dir", None, "Folder of the originals; else SURNN_DATA.")

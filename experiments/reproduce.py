@@ -21,8 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data import cli, paths
-from experiments.runner import columns
+from data import cli, columns, paths
 from experiments.tuning import jobs, matrix, protocols
 from experiments.tuning.workers import Outcome, Pool
 

@@ -22,7 +22,15 @@ FLOORS = {
         {"surnn_jax"},
     ),
     "data": (
-        {"data.arrays", "data.cli", "data.guarded", "data.matlab", "data.source", "data.prefetch"},
+        {
+            "data.arrays",
+            "data.cli",
+            "data.columns",
+            "data.guarded",
+            "data.matlab",
+            "data.source",
+            "data.prefetch",
+        },
         {"data.tree", "data.parquet"},
         {"data.files", "data.paths", "data.pickles", "data.storage", "data.download"},
         {"data.batches", "data.cache", "data.generation", "data.midi", "data.tfds"},

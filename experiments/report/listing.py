@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from data import columns
 from experiments.report import collect, suites
-from experiments.runner import columns
 from experiments.runner.config import from_record
 from experiments.runner.records import Record, headline
 

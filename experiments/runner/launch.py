@@ -8,9 +8,10 @@ from pathlib import Path
 
 import jax
 
+from data import columns
 from experiments.analysis import curves
-from experiments.runner import columns, own, parameters, records
 from experiments.runner import experiment as experiments
+from experiments.runner import own, parameters, records
 from experiments.runner.config import TrainConfig, identity
 from experiments.runner.experiment import Experiment, Prepared
 from experiments.runner.flags import LaunchOptions

@@ -145,7 +145,10 @@ class Backbone(nn.Module):
         tokens = self.encoder in ("onehot", "embed")
         if x.ndim != (2 if tokens else 3) or tokens != jnp.issubdtype(x.dtype, jnp.integer):
             wanted = "integer tokens [B, T]" if tokens else "frames [B, T, D]"
-            raise ValueError(f"encoder {self.encoder!r} takes {wanted}, got {x.dtype} {x.shape}")
+            others = "frames take raw or dense" if tokens else "tokens take embed or onehot"
+            raise ValueError(
+                f"encoder {self.encoder!r} takes {wanted}, got {x.dtype} {x.shape}; for {others}"
+            )
         steps = x.shape[1]
         if self.max_positions is not None and steps > self.max_positions:
             raise ValueError(

@@ -82,7 +82,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     [
         ("tiny.mat", PAGE, "it is a web page, not the file"),
         ("tiny.mat", POINTER, "it is a Git LFS pointer, not the file; run git lfs pull"),
-        ("tiny.mat", gzip.compress(b"x"), r"it is compressed; its name must end in \.gz"),
+        ("tiny.mat", gzip.compress(b"x", mtime=0), r"it is compressed; its name must end in \.gz"),
         ("tiny.mat", b"", "it is empty; fetch it again"),
         ("tiny.mat", b"MATLAB 5.0 " + bytes(200), "fetch it again"),
         ("tiny.pickle", PAGE, "it is a web page, not the file"),
@@ -105,9 +105,9 @@ def test_what_lies_there_instead(home, name, content, cure):
         ),
         (".gz", PAGE, "it is a web page"),
         (".gz", b"BZh91AY", r"it is compressed; its name must end in \.bz2"),
-        (".gz", gzip.compress(b"text")[:-5], "fetch it again"),
+        (".gz", gzip.compress(b"text", mtime=0)[:-5], "fetch it again"),
         (".xz", POINTER, "it is a Git LFS pointer"),
-        (".tar", gzip.compress(b"x"), r"it is compressed; its name must end in \.gz"),
+        (".tar", gzip.compress(b"x", mtime=0), r"it is compressed; its name must end in \.gz"),
         (".zip", PAGE, "it is a web page"),
     ],
 )

@@ -327,3 +327,13 @@ def test_describe_takes_a_path(tmp_path, cache):
     done = run("-m", "data.describe", path, SURNN_CACHE=cache)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {path}: both .mid and .wav files in it; name a folder")
+
+
+def test_columns_of_a_long_text_do_not_run_together(tmp_path):
+    done = run("-m", "data.describe", text_file(tmp_path / "long.txt", 40_000), "--tokenizer=bytes")
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.partition("\nsplit ")[2].splitlines()[:4]
+    split = load(tmp_path / "long.txt", tokenizer="bytes")["train"]
+    assert len(head.split()) == 7  # "mean value" is two words.
+    assert rows[0].split()[:3] == ["train", "1", str(len(split["x"][0]))]
+    assert len({len(row) for row in rows}) == 1

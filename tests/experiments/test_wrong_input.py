@@ -8,9 +8,10 @@ import pytest
 from data_case import run
 
 import data
-from data import paths
+from data import columns, paths
+from experiments import synthetic
 from experiments.report import listing
-from experiments.runner import columns, launch
+from experiments.runner import launch
 from experiments.runner.records import Record
 from experiments.tasks import datasets, registry
 from experiments.tasks.music.config import Config as Music
@@ -46,6 +47,12 @@ def test_sequences_too_short_for_what_is_copied(dataset, least):
     )
     with pytest.raises(ValueError, match=match):
         experiment.check(dataclasses.replace(config, steps=least - 1))
+
+
+def test_preset_of_frames_with_data_of_tokens():
+    (adding, *_) = synthetic.PRESETS["adding-cpu"].values()
+    with pytest.raises(ValueError, match=r"encoder 'raw' takes frames .*; for tokens take embed"):
+        registry.load("synthetic").check(dataclasses.replace(adding, dataset="copy"))
 
 
 def test_every_data_set_has_an_experiment():
