@@ -21,7 +21,7 @@ help:
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
 	@echo "make test-fuzz  break the files of every reader in thousands of ways, for ten minutes"
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
-	@echo "make test-peers FLAX=FOLDER  run Flax's own tests of recurrent layers, from a checkout, on ours"
+	@echo "make test-peers FLAX=FOLDER MEMAX=FOLDER  run their own tests, from checkouts, on our layers"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
 	@echo "make docs     build the documentation in site/, warnings being errors"
@@ -75,7 +75,9 @@ test-mutations: install
 	$(BIN)/python tests/support/mutations.py
 
 test-peers: install
-	$(BIN)/python tests/peers/flax_suite.py "$(FLAX)"
+	$(if $(FLAX)$(MEMAX),,$(error name a checkout: FLAX=FOLDER, MEMAX=FOLDER or both))
+	$(if $(FLAX),$(BIN)/python tests/peers/flax_suite.py "$(FLAX)")
+	$(if $(MEMAX),$(BIN)/python tests/peers/memax_suite.py "$(MEMAX)")
 
 # About ten minutes; the children of it find its modules by PYTHONPATH.
 test-fuzz: install
