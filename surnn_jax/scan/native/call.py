@@ -17,7 +17,7 @@ from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry, Params
 
 # Keyed by rule, because cells of different names share one.
-_CELLS = {TANH.rule: 0, GRU.rule: 1, LSTM.rule: 2, LSTM_PEEPHOLE.rule: 3}
+CELLS = {TANH.rule: 0, GRU.rule: 1, LSTM.rule: 2, LSTM_PEEPHOLE.rule: 3}
 _MASKS = {None: 0, 2: 1, 3: 2}
 _MOST_NEURONS = 1 << 20  # as in src/ffi.cc
 _SLOPES = {"triangular": 0, "sigmoid": 1, "straight_through": 2}
@@ -34,7 +34,7 @@ def unsupported(spec: ScanSpec, shape: ScanShape) -> str | None:
 
 def _unknown(spec: ScanSpec, shape: ScanShape) -> str | None:
     """What the kernel lacks, wherever it is built."""
-    if spec.cell.rule not in _CELLS:
+    if spec.cell.rule not in CELLS:
         changed = " with other functions" if is_variant(spec.cell) else ""
         return f"the kernel does not know the cell {spec.cell.name}{changed}"
     if spec.surrogate is not None and spec.surrogate.name not in _SLOPES:
@@ -107,7 +107,7 @@ def _carry(cell: Cell, leaves: list[Array]) -> Carry:
     return cell.carry(**dict(zip(names, leaves, strict=True)))
 
 
-def _flatten(cell: Cell, params: Params) -> list[Array]:
+def flatten(cell: Cell, params: Params) -> list[Array]:
     """Parameters in the kernel's order."""
     return [
         *(params["input"][g] for g in cell.inputs),
@@ -144,7 +144,7 @@ def _leading(inputs: ScanInputs) -> list[Array]:
 
 def _attributes(spec: ScanSpec, inputs: ScanInputs) -> dict[str, int]:
     axes = None if inputs.logits is None else inputs.logits.ndim
-    return {"cell": _CELLS[spec.cell.rule], "table": _MASKS[axes]}
+    return {"cell": CELLS[spec.cell.rule], "table": _MASKS[axes]}
 
 
 # Under `jit`, JAX traces it once for all similar calls. The branch is chosen when the program is
@@ -167,7 +167,7 @@ def _run_compiled(spec, inputs):
     call = jax.ffi.ffi_call(
         library.FORWARD, [field] * len(cell.carry._fields), vmap_method="sequential"
     )
-    leaves = call(*_leading(inputs), *_flatten(cell, inputs.params), **_attributes(spec, inputs))
+    leaves = call(*_leading(inputs), *flatten(cell, inputs.params), **_attributes(spec, inputs))
     return _carry(cell, leaves)
 
 
@@ -204,7 +204,7 @@ def _pull_dense(spec, wanted, inputs, carries, used):
 
 def _pull_compiled(spec, wanted, inputs, carries, used):
     cell, x, logits = spec.cell, inputs.x, inputs.logits
-    parameters = _flatten(cell, inputs.params)
+    parameters = flatten(cell, inputs.params)
     none = jax.ShapeDtypeStruct((0,), x.dtype)
     carry_types = [*_ordered(inputs.initial_carry), *_ordered(inputs.reset_carry)]
     results = [
