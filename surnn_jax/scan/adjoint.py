@@ -286,6 +286,11 @@ def logit_cotangents(
     dg = sum(jax.tree.leaves(gaps))
     if step_mask is not None:
         dg = jnp.where(step_mask[..., None], dg, 0)
+    return logit_cotangents_of_gaps(surrogate, logits, dg)
+
+
+def logit_cotangents_of_gaps(surrogate: Surrogate, logits: Array, dg: Array) -> Array:
+    """The same from the cotangent of the switches ``[..., B, H]``."""
     dg = _weigh_rows(surrogate, dg)
     slope = surrogate.slope(logits.astype(dg.dtype))
     if logits.ndim < dg.ndim:
