@@ -156,7 +156,7 @@ def _run(spec, inputs):
         fields = _kernel.bind(*leaves, spec=spec, wanted=None, form=form)
         return spec.cell.carry(*fields)
 
-    dense = functools.partial(masked.forward, spec)
+    dense = functools.partial(masked.forward_accelerated, spec)
     return jax.lax.platform_dependent(inputs, cpu=compiled, default=dense)
 
 
@@ -182,7 +182,7 @@ def _pull(spec, wanted, inputs, carries, used):
         found = _kernel.bind(*leaves, spec=spec, wanted=wanted, form=form)
         return jax.tree.unflatten(jax.tree.structure(_like(wanted, arguments[0])), found)
 
-    dense = functools.partial(_pull_dense, spec, wanted)
+    dense = functools.partial(_pull_dense, spec, wanted, backward=masked.backward_accelerated)
     return jax.lax.platform_dependent(inputs, carries, used, cpu=compiled, default=dense)
 
 
@@ -197,8 +197,8 @@ def _like(wanted, inputs):
     )
 
 
-def _pull_dense(spec, wanted, inputs, carries, used):
-    found = masked.backward(spec, inputs, carries, wanted, _carry(spec.cell, used))
+def _pull_dense(spec, wanted, inputs, carries, used, backward=masked.backward):
+    found = backward(spec, inputs, carries, wanted, _carry(spec.cell, used))
     return _like(wanted, found)
 
 
