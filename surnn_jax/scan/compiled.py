@@ -128,7 +128,7 @@ def _run(compiled, spec, inputs):
         fields = _kernel.bind(*leaves, compiled=compiled, spec=spec, wanted=None, form=form)
         return spec.cell.carry(*fields)
 
-    dense = functools.partial(masked.forward, spec)
+    dense = functools.partial(masked.forward_accelerated, spec)
     return jax.lax.platform_dependent(inputs, **{compiled.platform: call}, default=dense)
 
 
@@ -139,7 +139,7 @@ def _pull(compiled, spec, wanted, inputs, carries, ct_outputs):
         found = _kernel.bind(*leaves, compiled=compiled, spec=spec, wanted=wanted, form=form)
         return jax.tree.unflatten(jax.tree.structure(_like(wanted, arguments[0])), found)
 
-    dense = functools.partial(_pull_dense, spec, wanted)
+    dense = functools.partial(_pull_dense, spec, wanted, backward=masked.backward_accelerated)
     arguments = inputs, carries, ct_outputs
     return jax.lax.platform_dependent(*arguments, **{compiled.platform: call}, default=dense)
 
@@ -155,8 +155,8 @@ def _like(wanted, inputs):
     )
 
 
-def _pull_dense(spec, wanted, inputs, carries, ct_outputs):
-    return _like(wanted, masked.backward(spec, inputs, carries, wanted, ct_outputs))
+def _pull_dense(spec, wanted, inputs, carries, ct_outputs, backward=masked.backward):
+    return _like(wanted, backward(spec, inputs, carries, wanted, ct_outputs))
 
 
 # A call of the kernel is an operation of its own, so that the program can be exported: where it

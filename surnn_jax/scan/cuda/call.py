@@ -214,7 +214,7 @@ def _pull(rows, spec, wanted, inputs, carries, ct_outputs):
     gap, *ends = found[len(sums) :]
     dlogits = None
     if wanted.logits:
-        dlogits = adjoint.logit_cotangents_of_gaps(surrogate, inputs.logits, gap)
+        dlogits = adjoint.of_gaps(surrogate, inputs.logits, None, gap)
     return ScanInputs(
         params=_weights(spec, inputs, old, carries, d_sum),
         x=adjoint.input_cotangents(spec, params, d_sum) if wanted.x else None,
