@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from surnn_jax.cells import Cell
+from surnn_jax.scan import compiled
 from surnn_jax.scan.native import call, library
 from surnn_jax.typing import Params
 
@@ -37,7 +38,7 @@ class HeldWeights:
         kernel = library.load()
         pointers = (ctypes.c_void_p * len(leaves))(*map(address, leaves))
         self._weights = kernel.surnn_pack(
-            call.CELLS[cell.rule], dtype.itemsize == 8, self.inputs, self.features, pointers
+            compiled.CELLS[cell.rule], dtype.itemsize == 8, self.inputs, self.features, pointers
         )
         if not self._weights:
             raise MemoryError("no memory for the packed weights")
