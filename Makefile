@@ -7,7 +7,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
+.PHONY: help install native docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers test-arm bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-rest  run only those that make test leaves out"
 	@echo "make test-pure  run the scans' tests without the compiled kernel"
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
+	@echo "make test-arm  run the kernel's test program for ARM in an emulator (qemu-user)"
 	@echo "make test-fuzz  break the files of every reader in thousands of ways, for ten minutes"
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
 	@echo "make test-peers FLAX=FOLDER MEMAX=FOLDER  run their own tests, from checkouts, on our layers"
@@ -79,6 +80,9 @@ test-peers: install
 	$(if $(FLAX),$(BIN)/python tests/peers/flax_suite.py "$(FLAX)")
 	$(if $(MEMAX),$(BIN)/python tests/peers/memax_suite.py "$(MEMAX)")
 
+test-arm: install
+	$(BIN)/python -m surnn_jax.scan.native.build --check-arm
+
 # About ten minutes; the children of it find its modules by PYTHONPATH.
 test-fuzz: install
 	PYTHONPATH=.:tests/support $(BIN)/python -m fuzz
@@ -97,7 +101,7 @@ tutorial: install
 # Appends to runs/bench; what is there already stays.
 bench: install
 	mkdir -p runs/bench
-	for what in skip_scan dense_scan inference minimal memory models; do \
+	for what in skip_scan dense_scan inference streaming minimal memory models; do \
 	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
 	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
 	$(BIN)/python -m benchmarks.targets runs/bench/bench.jsonl

@@ -25,7 +25,7 @@ from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.typing import Array, Carry
 
 # Keyed by rule, because cells of different names share one.
-_CELLS = {TANH.rule: 0, GRU.rule: 1, LSTM.rule: 2, LSTM_PEEPHOLE.rule: 3}
+CELLS = {TANH.rule: 0, GRU.rule: 1, LSTM.rule: 2, LSTM_PEEPHOLE.rule: 3}
 _TABLES = {None: 0, 2: 1, 3: 2}
 _SLOPES = {"triangular": 0, "sigmoid": 1, "straight_through": 2}
 
@@ -75,7 +75,7 @@ def _kernels(compiled: Compiled) -> derivatives.Kernels:
 
 def unknown(spec: ScanSpec) -> str | None:
     """What every such kernel lacks of a scan, in one line; None if nothing."""
-    if spec.cell.rule not in _CELLS:
+    if spec.cell.rule not in CELLS:
         changed = " with other functions" if is_variant(spec.cell) else ""
         return f"the kernel does not know the cell {spec.cell.name}{changed}"
     if spec.surrogate is not None and spec.surrogate.name not in _SLOPES:
@@ -86,7 +86,7 @@ def unknown(spec: ScanSpec) -> str | None:
 def attributes(spec: ScanSpec, inputs: ScanInputs) -> dict[str, int]:
     """The numbers of the cell and of the kind of table."""
     axes = None if inputs.logits is None else inputs.logits.ndim
-    return {"cell": _CELLS[spec.cell.rule], "table": _TABLES[axes]}
+    return {"cell": CELLS[spec.cell.rule], "table": _TABLES[axes]}
 
 
 def slope(spec: ScanSpec) -> int:

@@ -31,20 +31,33 @@ COMMAND = "python -m surnn_jax.scan.native.build"
 # rounding inside the exponential must not be folded away.
 _FLAGS = ("-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _SETS = {"portable": ("-DSURNN_BYTES=16",)}
-_X86_SETS = {
-    "avx2": ("-mavx2", "-mfma", "-DSURNN_BYTES=32"),
-    "avx512": (
-        "-mavx2",
-        "-mfma",
-        "-mavx512f",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx512bw",
-        "-mprefer-vector-width=512",
-        "-DSURNN_BYTES=64",
-        "-DSURNN_REGISTERS=24",
-    ),
+# By processor, as the sources call it.
+_MORE_SETS = {
+    "SURNN_X86": {
+        "avx2": ("-mavx2", "-mfma", "-DSURNN_BYTES=32"),
+        "avx512": (
+            "-mavx2",
+            "-mfma",
+            "-mavx512f",
+            "-mavx512dq",
+            "-mavx512vl",
+            "-mavx512bw",
+            "-mprefer-vector-width=512",
+            "-DSURNN_BYTES=64",
+            "-DSURNN_REGISTERS=24",
+        ),
+    },
+    "SURNN_ARM": {"neon": ("-DSURNN_NEON", "-DSURNN_BYTES=16", "-DSURNN_REGISTERS=24")},
 }
+_PROCESSORS = {
+    "x86_64": "SURNN_X86",
+    "amd64": "SURNN_X86",
+    "aarch64": "SURNN_ARM",
+    "arm64": "SURNN_ARM",
+}
+# What `check_arm` needs, as Debian packages it.
+_ARM_COMPILERS = ("aarch64-linux-gnu-g++", "clang++ --target=aarch64-linux-gnu")
+_ARM_EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 
 
 class Unavailable(Exception):
@@ -147,15 +160,26 @@ def run(command: list[str]) -> None:
         raise Unavailable(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
-def _objects(folder: pathlib.Path, flags: list[str], extra: str) -> list[str]:
-    """Compiles every kernel and the source `extra`; paths of the object files."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    sets = {**_SETS, **(_X86_SETS if x86 else {})}
-    base = [*compiler().split(), *_FLAGS, *flags, *(["-DSURNN_X86"] if x86 else [])]
+def _objects(
+    folder: pathlib.Path,
+    flags: list[str],
+    extra: str,
+    command: str | None = None,
+    machine: str | None = None,
+) -> list[str]:
+    """Compiles every kernel, the interface in C and the source `extra`; paths of the object files.
+
+    `command` and `machine` are the compiler and the processor if not those of this machine.
+    """
+    processor = _PROCESSORS.get((machine or platform.machine()).lower())
+    sets = {**_SETS, **_MORE_SETS.get(processor, {})}
+    base = [*(command or compiler()).split(), *_FLAGS, *flags]
+    base += [f"-D{processor}"] if processor else []
     jobs = [
         [*base, *more, f"-DSURNN_ISA={name}", "-c", str(SOURCES / "kernel.cc"), "-o", name + ".o"]
         for name, more in sets.items()
     ]
+    jobs.append([*base, "-c", str(SOURCES / "surnn.cc"), "-o", "surnn.o"])
     jobs.append([*base, f"-isystem{headers()}", "-c", str(SOURCES / extra), "-o", "main.o"])
     for job in jobs:
         job[-1] = str(folder / job[-1])
@@ -218,13 +242,61 @@ def _check(guard: str) -> None:
         raise SystemExit(status)
 
 
+def arm_compilers() -> list[str]:
+    """The compilers for 64-bit ARM that are here, and an emulator to run what they make.
+
+    Raises:
+        Unavailable: if there is no emulator or no compiler.
+    """
+    if not shutil.which(_ARM_EMULATOR[0]):
+        raise Unavailable(f"no {_ARM_EMULATOR[0]} (Debian: qemu-user)")
+    if not shutil.which(_ARM_COMPILERS[0].split()[0]):  # clang needs its C library as well
+        raise Unavailable(f"no {_ARM_COMPILERS[0]} (Debian: g++-aarch64-linux-gnu)")
+    return [command for command in _ARM_COMPILERS if shutil.which(command.split()[0])]
+
+
+def check_arm() -> None:
+    """Builds the test program for 64-bit ARM with each compiler that is here, and emulates it.
+
+    Each runs as it is compiled for use, and once more with traps at undefined behaviour.
+
+    Raises:
+        Unavailable: without the tools, or if it cannot be built.
+        SystemExit: if it fails.
+    """
+    for command in arm_compilers():
+        gnu = "-fsanitize-undefined-trap-on-error"
+        trap = gnu if "clang" not in command else "-fsanitize-trap=undefined"
+        for guard in (["-O2"], ["-O1", "-DSURNN_ROLLED", "-fsanitize=undefined", trap]):
+            print(" ".join([command, *guard]), flush=True)
+            flags = [*guard, "-Wall", "-Wextra", "-Werror"]
+            with tempfile.TemporaryDirectory() as folder:
+                objects = _objects(pathlib.Path(folder), flags, "driver.cc", command, "aarch64")
+                program = str(pathlib.Path(folder) / "driver")
+                run([*command.split(), "-o", program, *objects, "-pthread"])
+                status = subprocess.run([*_ARM_EMULATOR, program]).returncode
+            if status:
+                raise SystemExit(status)
+
+
 def main() -> None:
     """Builds in place, or checks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="run the sanitizers' test program")
+    parser.add_argument(
+        "--check-arm", action="store_true", help="run the test program on an emulated ARM processor"
+    )
     try:
-        if parser.parse_args().check:
+        options = parser.parse_args()
+        if options.check:
             check()
+        elif options.check_arm:
+            try:
+                arm_compilers()
+            except Unavailable as error:
+                print(f"skipped: {error}")
+            else:
+                check_arm()
         else:
             build(pathlib.Path(__file__).resolve().parent / LIBRARY, strict=True)
     except Unavailable as error:

@@ -70,7 +70,7 @@ def scan(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     return compiled.scan(_KERNEL, spec, inputs)
 
 
-def _flatten(cell: Cell, params: Params) -> list[Array]:
+def flatten(cell: Cell, params: Params) -> list[Array]:
     """Parameters in the kernel's order."""
     return [
         *(params["input"][g] for g in cell.inputs),
@@ -80,7 +80,7 @@ def _flatten(cell: Cell, params: Params) -> list[Array]:
 
 
 def _unflatten(cell: Cell, leaves: list[Array]) -> Params:
-    """The inverse of :func:`_flatten`."""
+    """The inverse of :func:`flatten`."""
     rest = iter(leaves)
     return {
         "input": {g: next(rest) for g in cell.inputs},
@@ -106,14 +106,14 @@ def _run(spec, inputs):
     fields = [compiled.field_type(inputs)] * len(cell.carry._fields)
     call = jax.ffi.ffi_call(library.FORWARD, fields, vmap_method="sequential")
     leaves = call(
-        *_leading(inputs), *_flatten(cell, inputs.params), **compiled.attributes(spec, inputs)
+        *_leading(inputs), *flatten(cell, inputs.params), **compiled.attributes(spec, inputs)
     )
     return carry_of(cell, leaves)
 
 
 def _pull(spec, wanted, inputs, carries, ct_outputs):
     cell, x, logits = spec.cell, inputs.x, inputs.logits
-    parameters = _flatten(cell, inputs.params)
+    parameters = flatten(cell, inputs.params)
     none = jax.ShapeDtypeStruct((0,), x.dtype)
     carry_types = [*ordered(inputs.initial_carry), *ordered(inputs.reset_carry)]
     results = [
