@@ -1,0 +1,58 @@
+"""Causal averages of the input, against which an event switch reads a change."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from surnn_jax.switches.phase import unsigned
+from surnn_jax.typing import Array
+
+
+def remembered(time_constants: Sequence[float], x: Array, first: Array, position: Array) -> Array:
+    """What a switch keeps of the inputs after every step: averages of them, or the last alone.
+
+        m[t] = m[t-1] + (x[t] - m[t-1]) / min(n + 1, τ)
+
+    for each time constant τ, n steps after the start of the sequence. So m is the mean of all
+    inputs until there are τ of them; from then on an input's weight falls by 1 - 1/τ a step. What
+    came before the start has no weight: a reset, at which n is 0, begins anew. τ = 1 is the last
+    input.
+
+    `step`, chunks and the whole sequence give the same bits: steps are taken one after the other on
+    every platform, and no product is rounded together with a sum.
+
+    Args:
+        time_constants: K steps, each at least 1; none for `x` itself.
+        x: ``[T, B, D]``, zeros where it must not be read.
+        first: ``[B, K D]``, the averages before the first step; its dtype is that of the result.
+        position: integers ``[T]`` or ``[T, B]``: n.
+
+    Returns:
+        ``[T, B, K D]``, averages of one time constant side by side; or `x`.
+    """
+    return _averages(tuple(time_constants), x, first, position) if time_constants else x
+
+
+# Outside `jit` the closure of the loop would be compiled anew at every call.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _averages(time_constants, x, first, position):
+    dtype = first.dtype
+    steps, batch, width = x.shape
+    longest = jnp.asarray(time_constants, dtype)
+    count = unsigned(position).reshape(steps, -1, 1).astype(dtype) + 1
+    weight = jnp.minimum(count, longest)[..., None]  # [T, 1 or B, K, 1]
+
+    def step(average, now):
+        x, weight = now
+        x = x[:, None].astype(dtype)
+        # Where it is 1 the old average, NaN or not, is not read.
+        average = jnp.where(weight == 1, x, average + (x - average) / weight)
+        return average, average
+
+    # Inside `jax.shard_map` a carry must vary over the mesh axes over which its successors do.
+    never = jnp.zeros_like(x, bool, shape=()) | jnp.zeros_like(position, bool, shape=())
+    first = jnp.where(never, first, first).reshape(batch, len(time_constants), width)
+    averages = jax.lax.scan(step, first, (x, weight))[1]
+    return averages.reshape(steps, batch, len(time_constants) * width)
