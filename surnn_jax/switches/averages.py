@@ -40,19 +40,19 @@ def remembered(time_constants: Sequence[float], x: Array, first: Array, position
 def _averages(time_constants, x, first, position):
     dtype = first.dtype
     steps, batch, width = x.shape
-    longest = jnp.asarray(time_constants, dtype)
-    count = unsigned(position).reshape(steps, -1, 1).astype(dtype) + 1
-    weight = jnp.minimum(count, longest)[..., None]  # [T, 1 or B, K, 1]
+    longest = jnp.asarray(time_constants, dtype).reshape(1, 1, -1, 1)
+    count = unsigned(position).reshape(steps, -1, 1, 1).astype(dtype) + 1
+    inputs = jnp.minimum(count, longest)  # [T, 1 or B, K, 1], so many are averaged
 
     def step(average, now):
-        x, weight = now
+        x, inputs = now
         x = x[:, None].astype(dtype)
         # Where it is 1 the old average, NaN or not, is not read.
-        average = jnp.where(weight == 1, x, average + (x - average) / weight)
+        average = jnp.where(inputs == 1, x, average + (x - average) / inputs)
         return average, average
 
     # Inside `jax.shard_map` a carry must vary over the mesh axes over which its successors do.
     never = jnp.zeros_like(x, bool, shape=()) | jnp.zeros_like(position, bool, shape=())
     first = jnp.where(never, first, first).reshape(batch, len(time_constants), width)
-    averages = jax.lax.scan(step, first, (x, weight))[1]
+    averages = jax.lax.scan(step, first, (x, inputs))[1]
     return averages.reshape(steps, batch, len(time_constants) * width)
