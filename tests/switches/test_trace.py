@@ -14,7 +14,7 @@ from core_case import run, step
 from tiers import full
 
 from surnn_jax import scan, selective, switches
-from surnn_jax.layers import Recurrent, calibrate
+from surnn_jax.layers import Recurrent, calibrate, export
 from surnn_jax.switches import SwitchInputs, remembered
 
 STEPS, BATCH, INPUTS, FEATURES = 40, 3, 2, 8
@@ -227,6 +227,24 @@ def test_transformed(make):
         last = np.asarray(backward)[0].reshape(len(SPANS), INPUTS, STEPS, BATCH, INPUTS)
         for k, span in enumerate(SPANS):
             np.testing.assert_allclose(last[k, :, -1, 0], np.eye(INPUTS) / span, atol=1e-7)
+
+
+@pytest.mark.full
+def test_exported():
+    layer = Recurrent("gru", FEATURES, _unit().switch)
+    x = jnp.moveaxis(_x(), 0, 1)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
+    whole, first, one = (
+        jax.export.deserialize(bytearray(make(layer, variables, x, platforms=("cpu",)))).call
+        for make in (export.sequence, export.begin, export.step)
+    )
+    lengths = np.asarray([STEPS, 13, 0], np.int32)
+    want = jax.jit(layer.apply)(variables, x, seq_lengths=lengths)
+    np.testing.assert_allclose(whole(x, lengths), want, atol=1e-6)
+    carry = first(x[:, 0])
+    for t in range(STEPS):
+        carry, output = one(carry, x[:, t])
+        np.testing.assert_allclose(output[0], want[0, t], atol=1e-6)
 
 
 @pytest.mark.parametrize(
