@@ -78,8 +78,11 @@ def headers() -> pathlib.Path:
     raise Unavailable("jaxlib, whose headers the kernel needs, is not installed")
 
 
-def describe() -> dict[str, str]:
+def describe(sources: pathlib.Path = SOURCES) -> dict[str, str]:
     """What a library built here is for, and from what: the manifest, less the library's digest.
+
+    Args:
+        sources: the folder that it is compiled from, likewise below.
 
     Raises:
         Unavailable: if jaxlib is not installed, or its headers do not tell their version.
@@ -88,16 +91,16 @@ def describe() -> dict[str, str]:
     version = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")]
     if not all(version):
         raise Unavailable("the headers of jaxlib do not tell the version of their interface")
-    sources = sorted(SOURCES.iterdir())
+    files = sorted(sources.iterdir())
     return {
         "jaxlib": importlib.metadata.version("jaxlib"),
         "interface": ".".join(found[1] for found in version),
         "machine": f"{sys.platform} {platform.machine()}",
-        "sources": _digest(b"".join(file.name.encode() + file.read_bytes() for file in sources)),
+        "sources": _digest(b"".join(file.name.encode() + file.read_bytes() for file in files)),
     }
 
 
-def refusal(library: pathlib.Path) -> str:
+def refusal(library: pathlib.Path, sources: pathlib.Path = SOURCES) -> str:
     """Why a library cannot work here, in one line; empty if it can.
 
     To load a damaged one can kill the process, and so can one for another interface of XLA.
@@ -107,18 +110,18 @@ def refusal(library: pathlib.Path) -> str:
     try:
         told = json.loads(library.with_suffix(".json").read_text())
         digest, jaxlib, interface = told["digest"], told["jaxlib"], told["interface"]
-        machine, sources = told["machine"], told["sources"]
+        machine, source = told["machine"], told["sources"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"{library.name} has no manifest that tells what it was built for"
     try:
-        here = describe()
+        here = describe(sources)
     except Unavailable as error:
         return str(error)
     if digest != _digest(library.read_bytes()):
         return f"{library.name} is damaged"
     if machine != here["machine"]:
         return f"{library.name} was built for {machine}, and this is {here['machine']}"
-    if sources != here["sources"]:
+    if source != here["sources"]:
         return f"{library.name} was built from other sources than are installed"
     # Minor versions speak with each other: src/ffi.cc.
     if interface.partition(".")[0] != here["interface"].partition(".")[0]:
@@ -133,7 +136,12 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """Runs a compiler.
+
+    Raises:
+        Unavailable: with all that it said, if it fails.
+    """
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise Unavailable(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
@@ -152,7 +160,7 @@ def _objects(folder: pathlib.Path, flags: list[str], extra: str) -> list[str]:
     for job in jobs:
         job[-1] = str(folder / job[-1])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_run, jobs))
+        list(pool.map(run, jobs))
     return [job[-1] for job in jobs]
 
 
@@ -171,13 +179,13 @@ def build(target: pathlib.Path, *, strict: bool = False) -> None:
         flags = ["-O2", *warnings]
         objects = _objects(pathlib.Path(folder), flags, "ffi.cc")
         made = pathlib.Path(folder) / LIBRARY
-        _run([*compiler().split(), "-shared", "-o", str(made), *objects])
+        run([*compiler().split(), "-shared", "-o", str(made), *objects])
         write(target, made.read_bytes())
 
 
-def write(target: pathlib.Path, library: bytes) -> None:
+def write(target: pathlib.Path, library: bytes, sources: pathlib.Path = SOURCES) -> None:
     """Writes a library and its manifest."""
-    manifest = json.dumps({**describe(), "digest": _digest(library)}, indent=2) + "\n"
+    manifest = json.dumps({**describe(sources), "digest": _digest(library)}, indent=2) + "\n"
     target.parent.mkdir(parents=True, exist_ok=True)
     for file, content in ((target, library), (target.with_suffix(".json"), manifest.encode())):
         # A library in use must not be overwritten: replace it.
@@ -204,7 +212,7 @@ def _check(guard: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         objects = _objects(pathlib.Path(folder), flags, "driver.cc")
         program = str(pathlib.Path(folder) / "driver")
-        _run([*compiler().split(), guard, "-o", program, *objects, "-pthread"])
+        run([*compiler().split(), guard, "-o", program, *objects, "-pthread"])
         status = subprocess.run([program]).returncode
     if status:
         raise SystemExit(status)
