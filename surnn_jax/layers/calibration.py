@@ -1,6 +1,6 @@
 """Thresholds of event switches, set by real data after a model has been made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.cells.cell import state_dtype
-from surnn_jax.scan.unit import previous_inputs
-from surnn_jax.switches import SwitchInputs, remembered
+from surnn_jax.scan.unit import inputs_before
+from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Params
 
 COLLECTION = "calibration"
@@ -89,14 +89,14 @@ def calibrated_params(module: nn.Module, params: Params, seen: SwitchInputs) -> 
 
 
 def shown(
-    averages: Sequence[float],
+    switch: Switch,
     x: Array,
     lengths: Array | None,
     mask: Array | None,
     resets: Array | None,
     reverse: bool,
 ) -> SwitchInputs:
-    """What a switch with these `averages` is shown of inputs ``[T, *batch, D]``.
+    """What a switch is shown of inputs ``[T, *batch, D]``.
 
     The other arguments are those of `scan.run`.
     """
@@ -120,8 +120,7 @@ def shown(
     if resets is not None:
         last = jax.lax.cummax(jnp.where(resets, t, -1), axis=0)
         t = jnp.where(last >= 0, t - last, t)
-    nothing = jnp.zeros((x.shape[1], width * max(1, len(averages))), state_dtype(x.dtype))
-    previous = previous_inputs(remembered(averages, x, nothing, t), nothing)
+    previous = inputs_before(switch, x, t, state_dtype(x.dtype))
     if resets is not None:
         previous = jnp.where(resets[..., None], 0, previous)
     return SwitchInputs(x, previous, t, valid)

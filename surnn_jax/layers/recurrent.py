@@ -177,7 +177,7 @@ class Recurrent(UnitOptions):
         params = unit_params(self, unit, inputs, seq_lengths, mask)
         if is_calibrating(self) and "switch" in params:
             given = sharding.whole(inputs, seq_lengths, mask, resets)
-            seen = shown(self.switch.averages, *given, reverse)
+            seen = shown(self.switch, *given, reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
         if self.recurrent_dropout and not unit.cell.recurrent:
             raise ValueError(f"recurrent_dropout: {unit.cell.name} has no recurrent weights")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from surnn_jax.scan import sequence
 from surnn_jax.scan.sequence import Sequences
 from surnn_jax.scan.unit import Unit, previous_inputs
-from surnn_jax.switches import SwitchInputs, for_neurons, remembered
+from surnn_jax.switches import SwitchInputs, for_neurons, running_averages
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -24,7 +24,7 @@ def memory(unit: Unit, sequences: Sequences, first: Array | None, position: Arra
     """
     if unit.switch is None or not unit.switch.uses_previous_input:
         return None
-    return remembered(unit.switch.averages, sequences.x, first, position)
+    return running_averages(unit.switch.averages, sequences.x, first, position)
 
 
 def switch_inputs(

@@ -13,7 +13,7 @@ from surnn_jax.cells.cell import state_dtype
 from surnn_jax.names import unknown
 from surnn_jax.scan import sharding
 from surnn_jax.scan.sequence import as_arrays
-from surnn_jax.switches import Switch, SwitchInputs, remembered
+from surnn_jax.switches import Switch, SwitchInputs, running_averages
 from surnn_jax.typing import Array, Carry, Params
 
 
@@ -111,8 +111,7 @@ class Unit:
             valid = within if valid is None else valid & within
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        nothing = jnp.zeros((size, x.shape[-1] * max(1, len(self.switch.averages))), dtype)
-        previous = previous_inputs(remembered(self.switch.averages, x, nothing, t), nothing)
+        previous = inputs_before(self.switch, x, t, dtype)
         seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 
@@ -223,6 +222,13 @@ def share_clock(tree: Any) -> Any:
         return leaf._replace(clock=jnp.asarray(leaf.clock).reshape(-1)[0])
 
     return jax.tree.map(shared, tree, is_leaf=lambda leaf: isinstance(leaf, SelectiveCarry))
+
+
+def inputs_before(switch: Switch, x: Array, position: Array, dtype: Any) -> Array:
+    """`SwitchInputs.previous` of sequences that begin with ``x [T, B, D]``, averages in `dtype`."""
+    width = x.shape[-1] * max(1, len(switch.averages))
+    nothing = jnp.zeros((x.shape[1], width), dtype)
+    return previous_inputs(running_averages(switch.averages, x, nothing, position), nothing)
 
 
 def previous_inputs(x: Array, first: Array) -> Array:

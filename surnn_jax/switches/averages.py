@@ -10,8 +10,10 @@ from surnn_jax.switches.phase import unsigned
 from surnn_jax.typing import Array
 
 
-def remembered(time_constants: Sequence[float], x: Array, first: Array, position: Array) -> Array:
-    """What a switch keeps of the inputs after every step: averages of them, or the last alone.
+def running_averages(
+    time_constants: Sequence[float], x: Array, first: Array, position: Array
+) -> Array:
+    """Averages of the inputs up to each step, as a switch that reads ``"trace"`` keeps them.
 
         m[t] = m[t-1] + (x[t] - m[t-1]) / min(n + 1, τ)
 
@@ -24,13 +26,19 @@ def remembered(time_constants: Sequence[float], x: Array, first: Array, position
     every platform, and no product is rounded together with a sum.
 
     Args:
-        time_constants: K steps, each at least 1; none for `x` itself.
+        time_constants: K steps, each at least 1. If there are none, the input itself is kept.
         x: ``[T, B, D]``, zeros where it must not be read.
         first: ``[B, K D]``, the averages before the first step; its dtype is that of the result.
         position: integers ``[T]`` or ``[T, B]``: n.
 
     Returns:
         ``[T, B, K D]``, averages of one time constant side by side; or `x`.
+
+    Examples:
+        >>> from surnn_jax.switches import running_averages
+        >>> x = jnp.array([4.0, 0.0, 0.0, 0.0])[:, None, None]
+        >>> running_averages((1, 2), x, jnp.zeros((1, 2)), jnp.arange(4))[:, 0].tolist()
+        [[4.0, 4.0], [0.0, 2.0], [0.0, 1.0], [0.0, 0.5]]
     """
     return _averages(tuple(time_constants), x, first, position) if time_constants else x
 

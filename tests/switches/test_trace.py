@@ -15,7 +15,7 @@ from tiers import full
 
 from surnn_jax import scan, selective, switches
 from surnn_jax.layers import Recurrent, calibrate, export
-from surnn_jax.switches import SwitchInputs, remembered
+from surnn_jax.switches import SwitchInputs, running_averages
 
 STEPS, BATCH, INPUTS, FEATURES = 40, 3, 2, 8
 SPANS = (1.0, 2.0, 7.3, 32.0)
@@ -49,7 +49,7 @@ def test_an_average_is_a_weighted_mean_of_all_inputs_since_the_start():
     """Equal weights up to τ inputs; then each falls by 1 - 1/τ a step, and their sum stays 1."""
     x, clocks = np.asarray(_x(), np.float64), _clocks(RESETS)
     nothing = jnp.full((BATCH, INPUTS * len(SPANS)), jnp.nan, jnp.float32)
-    got = remembered(SPANS, _x(), nothing, jnp.asarray(clocks))
+    got = running_averages(SPANS, _x(), nothing, jnp.asarray(clocks))
     got = np.asarray(got).reshape(STEPS, BATCH, len(SPANS), INPUTS)
     for t, b, k in np.ndindex(STEPS, BATCH, len(SPANS)):
         n, span = clocks[t, b] + 1, SPANS[k]
@@ -65,7 +65,7 @@ def test_an_average_is_a_weighted_mean_of_all_inputs_since_the_start():
 
 def test_it_reads_the_input_and_its_change():
     x = _x()
-    after = remembered(SPANS, x, jnp.zeros((BATCH, 8), jnp.float32), np.arange(STEPS))
+    after = running_averages(SPANS, x, jnp.zeros((BATCH, 8), jnp.float32), np.arange(STEPS))
     before = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
     seen = SwitchInputs(x, before, np.arange(STEPS))
     read = np.asarray(switches.EVENT_FEATURES["trace"](seen))
@@ -81,13 +81,13 @@ def test_it_reads_the_input_and_its_change():
 
 def test_a_clock_beyond_int32_is_not_a_start():
     x = np.ones((1, 1, 1), np.float32)
-    got = remembered((4.0,), jnp.asarray(x), jnp.zeros((1, 1), jnp.float32), np.int32([-5]))
+    got = running_averages((4.0,), jnp.asarray(x), jnp.zeros((1, 1), jnp.float32), np.int32([-5]))
     assert got.tolist() == [[[0.25]]]
 
 
 def test_nothing_changes_where_the_input_stands_still():
     still = jnp.broadcast_to(jnp.float32(0.1), (STEPS, BATCH, INPUTS))
-    averages = remembered(SPANS, still, jnp.zeros((BATCH, 8), jnp.float32), jnp.arange(STEPS))
+    averages = running_averages(SPANS, still, jnp.zeros((BATCH, 8), jnp.float32), jnp.arange(STEPS))
     np.testing.assert_array_equal(averages, np.float32(0.1))
 
 
@@ -171,7 +171,7 @@ def test_the_scale_of_weights_is_the_deviation_in_noise():
     params = _init(unit, x)["switch"]
     nothing = jnp.zeros((BATCH, len(SPANS)), jnp.float32)
     position = jnp.arange(len(x))
-    before = scan.unit.previous_inputs(remembered(SPANS, x, nothing, position), nothing)
+    before = scan.unit.previous_inputs(running_averages(SPANS, x, nothing, position), nothing)
     a = made.logits(params, SwitchInputs(x, before, position))
     np.testing.assert_allclose(np.std(a[100:], (0, 1)), 1, atol=0.1)
 
