@@ -63,8 +63,7 @@ def memory(cell: Cell, features: int, itemsize: int, rows: int) -> int:
     carries, gates = len(cell.carry._fields), len(cell.recurrent)
     values = {1: 1, 3: 5, 4: 6}[gates]
     row = itemsize * rows * (features + 4)
-    # Partial sums are of at most 8 groups of threads, and a row of 1,024 numbers has one.
-    groups = max(1, min(8, 1024 // (features + 3)))
+    groups = max(1, min(8, 256 // -(-features // 4)))  # as in src/kernel.cu
     return (3 * carries + values + gates + groups) * row + 14 * features + 512
 
 

@@ -14,6 +14,8 @@ constexpr int kWorkers = 4;
 #endif
 constexpr int kThreads = (kWorkers + 1) * kLanes;  // one warp lists
 
+constexpr int64_t kMostBytes = 99 << 10;           // of a block, on every GPU since 2020
+
 int64_t rounded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
 int64_t bytes_of_lists(const Scan& p, int rows) {
@@ -61,6 +63,7 @@ const char* start(bool back, const Scan& p, void* stream) {
     const int blocks = static_cast<int>((p.batch + R - 1) / R), groups = groups_of(p);
     const int64_t bytes =
         back ? bytes_backward<T, Cell>(p, R, groups) : bytes_forward<T, Cell>(p, R);
+    if (bytes > kMostBytes) return "too many neurons for the memory of a block";
     const void* kernel = back ? reinterpret_cast<const void*>(&surnn_backward<T, W, Cell, R>)
                               : reinterpret_cast<const void*>(&surnn_forward<T, W, Cell, R>);
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -84,6 +87,7 @@ const char* start(bool back, const Scan& p, void*) {
     for (int index : drawn(blocks)) {
         const int64_t bytes =
             back ? bytes_backward<T, Cell>(p, R, groups) : bytes_forward<T, Cell>(p, R);
+        if (bytes > kMostBytes) return "too many neurons for the memory of a block";
         Block block(index, kWorkers + 1, bytes);
         if (back)
             Backward<T, W, Cell, R>(p, block, groups).run(block);
