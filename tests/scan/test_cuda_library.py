@@ -138,6 +138,26 @@ def test_it_is_checked_while_jax_traces():
     assert times == [1]
 
 
+@pytest.mark.parametrize("platforms", [("cuda",), ("cpu", "cuda"), ("tpu",)])
+def test_a_program_for_a_gpu_that_is_not_there_has_it(platforms, monkeypatch):
+    """One call forward, one backward; none if it is exported or lowered for another device."""
+    monkeypatch.setattr(library, "register", lambda: "")
+
+    def loss(free):
+        carries = cuda.scan(SPEC, ScanInputs(*free))
+        return jnp.sum(jnp.sin(carries.h))
+
+    gradient = jax.jit(jax.grad(loss))
+    with pytest.warns(UserWarning, match="on this cpu"):
+        traced = gradient.trace(inputs()[:5])
+    lowered = traced.lower(lowering_platforms=platforms).as_text()
+    assert lowered.count("@surnn_cuda_") == (2 if "cuda" in platforms else 0)
+    made = jax.export.export(
+        gradient, platforms=platforms, disabled_checks=[jax.export.DisabledSafetyCheck.platform()]
+    )(inputs()[:5])
+    assert "@surnn_" not in made.mlir_module()
+
+
 def test_auto_takes_it_on_measured_devices_alone(monkeypatch):
     unit = selective("gru", switches.fourier(784, rate=0.1))
     monkeypatch.setattr(call, "_missing", lambda platform: None)
@@ -191,7 +211,7 @@ def test_no_nvcc_is_said_in_one_line(monkeypatch):
 
 def test_the_table_of_registers_has_every_kernel_and_no_spill():
     """One row a kernel; `python -m surnn_jax.scan.cuda.build --table` makes it anew."""
-    rows = json.loads((build.SOURCES.parent / "registers.json").read_text())
+    rows = json.loads((build.SOURCES.parent / "registers.json").read_text())["kernels"]
     kernels = {tuple(list(row.values())[:5]) for row in rows}
     kinds = [("float32", n) for n in (1, 2, 4)] + [("bfloat16", n) for n in (1, 2, 4)]
     wanted = {
