@@ -7,7 +7,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers test-arm bench lint clean
+.PHONY: help install native cuda docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers test-arm bench lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
 	@echo "make test-peers FLAX=FOLDER MEMAX=FOLDER  run their own tests, from checkouts, on our layers"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
+	@echo "make cuda     compile the GPU kernel, with CUDA's nvcc; needs no GPU"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
 	@echo "make docs     build the documentation in site/, warnings being errors"
 	@echo "make tutorial  run the notebook of the documentation anew and keep its outputs"
@@ -89,6 +90,9 @@ test-fuzz: install
 
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build
+
+cuda: install
+	$(BIN)/python -m surnn_jax.scan.cuda.build
 
 # What the extra `docs` names; the library itself is there already.
 docs: install
