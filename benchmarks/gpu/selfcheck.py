@@ -29,8 +29,8 @@ def checks(cells: list[str]) -> list[tuple[str, str, str]]:
 
     found = []
     for name, backend in scan.BACKENDS.items():
-        if name == "reference":
-            continue
+        if name == "reference" or (name == "pallas" and jax.default_backend() == "cpu"):
+            continue  # the one is what all are tested with; the other is interpreted on a CPU
         for cell in cells:
             for kind in ("none", "neuron", "event", "group"):
                 unit = _unit(cell, kind)
