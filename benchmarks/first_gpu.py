@@ -76,17 +76,17 @@ def _times(folder: Path, rehearse: bool) -> list[Part]:
     base = {"features": "256", "batch": "64", "steps": "4096"}
     return [
         part("times-dense", 45, 5, **base),
-        part("times-neuron", 40, 5, **base, rates="0.1,0.05,0.25,1", schedules="neuron"),
-        part("times-event-group", 45, 3, **base, rates="0.1,0.05", schedules="event,group"),
+        part("times-neuron", 35, 5, **base, rates="0.1,0.05,0.25,1", schedules="neuron"),
+        part("times-event-group", 40, 3, **base, rates="0.1,0.05", schedules="event,group"),
         part(
-            "times-wide", 30, 3,
+            "times-wide", 25, 3,
             features="1024", batch="64", steps="1024", rates="0.05", schedules="none,neuron",
         ),
         part(
-            "times-sizes", 40, 3,
+            "times-sizes", 30, 3,
             features="256,128", batch="16,64", steps="1024", rates="0.1", schedules="neuron,none",
         ),
-        part("times-lstm", 25, 3, **base, cell="lstm"),
+        part("times-lstm", 20, 3, **base, cell="lstm"),
     ]  # fmt: skip
 
 
@@ -105,11 +105,11 @@ def parts(folder: Path, rehearse: bool) -> list[Part]:
         else ("--max_epochs=100",)
     )  # fmt: skip
     return [
-        Part("environment", ("benchmarks.gpu.environment",), 40),
+        Part("environment", ("benchmarks.gpu.environment",), 15),
         Part(
             "selfcheck",
             ("benchmarks.gpu.selfcheck", f"--output={folder / 'selfcheck.jsonl'}", *check),
-            75,
+            70,
         ),
         *_times(folder, rehearse),
         Part(
@@ -118,9 +118,9 @@ def parts(folder: Path, rehearse: bool) -> list[Part]:
                 "benchmarks.memory", "--backends=masked,compact,cuda", "--rates=0.1", "--chunks=",
                 *(f"--{k}={v}" for k, v in sizes.items()), f"--output={folder / 'bytes.jsonl'}",
             ),
-            25,
+            20,
         ),
-        Part("images", ("benchmarks.gpu.images", str(made), *size), 20),
+        Part("images", ("benchmarks.gpu.images", str(made), *size), 12),
         Part(
             "train",
             (
@@ -169,6 +169,7 @@ def run(part: Part, folder: Path, environment: dict[str, str], limit: float) -> 
             if process.poll() is None:
                 _end(process)
             reader.join(2)
+            process.stdout.close()
     seconds = time.monotonic() - began
     if asked:
         return ("done" if part.stops else "stopped: its time was up"), seconds

@@ -38,10 +38,8 @@ def describe(built: Any, steps: int) -> dict[str, Any]:
     outer = [loop for loop in built.counts.inner if loop.turns is not None]
     return {
         "launches_per_step": round(sum(i.turns * i.launches for i in outer) / steps, 3),
-        "loops": [
-            [i.turns, i.kernels + i.copies, i.syncs] if i.turns else [None, i.launches, i.syncs]
-            for i in loops
-        ],
+        # Launches and waits of a turn of each loop whose number of turns depends on numbers.
+        "open_loops": [[i.launches, i.syncs] for i in loops if i.turns is None],
         "once": built.counts.kernels + built.counts.copies,
         "syncs": sum(i.syncs for i in loops) + built.counts.syncs,
         "megabytes": round(built.memory / 1e6),
@@ -60,7 +58,7 @@ def worse(found: dict[str, Any], known: dict[str, Any]) -> list[str]:
         said.append(f"{found['megabytes']} MB instead of {known['megabytes']}")
 
     def open_turns(row: dict[str, Any]) -> int:
-        return sum(launches for turns, launches, _ in row["loops"] if turns is None)
+        return sum(launches for launches, _ in row["open_loops"])
 
     if open_turns(found) > open_turns(known):
         said.append(f"{open_turns(found)} launches in open loops instead of {open_turns(known)}")
@@ -70,7 +68,7 @@ def worse(found: dict[str, Any], known: dict[str, Any]) -> list[str]:
 def line(device: str, name: str, row: dict[str, Any], seconds: float) -> str:
     """One line for people."""
     turns = ", ".join(
-        f"{launches} and {syncs} waits a turn" for n, launches, syncs in row["loops"] if n is None
+        f"{launches} and {syncs} waits a turn" for launches, syncs in row["open_loops"]
     )
     return (
         f"{device:8} {name:40} {row['launches_per_step']:6.2f} a step"
@@ -102,13 +100,20 @@ def _chosen() -> list[tuple[str, Any]]:
     return pairs
 
 
+def _write(programs: dict[str, Any]) -> None:
+    from importlib.metadata import version
+
+    names = ("jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cuda-nvcc")
+    versions = {name: version(name) for name in names}
+    table = {"versions": versions, "programs": dict(sorted(programs.items()))}
+    TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Compiles what the flags ask for."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # Without the plug-in's own talk about the driver that is not there.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from importlib.metadata import version
-
     import jax
 
     from benchmarks.gpu import ahead
@@ -128,17 +133,12 @@ def main() -> None:
             continue
         row = found[key] = describe(built, program.steps)
         print(line(device, program.name, row, time.monotonic() - began), flush=True)
+        if values.write:
+            _write(known | found)
         if built.memory > 0.9 * ahead.capacity(device):
             bad.append(f"{key}: {row['megabytes']:,} MB do not fit")
         if not values.write and key in known:
             bad += [f"{key}: {text}" for text in worse(row, known[key])]
-    if values.write:
-        names = ("jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cuda-nvcc")
-        table = {
-            "versions": {name: version(name) for name in names},
-            "programs": dict(sorted({**known, **found}.items())),
-        }
-        TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for text in bad:
         print(f"WORSE  {text}", file=sys.stderr)
     print(f"{len(found)} programs compiled, {len(bad)} worse or not fitting")
