@@ -21,6 +21,7 @@ interpreted, which is only good for a trial at small sizes.
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -217,6 +218,7 @@ def main() -> None:
         print("PyTorch is left out: it is not installed, or this is no GPU", file=sys.stderr)
     roof = ceilings(values.dtype)
     facts = {"device": jax.devices()[0].device_kind, "precision": values.precision}
+    facts |= {"xla_flags": flags_of_xla} if (flags_of_xla := os.environ.get("XLA_FLAGS")) else {}
 
     def measure(case: Case, progress: options.Progress) -> list[Record]:
         with contextlib.ExitStack() as stack:

@@ -42,12 +42,21 @@ class Part:
         command: module and arguments.
         seconds: when it is asked to end; killed a little later.
         stops: whether being asked to end is its proper end.
+        xla: flags of XLA.
     """
 
     name: str
     command: tuple[str, ...]
     seconds: int
     stops: bool = False
+    xla: str = ""
+
+
+# A whole loop as one graph that the device runs through by itself.
+_GRAPHS = "--xla_gpu_enable_command_buffer=" + ",".join(
+    ("FUSION", "CUBLAS", "CUBLASLT", "CUDNN", "CUSTOM_CALL", "CONDITIONAL",
+     "DYNAMIC_SLICE_FUSION", "WHILE")
+)  # fmt: skip
 
 
 def _times(folder: Path, rehearse: bool) -> list[Part]:
@@ -55,7 +64,7 @@ def _times(folder: Path, rehearse: bool) -> list[Part]:
     backends = "--backends=masked,compact,cuda"
     small = {"features": "8", "batch": "2", "steps": "24", "inputs": "3"}
 
-    def part(name: str, seconds: int, rounds: int, **lists: str) -> Part:
+    def part(name: str, seconds: int, rounds: int, xla: str = "", **lists: str) -> Part:
         if rehearse:
             lists |= {k: v for k, v in small.items() if k in lists or k == "inputs"}
             lists["rates"] = ",".join(lists.get("rates", "1").split(",")[:1])
@@ -71,13 +80,15 @@ def _times(folder: Path, rehearse: bool) -> list[Part]:
                 f"--output={folder / 'records.jsonl'}",
             ),
             seconds,
+            xla=xla,
         )
 
     base = {"features": "256", "batch": "64", "steps": "4096"}
     return [
         part("times-dense", 45, 5, **base),
         part("times-neuron", 35, 5, **base, rates="0.1,0.05,0.25,1", schedules="neuron"),
-        part("times-event-group", 40, 3, **base, rates="0.1,0.05", schedules="event,group"),
+        part("times-graphs", 20, 3, _GRAPHS, **base, rates="0.1", schedules="neuron"),
+        part("times-event-group", 35, 3, **base, rates="0.1,0.05", schedules="event,group"),
         part(
             "times-wide", 25, 3,
             features="1024", batch="64", steps="1024", rates="0.05", schedules="none,neuron",
@@ -109,7 +120,7 @@ def parts(folder: Path, rehearse: bool) -> list[Part]:
         Part(
             "selfcheck",
             ("benchmarks.gpu.selfcheck", f"--output={folder / 'selfcheck.jsonl'}", *check),
-            70,
+            60,
         ),
         *_times(folder, rehearse),
         Part(
@@ -120,7 +131,7 @@ def parts(folder: Path, rehearse: bool) -> list[Part]:
             ),
             20,
         ),
-        Part("images", ("benchmarks.gpu.images", str(made), *size), 12),
+        Part("images", ("benchmarks.gpu.images", str(made), *size), 10),
         Part(
             "train",
             (
@@ -152,6 +163,9 @@ def run(part: Part, folder: Path, environment: dict[str, str], limit: float) -> 
         ``done``, ``stopped`` (its time was up), or what went wrong; and seconds.
     """
     began, path = time.monotonic(), folder / f"{part.name}.log"
+    if part.xla:
+        before = environment.get("XLA_FLAGS", "")
+        environment = {**environment, "XLA_FLAGS": f"{before} {part.xla}".strip()}
     with open(path, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *part.command],

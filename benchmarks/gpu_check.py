@@ -86,8 +86,8 @@ def _chosen() -> list[tuple[str, Any]]:
     if unknown or not values.devices:
         raise ValueError(f"--devices must list some of {', '.join(ahead.DEVICES)}")
     if values.presets is not None:
-        part = "" if values.presets == "all" else values.presets
-        found = [programs.preset_program(*pair) for pair in programs.full_presets(part)]
+        parts = [] if values.presets == ["all"] else values.presets
+        found = [programs.preset_program(*pair) for pair in programs.full_presets(parts)]
         return [(device, p) for device in values.devices for p in found]
     layers = programs.layer_programs()
     families = [programs.preset_program(*pair) for pair in programs.FAMILIES]
@@ -126,7 +126,10 @@ def main() -> None:
         began, key = time.monotonic(), f"{device}: {program.name}"
         try:
             function, arguments = program.make()
-            built = ahead.build(function, arguments, device, donate_argnums=program.donate)
+            whole = values.presets is None
+            built = ahead.build(
+                function, arguments, device, assemble=whole, donate_argnums=program.donate
+            )
         except Exception as error:  # whatever it is, the others are still worth knowing
             bad.append(f"{key}: {type(error).__name__}: {str(error)[:300]}")
             print(bad[-1], flush=True)
@@ -148,7 +151,7 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_list("devices", "h200,a100,h100,b200", "Which; the first gets every program")
     flags.DEFINE_string("programs", "", "Only those whose name contains this, on every device")
-    flags.DEFINE_string("presets", None, "The full presets whose name contains this; or all")
+    flags.DEFINE_list("presets", None, "Full presets by names or parts of them; or all: hours")
     flags.DEFINE_boolean("all", False, "Every program on every device")
     flags.DEFINE_boolean("write", False, "Write the table instead of comparing with it")
     cli.run(main)

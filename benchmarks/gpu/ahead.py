@@ -67,13 +67,21 @@ def on_gpu() -> Iterator[None]:
         jax.default_backend = own
 
 
-def build(function: Callable[..., Any], arguments: Any, device: str, **jit: Any) -> Built:
+def build(
+    function: Callable[..., Any],
+    arguments: Any,
+    device: str,
+    assemble: bool = True,
+    **jit: Any,
+) -> Built:
     """Compiles ``function(*arguments)``.
 
     Args:
         function: what to compile.
         arguments: trees of arrays, or of anything with a shape and a dtype.
         device: one of :data:`DEVICES`.
+        assemble: whether kernels become machine code; without, there are no registers and spills,
+            and it takes half the time.
         **jit: more arguments of `jax.jit`, such as ``donate_argnums``.
     """
     place = jax.NamedSharding(_mesh(device), jax.P())
@@ -82,7 +90,7 @@ def build(function: Callable[..., Any], arguments: Any, device: str, **jit: Any)
     )
     with tempfile.TemporaryDirectory() as name, on_gpu():
         folder = Path(name)
-        log = _toolkit(folder / "cuda")
+        log = _toolkit(folder / "cuda", assemble)
         options = {
             "xla_dump_to": str(folder / "dump"),
             "xla_dump_hlo_as_text": True,
@@ -107,8 +115,10 @@ def build(function: Callable[..., Any], arguments: Any, device: str, **jit: Any)
     return Built(counts, memory, max(registers, default=0), max(spills, default=0), len(registers))
 
 
-def _toolkit(folder: Path) -> Path:
+def _toolkit(folder: Path, assemble: bool) -> Path:
     """A CUDA folder whose ptxas also writes down registers and spills; returns that log.
+
+    If not to `assemble`, its ptxas writes empty files.
 
     Raises:
         FileNotFoundError: there is no ptxas.
@@ -117,10 +127,9 @@ def _toolkit(folder: Path) -> Path:
     (folder / "bin").mkdir(parents=True)
     log = folder / "ptxas.log"
     script = folder / "bin" / "ptxas"
+    work = f'exec "{real}" -v "$@" 2>>"{log}"' if assemble else ': > "$3"'
     script.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] && exec "{real}" "$@"\n'
-        f'exec "{real}" -v "$@" 2>>"{log}"\n',
-        encoding="utf-8",
+        f'#!/bin/sh\n[ "$1" = --version ] && exec "{real}" "$@"\n{work}\n', encoding="utf-8"
     )
     script.chmod(0o755)
     for tool in ("nvlink", "fatbinary"):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -98,6 +98,8 @@ def layer_programs() -> list[Program]:
     return found
 
 
+_PIECE = 160  # frames of a piece of music
+
 # What a configuration cannot say without the data: longest sequence, vocabulary, classes.
 _FACTS = {
     "listops": (1999, 19, 10),
@@ -165,7 +167,7 @@ def _music(config):
     from experiments.tasks.music.task import KEYS, TrainingStats, model_of, task_of
 
     task = task_of(config, model_of(config), TrainingStats(-3.0, 60.0))
-    rows, steps = config.batch_size, 160
+    rows, steps = config.batch_size, _PIECE
     return (
         task,
         {"x": np.zeros((rows, steps, KEYS), np.uint8), "lengths": np.full(rows, steps, np.int32)},
@@ -196,11 +198,12 @@ def preset_program(experiment: str, name: str) -> Program:
     """The training step of a run: of a preset of one, or of one of a preset, as ``jsb/gru``."""
     preset, _, run = name.partition("/")
     config = importlib.import_module(f"experiments.{experiment}").PRESETS[preset][run]
-    steps = STEPS
-    if experiment not in ("speech", "music"):
-        steps = _spec(config).steps
+    if experiment == "music":
+        steps = _PIECE - 1
     elif experiment == "speech":
         steps = config.window // 10 - 2
+    else:
+        steps = _spec(config).steps
     return Program(
         f"{experiment}: {name}", functools.partial(_training, experiment, config), steps, (1,)
     )
@@ -225,13 +228,28 @@ FAMILIES = (
 """One preset of every family, and every kind of layer."""
 
 
-def full_presets(part: str = "") -> list[tuple[str, str]]:
-    """Every full preset of one run, of :data:`FULL`; those whose name contains `part`."""
+def full_presets(parts: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Full presets of one run, of :data:`FULL`, as pairs of an experiment and a name.
+
+    Args:
+        parts: whole names, ``lra: path-x-mamba``, or parts of them; none for all.
+    """
     found = []
     for experiment in FULL:
         presets = importlib.import_module(f"experiments.{experiment}").PRESETS
         for name, runs in presets.items():
             small = name.endswith(("-cpu", "-short")) or name == "smoke"
-            if list(runs) == [""] and not small and part in f"{experiment}: {name}":
+            if list(runs) == [""] and not small:
                 found.append((experiment, name))
-    return found
+    names = [f"{experiment}: {name}" for experiment, name in found]
+    if not parts:
+        return found
+    chosen: list[tuple[str, str]] = []
+    for part in parts:
+        exact = part in names
+        chosen += [
+            pair
+            for pair, name in zip(found, names, strict=True)
+            if (name == part if exact else part in name)
+        ]
+    return list(dict.fromkeys(chosen))

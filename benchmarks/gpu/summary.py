@@ -80,6 +80,11 @@ def _checks(lines: list[dict[str, Any]]) -> list[str]:
 def _times(records: list[dict[str, Any]]) -> list[str]:
     if not records:
         return ["No times."]
+    # What ran with loops as graphs has a column of its own.
+    records = [
+        {**line, "backend": line["backend"] + (", graphs" if line.get("xla_flags") else "")}
+        for line in records
+    ]
     names = list(dict.fromkeys(line["backend"] for line in records))
     rows: dict[tuple, dict[str, float]] = {}
     for line in records:
@@ -100,7 +105,9 @@ def _floors(records: list[dict[str, Any]]) -> list[str]:
         times = {
             line["backend"]: line["milliseconds"]
             for line in records
-            if _point(line) == point and line.get("cell", "gru") == "gru"
+            if _point(line) == point
+            and line.get("cell", "gru") == "gru"
+            and not line.get("xla_flags")
         }
         ours = {name: times[name] for name in _OURS if name in times}
         measured = name = "not measured"
