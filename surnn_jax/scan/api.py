@@ -204,7 +204,8 @@ def _run(
     scan = _scan_function(unit, spec, inputs, backend, chunk)
     carries = sharding.shard_scan(scan, spec, inputs)
 
-    end = _end_carry(unit, sequences, start, position, carries, axes)
+    last = jax.tree.map(lambda s, c: c[-1] if x.shape[0] else s, start.carry, carries)
+    end = end_carry(unit, sequences, start, position, last, axes)
     rate, update_mask = switching.rate_and_mask(unit, sequences, logits, carries)
     balance = switching.balance(unit, params, sequences, seen, update_mask)
     outputs = carries.h
@@ -323,10 +324,15 @@ def _compiled(scan, chunk: int | None):
     return jax.jit(whole, static_argnums=0, inline=True)
 
 
-def _end_carry(unit, sequences, start: Start, position, carries, axes: BatchAxes) -> Carry:
-    """The carry after the last step, with its batch axes."""
-    steps = sequences.x.shape[0]
-    last = jax.tree.map(lambda s, c: c[-1] if steps else s, start.carry, carries)
+def end_carry(
+    unit: Unit,
+    sequences: sequence.Sequences,
+    start: Start,
+    position: Array,
+    last: Carry,
+    axes: BatchAxes,
+) -> Carry:
+    """The carry after the last step, with its batch axes; `last` is that of the cell."""
     end = axes.unflatten(last, 0)
     if unit.switch is None:
         return end
