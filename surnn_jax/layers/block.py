@@ -1,17 +1,18 @@
 """Blocks of sequence models: a mixer over time and a gated feed-forward layer, both residual."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from surnn_jax import switches
-from surnn_jax.layers import branch_run, mixers
+from surnn_jax.layers import branch_run, mixers, pieces
 from surnn_jax.layers.branch import Branch
 from surnn_jax.layers.branch_run import BlockCarry
 from surnn_jax.layers.calibration import COLLECTION, is_calibrating
-from surnn_jax.layers.feed_forward import GatedFeedForward
+from surnn_jax.layers.feed_forward import GatedFeedForward, normed_feed_forward
 from surnn_jax.layers.mixer_base import resets_within
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.scan.sequence import as_arrays
@@ -97,8 +98,12 @@ class Block(nn.Module):
             self.norm = nn.LayerNorm(use_bias=False)
             if self.expand:
                 self.norm_ffn = nn.LayerNorm(use_bias=False)
-                hidden = max(1, round(self.expand * self.features))
-                self.ffn = GatedFeedForward(hidden, self.options.dtype)
+                self.ffn = GatedFeedForward(self._hidden, self.options.dtype)
+
+    @property
+    def _hidden(self) -> int:
+        """Width of the feed-forward layer; 0 for none."""
+        return max(1, round(self.expand * self.features)) if self.expand else 0
 
     @property
     def _recurrent(self) -> bool:
@@ -186,11 +191,20 @@ class Block(nn.Module):
     @property
     def _branch(self) -> Branch:
         unit = self.mixer.unit
-        hidden = max(1, round(self.expand * self.features)) if self.expand else 0
         return Branch(
-            *(unit.cell, unit.switch.gate, self.features, hidden, self._fits),
+            *(unit.cell, unit.switch.gate, self.features, self._hidden, self._fits),
             *(self.dropout, self.options.dtype),
         )
+
+    def _feed(self, y):
+        """The feed-forward layer with its norm; on a CPU in pieces that fit into a cache."""
+        if self.is_initializing() or not pieces.pays(y):
+            return self.ffn(self.norm_ffn(y))
+        layer = functools.partial(
+            normed_feed_forward, hidden=self._hidden, dtype=self.options.dtype
+        )
+        params = self.variables["params"]
+        return pieces.by_pieces(layer, {k: params[k] for k in ("norm_ffn", "ffn")}, y)
 
     def _after(self, x, y, train):
         if not self._fits:
@@ -200,7 +214,7 @@ class Block(nn.Module):
             return y
         y = x + y.astype(x.dtype)
         if self.expand:
-            more = self.ffn(self.norm_ffn(y)).astype(y.dtype)
+            more = self._feed(y).astype(y.dtype)
             y = y + self.drop(more, deterministic=not train)
         return y
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.cells import Cell
-from surnn_jax.layers.feed_forward import GatedFeedForward
+from surnn_jax.layers.feed_forward import normed_feed_forward
 from surnn_jax.scan.adjoint import select
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
@@ -57,10 +57,7 @@ class Branch:
         keep = self._kept(key, at, x)
         y = y.astype(x.dtype) if keep is None else keep[0] * y.astype(x.dtype)
         if self.hidden:
-            norm = nn.LayerNorm(use_bias=False, parent=None)
-            layer = GatedFeedForward(self.hidden, self.dtype, parent=None)
-            z = norm.apply({"params": params["norm_ffn"]}, x + y)
-            more = layer.apply({"params": params["ffn"]}, z).astype(x.dtype)
+            more = normed_feed_forward(params, x + y, self.hidden, self.dtype).astype(x.dtype)
             y = y + (more if keep is None else keep[1] * more)
         return y
 

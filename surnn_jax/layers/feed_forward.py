@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from surnn_jax.typing import Array
+from surnn_jax.typing import Array, Params
 
 
 class GatedFeedForward(nn.Module):
@@ -33,3 +33,18 @@ class GatedFeedForward(nn.Module):
 
         gated = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "value")(x)
         return dense(x.shape[-1], "out")(gated)
+
+
+def normed_feed_forward(params: Params, x: Array, hidden: int, dtype: Any = None) -> Array:
+    """``ffn(norm(x))`` of a block as a pure function.
+
+    Args:
+        params: of the block, of which ``norm_ffn`` and ``ffn`` are read.
+        x: ``[..., M]``.
+        hidden: width of the gated layer.
+        dtype: as for :class:`GatedFeedForward`.
+    """
+    norm = nn.LayerNorm(use_bias=False, parent=None)
+    layer = GatedFeedForward(hidden, dtype, parent=None)
+    y = norm.apply({"params": params["norm_ffn"]}, x)
+    return layer.apply({"params": params["ffn"]}, y)
