@@ -7,7 +7,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers test-arm bench lint clean
+.PHONY: help install native cuda docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers test-arm bench gpu-check gpu-first lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -24,7 +24,10 @@ help:
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
 	@echo "make test-peers FLAX=FOLDER MEMAX=FOLDER  run their own tests, from checkouts, on our layers"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
+	@echo "make cuda     compile the GPU kernel, with CUDA's nvcc; needs no GPU"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
+	@echo "make gpu-check  compile for GPUs that are absent, count launches and memory, compare with a table"
+	@echo "make gpu-first  on a GPU: check, time and train, in eight minutes, with your own JAX"
 	@echo "make docs     build the documentation in site/, warnings being errors"
 	@echo "make tutorial  run the notebook of the documentation anew and keep its outputs"
 	@echo "make lint     check style"
@@ -90,6 +93,9 @@ test-fuzz: install
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build
 
+cuda: install
+	$(BIN)/python -m surnn_jax.scan.cuda.build
+
 # What the extra `docs` names; the library itself is there already.
 docs: install
 	$(PIP) mkdocs-material 'mkdocstrings[python]' playwright
@@ -105,6 +111,25 @@ bench: install
 	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
 	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
 	$(BIN)/python -m benchmarks.targets runs/bench/bench.jsonl
+
+# JAX's plug-in for CUDA compiles without a GPU. The newest JAX wants a newer Python than .venv may
+# have, so it gets an environment of its own.
+GPU := .cache/gpu
+$(GPU)/.ready: benchmarks/gpu/requirements.txt
+	@for name in $(PYTHON) python3 python3.12 python3.13 python3.14; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	    rm -rf $(GPU) && $$name -m venv $(GPU) && exec $(GPU)/bin/python -m pip install --quiet \
+	      --disable-pip-version-check -r benchmarks/gpu/requirements.txt; fi; done; \
+	  echo "make gpu-check needs Python 3.12 or newer; name one: make gpu-check PYTHON=python3.12" >&2; exit 1
+	@touch $(GPU)/.ready
+
+# FLAGS="--devices=rtx4090 --presets=lra" and others, see benchmarks/gpu_check.py.
+gpu-check: $(GPU)/.ready
+	$(GPU)/bin/python -m benchmarks.gpu_check $(FLAGS)
+
+# The JAX of the machine, whatever is installed there.
+gpu-first:
+	$(PYTHON) -m benchmarks.first_gpu --folder=runs/first_gpu $(FLAGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ SWITCHES = {
     "none": None,
     "fourier": switches.fourier(STEPS, rate=0.5),
     "event": switches.event(STEPS, rate=0.5, event_features="pair"),
+    "trace": switches.event(STEPS, rate=0.5, event_features="trace"),
 }
 each_switch = pytest.mark.parametrize("kind", tiered(SWITCHES, ["event"]))
 

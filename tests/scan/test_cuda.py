@@ -3,7 +3,9 @@
 import functools
 import itertools
 import shutil
+import subprocess
 import types
+from pathlib import Path
 
 import chex
 import core_case
@@ -19,6 +21,8 @@ from tiers import full, tiered
 
 from surnn_jax import cells, selective, switches
 from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec, masked, reference
+from surnn_jax.scan.cuda import build, call
+from surnn_jax.scan.native.build import compiler
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
@@ -105,6 +109,41 @@ def test_any_order_of_threads_gives_the_same_bits(cell, table, rows, emulation):
     for seed in (1, 2**40 + 7, 2**63 - 5):
         emulation.order(seed)
         chex.assert_trees_all_equal(solve(*problem), wanted)
+
+
+@pytest.mark.full
+def test_what_the_emulation_notices(tmp_path):
+    """It says what no barrier divides, whatever the order: `cuda_races.cc`."""
+    program = tmp_path / "races"
+    source = Path(__file__).parents[1] / "support" / "cuda_races.cc"
+    flags = ["-std=c++17", "-Wno-unknown-pragmas", f"-I{build.SOURCES}", str(source)]
+    subprocess.run([*compiler().split(), *flags, "-o", str(program)], check=True)
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    found = [line.partition(" by thread")[0] for line in said.splitlines()]
+    natural, drawn = found[:6], found[6:]
+    assert natural == [
+        "neighbours with a barrier: nothing",
+        "neighbours without: a race: a write",
+        "two writers: a race: a write",
+        "unwritten: a read of what nobody wrote",
+        "outside: a write outside an array",
+        "too much memory: more shared memory than was asked for",
+    ]
+    assert [line[:24] for line in drawn] == [line[:24] for line in natural]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cell", KNOWN, ids=lambda cell: cell.name)
+def test_as_many_neurons_as_fit(cell):
+    """The most that the back end takes needs no more memory than a block may have."""
+    widths = range(64, 8192, 16)
+    most = max(h for h in widths if call.memory(cell, h, 4, 1) <= call.MOST_BYTES)
+    problem = make(cell, 0, "shared", (1, 1, 1, most), shift=-2.0, dtype=jnp.float32)
+    assert_same(cuda_case.scan(1), cell, problem, tolerance=2e-5)
+    for rows in (2, 4):
+        most = max(h for h in widths if call.memory(cell, h, 4, rows) <= call.MOST_BYTES)
+        problem = make(cell, 0, "shared", (1, 3, 1, most), shift=-2.0, dtype=jnp.float32)
+        assert_same(cuda_case.scan(rows), cell, problem, tolerance=2e-5)
 
 
 @pytest.mark.full
@@ -195,7 +234,8 @@ def test_promise_2_a_closed_switch_leaves_the_state_alone(table):
 @pytest.mark.full
 @pytest.mark.parametrize("table", TABLES[1:])
 def test_broken_numbers_pass_through(table):
-    (params, x, a, start, fresh), masks, weight = make(GRU, 7, table, (6, 5, 3, 9))
+    params, x, a, start, fresh = make(GRU, 7, table, (6, 5, 3, 9))[0]
+    _, masks, weight = make(GRU, 7, "shared", (6, 5, 3, 9))  # they hide none of what is broken
 
     def put(array, *entries):
         array = array.copy()

@@ -343,7 +343,7 @@ def test_switch_that_cannot_be(make, horizon, options, message):
         (lambda: switches.fourier(9, harmonics=0), "^fourier: harmonics must be at least 1"),
         (
             lambda: switches.event(9, event_features="all"),
-            "^unknown event_features 'all'; one of: input, pair, counts$",
+            "^unknown event_features 'all'; one of: input, pair, counts, trace$",
         ),
         (
             lambda: switches.event(9, init_std=0.0),

@@ -141,10 +141,7 @@ def table(architectures: tuple[str, ...] = ARCHITECTURES) -> list[dict]:
     def said(job):
         arch, cell = job
         command = [*_command(cell), f"-arch=sm_{arch}", "-Xptxas=-v", "-o", os.devnull]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise Unavailable(done.stdout + done.stderr)
-        return list(_entries(arch, done.stdout + done.stderr))
+        return list(_entries(arch, run(command)))
 
     jobs = [(arch, cell) for arch in architectures for cell in range(len(CELLS))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -180,8 +177,9 @@ def main() -> None:
     architectures = tuple(options.arch or ARCHITECTURES)
     try:
         if options.table:
-            rows = [json.dumps(row) for row in table(architectures)]
-            print("[\n  " + ",\n  ".join(rows) + "\n]")
+            rows = ",\n    ".join(json.dumps(row) for row in table(architectures))
+            version = run([str(nvcc()), "--version"]).splitlines()[-2].rpartition("V")[2]
+            print(f'{{\n  "nvcc": "{version}",\n  "kernels": [\n    {rows}\n  ]\n}}')
         else:
             build(pathlib.Path(__file__).resolve().parent / LIBRARY, architectures)
     except Unavailable as error:

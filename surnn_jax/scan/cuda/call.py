@@ -24,7 +24,9 @@ from surnn_jax.scan.cuda.measured import MEASURED
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry, Params
 
-_MOST_BYTES = 96 << 10  # of shared memory a block, which every GPU since 2020 has
+MOST_BYTES = 96 << 10
+"""Of shared memory that a block may take, which every GPU since 2020 has."""
+
 _PROCESSORS = 104  # of an A100, and a few to spare
 _WIDTHS = {("float32", "float32"), ("bfloat16", "float32"), ("float64", "float64")}
 
@@ -47,7 +49,7 @@ def _unknown(spec: ScanSpec, shape: ScanShape) -> str | None:
     # An exported program may run where the kernel is not built.
     if shape.symbolic:
         return "a size is a symbol, as in an export"
-    if memory(spec.cell, shape.features, jnp.dtype(shape.carry_dtype).itemsize, 1) > _MOST_BYTES:
+    if memory(spec.cell, shape.features, jnp.dtype(shape.carry_dtype).itemsize, 1) > MOST_BYTES:
         return f"{shape.features} neurons do not fit into the shared memory of a GPU"
     return None
 
@@ -63,8 +65,7 @@ def memory(cell: Cell, features: int, itemsize: int, rows: int) -> int:
     carries, gates = len(cell.carry._fields), len(cell.recurrent)
     values = {1: 1, 3: 5, 4: 6}[gates]
     row = itemsize * rows * (features + 4)
-    # Partial sums are of at most 8 groups of threads, and a row of 1,024 numbers has one.
-    groups = max(1, min(8, 1024 // (features + 3)))
+    groups = max(1, min(8, 256 // -(-features // 4)))  # as in src/kernel.cu
     return (3 * carries + values + gates + groups) * row + 14 * features + 512
 
 
@@ -81,7 +82,7 @@ def rows_of(cell: Cell, shape: ScanShape) -> int:
     wanted = 1
     while wanted < 4 and shape.batch > wanted * _PROCESSORS:
         wanted *= 2
-    while wanted > 1 and memory(cell, shape.features, itemsize, wanted) > _MOST_BYTES:
+    while wanted > 1 and memory(cell, shape.features, itemsize, wanted) > MOST_BYTES:
         wanted //= 2
     return wanted
 

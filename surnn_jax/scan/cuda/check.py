@@ -45,6 +45,13 @@ class Kind(NamedTuple):
     rows: int
 
 
+class _Solved(NamedTuple):
+    """What is compared, in this order."""
+
+    values: Carry
+    gradients: Any
+
+
 def problem(kind: Kind) -> tuple[ScanInputs, Carry]:
     """Inputs with masks and resets, and weights of a loss; the last block of rows is not full."""
     random = np.random.default_rng(0)
@@ -81,7 +88,7 @@ def difference(scan: Scan, kind: Kind) -> str:
             return sum(terms), carries
 
         solved = jax.jit(jax.value_and_grad(loss, has_aux=True))(inputs[:5], inputs[5:])
-        return {"values": solved[0][1], "gradients": solved[1]}
+        return _Solved(solved[0][1], solved[1])
 
     # GPUs round float32 operands by default, and the dense scan leaves products to XLA.
     with jax.default_matmul_precision("highest"):

@@ -149,8 +149,8 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def run(command: list[str]) -> None:
-    """Runs a compiler.
+def run(command: list[str]) -> str:
+    """Runs a compiler; what it says.
 
     Raises:
         Unavailable: with all that it said, if it fails.
@@ -158,6 +158,7 @@ def run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise Unavailable(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
 
 
 def _objects(

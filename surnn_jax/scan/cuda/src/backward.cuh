@@ -121,26 +121,30 @@ template <class T, class W, class Cell, int R> class Backward {
     SURNN_INLINE void prepare(const Warp& warp, int index, int many, int64_t t) const {
         if (t < 0) return;
         mine(warp, index, many, [&](int b, int k) {
+            const bool open = lists.opens(t, k);
+            const bool needed = lists.kept(t, R, b) && (open || (teaches(b) && lists.nears(t, k)));
+            // All reads are under way before the first of them is waited for.
+            Group<T, Q> pre{};
+            Group<T, G> u{};
+            Group<T, C> old{}, d{};
 #pragma unroll
             for (int c = 0; c < C; ++c)
-                output.set(at(c, b, k), p.cotangent[c] == nullptr
-                                            ? T{0}
-                                            : of<T>(p.cotangent[c])[place(t, b, k)]);
-            const bool open = lists.opens(t, k);
-            const bool needed = open || (teaches(b) && lists.nears(t, k));
-            if (!needed || !lists.kept(t, R, b)) return;
-            Group<T, G> z, u;
-            Group<T, C> old;
+                d[c] = p.cotangent[c] == nullptr ? T{0} : of<T>(p.cotangent[c])[place(t, b, k)];
+            if (needed) {
 #pragma unroll
-            for (int g = 0; g < G; ++g) {
-                z[g] = of<T>(p.z[g])[place(t, b, k)];
-                u[g] = of<T>(p.u[g])[place(t, b, k)];
+                for (int g = 0; g < G; ++g) u[g] = of<T>(p.u[g])[place(t, b, k)];
+                pre = sums<T, Cell>(p.vector, k, p.z, place(t, b, k));
+#pragma unroll
+                for (int c = 0; c < C; ++c) old[c] = of<T>(p.old[c])[place(t, b, k)];
             }
 #pragma unroll
-            for (int c = 0; c < C; ++c) old[c] = of<T>(p.old[c])[place(t, b, k)];
+            for (int c = 0; c < C; ++c) output.set(at(c, b, k), d[c]);
+            if (!needed) return;
+#pragma unroll
+            for (int g = 0; g < G; ++g) pre[Cell::u(g)] += u[g];
             Group<T, V> found;
-            const Group<T, C> next = Cell::template forward<T>(
-                sums<T, Cell>(p.vector, k, z, u), old, peepholes<T, Cell>(p.vector, k), found);
+            const Group<T, C> next =
+                Cell::template forward<T>(pre, old, peepholes<T, Cell>(p.vector, k), found);
             if (open)
 #pragma unroll
                 for (int v = 0; v < V; ++v) value.set(at(v, b, k), found[v]);
@@ -208,7 +212,7 @@ template <class T, class W, class Cell, int R> class Backward {
             if (group >= groups) return;
             for (int v = thread % width; v < p.quads; v += width) {
                 T total[R][4] = {};
-#pragma unroll 2
+#pragma unroll(R == 1 ? 4 : 2)
                 for (int s = group; s < count; s += groups) {
                     const int i = lists.neuron(p, t, s);
                     const auto* row = static_cast<const Quad<W>*>(p.packed) + int64_t{i} * G * p.quads;

@@ -1,8 +1,8 @@
 // The pointwise rules of the cells, forward and backward.
 //
 // `pre` are the sums of products and biases, in the order of the gates (a GRU's recurrent candidate
-// sum apart, last); `value` is what the backward rule reads. U and W say which differentiated sum
-// belongs to which gate of each matrix.
+// sum apart, last); `value` is what the backward rule reads. u(g) is the sum that the product of gate
+// g with the state enters.
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,6 @@ template <class T> SURNN_INLINE T logistic(T a) { return 1 / (1 + std::exp(-a));
 
 struct Tanh {
     static constexpr int G = 1, Q = 1, C = 1, VALUES = 1, PEEPHOLES = 0;
-    static constexpr bool SPLIT = false;
 
     template <class T>
     static SURNN_INLINE Group<T, C> forward(const Group<T, Q>& pre, const Group<T, C>&,
@@ -40,7 +39,6 @@ struct Tanh {
 
 struct Gru {
     static constexpr int G = 3, Q = 4, C = 1, VALUES = 5, PEEPHOLES = 0;
-    static constexpr bool SPLIT = true;
 
     template <class T>
     static SURNN_INLINE Group<T, C> forward(const Group<T, Q>& pre, const Group<T, C>& old,
@@ -58,13 +56,11 @@ struct Gru {
         past[0] = d[0] * z;
         return {{dn * value[3] * r * (1 - r), d[0] * (value[4] - n) * z * (1 - z), dn, dn * r}};
     }
-    // Which sum the product of gate g with the state enters.
     static SURNN_INLINE constexpr int u(int g) { return g == 2 ? 3 : g; }
 };
 
 template <bool PEEPHOLE> struct Lstm {
     static constexpr int G = 4, Q = 4, C = 2, VALUES = 6, PEEPHOLES = PEEPHOLE ? 3 : 0;
-    static constexpr bool SPLIT = false;
 
     template <class T>
     static SURNN_INLINE Group<T, C> forward(const Group<T, Q>& pre, const Group<T, C>& old,
@@ -97,17 +93,16 @@ template <bool PEEPHOLE> struct Lstm {
     static SURNN_INLINE constexpr int u(int g) { return g; }
 };
 
-// The sums of neuron i, from its products; a GRU's recurrent candidate sum stays apart.
+// The sums of neuron i without the products with the state, of which `z` has those with the input
+// at `at`.
 template <class T, class Cell>
-SURNN_INLINE Group<T, Cell::Q> sums(const void* const* vector, int i, const Group<T, Cell::G>& z,
-                                    const Group<T, Cell::G>& u) {
+SURNN_INLINE Group<T, Cell::Q> sums(const void* const* vector, int i, const void* const* z,
+                                    int64_t at) {
     Group<T, Cell::Q> pre;
 #pragma unroll
-    for (int g = 0; g < Cell::G; ++g) {
-        const bool apart = Cell::SPLIT && g == Cell::G - 1;
-        const T bias = static_cast<const T*>(vector[g])[i];
-        pre[g] = apart ? z[g] + bias : z[g] + u[g] + bias;
-        if (apart) pre[Cell::Q - 1] = u[g] + static_cast<const T*>(vector[Cell::Q - 1])[i];
+    for (int q = 0; q < Cell::Q; ++q) {
+        pre[q] = static_cast<const T*>(vector[q])[i];
+        if (q < Cell::G) pre[q] += static_cast<const T*>(z[q])[at];
     }
     return pre;
 }

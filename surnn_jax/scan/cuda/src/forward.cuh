@@ -72,11 +72,12 @@ SURNN_INLINE void forward(const Scan& p, Block& block) {
             for (int s = warp.index; s < count; s += workers) {
                 const int i = lists.neuron(p, t, s);
                 // Lane b applies the rule to row b: what it reads is under way while products add up.
-                Lanes<Group<T, G>> z;
+                Lanes<Group<T, Cell::Q>> pre;
+                Lanes<Group<T, 3>> holes;
                 warp.each([&](int l) {
                     if (l >= R || first + l >= p.batch) return;
-#pragma unroll
-                    for (int g = 0; g < G; ++g) z[l][g] = of<T>(p.z[g])[(line + l) * h + i];
+                    pre[l] = sums<T, Cell>(p.vector, i, p.z, (line + l) * h + i);
+                    holes[l] = peepholes<T, Cell>(p.vector, i);
                 });
                 Lanes<T> part[G][R];
                 warp.each([&](int l) {
@@ -107,18 +108,17 @@ SURNN_INLINE void forward(const Scan& p, Block& block) {
                     for (int b = 0; b < R; ++b) u[g][b] = warp.sum(part[g][b]);
                 warp.each([&](int l) {
                     if (l >= R || first + l >= p.batch) return;
-                    Group<T, G> own{};
 #pragma unroll
                     for (int g = 0; g < G; ++g)
 #pragma unroll
                         for (int b = 0; b < R; ++b)
-                            if (b == l) own[g] = u[g][b];
-                    Group<T, C> old, next;
+                            if (b == l) pre[l][Cell::u(g)] += u[g][b];
+                    Group<T, C> old;
 #pragma unroll
                     for (int c = 0; c < C; ++c) old[c] = state.get((c * R + l) * h + i);
                     Group<T, Cell::VALUES> value;
-                    next = Cell::template forward<T>(sums<T, Cell>(p.vector, i, z[l], own), old,
-                                                     peepholes<T, Cell>(p.vector, i), value);
+                    const Group<T, C> next =
+                        Cell::template forward<T>(pre[l], old, holes[l], value);
                     const bool kept = lists.kept(t, R, l);
 #pragma unroll
                     for (int c = 0; c < C; ++c) {

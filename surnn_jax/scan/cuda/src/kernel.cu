@@ -7,12 +7,15 @@
 namespace surnn {
 namespace {
 
+constexpr int kOnDevice = 15;
 #ifdef __CUDACC__
-constexpr int kWorkers = 15;
+constexpr int kWorkers = kOnDevice;
 #else
 constexpr int kWorkers = 4;
 #endif
 constexpr int kThreads = (kWorkers + 1) * kLanes;  // one warp lists
+
+constexpr int64_t kMostBytes = 99 << 10;           // of a block, on every GPU since 2020
 
 int64_t rounded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
@@ -35,9 +38,13 @@ template <class T, class Cell> int64_t bytes_backward(const Scan& p, int rows, i
 }
 
 // How many groups of threads share the open neurons of a step: each has a thread a quad.
-int groups_of(const Scan& p) {
-    const int fit = spreaders_of(kWorkers) * kLanes / p.quads;
+int groups_of(const Scan& p, int workers) {
+    const int fit = spreaders_of(workers) * kLanes / p.quads;
     return fit < 1 ? 1 : fit > 8 ? 8 : fit;
+}
+
+template <class T, class Cell> int64_t bytes_of(bool back, const Scan& p, int rows, int groups) {
+    return back ? bytes_backward<T, Cell>(p, rows, groups) : bytes_forward<T, Cell>(p, rows);
 }
 
 #ifdef __CUDACC__
@@ -58,9 +65,9 @@ __global__ void __launch_bounds__(kThreads, 1) surnn_backward(const __grid_const
 
 template <class T, class W, class Cell, int R>
 const char* start(bool back, const Scan& p, void* stream) {
-    const int blocks = static_cast<int>((p.batch + R - 1) / R), groups = groups_of(p);
-    const int64_t bytes =
-        back ? bytes_backward<T, Cell>(p, R, groups) : bytes_forward<T, Cell>(p, R);
+    const int blocks = static_cast<int>((p.batch + R - 1) / R), groups = groups_of(p, kWorkers);
+    const int64_t bytes = bytes_of<T, Cell>(back, p, R, groups);
+    if (bytes > kMostBytes) return "too many neurons for the memory of a block";
     const void* kernel = back ? reinterpret_cast<const void*>(&surnn_backward<T, W, Cell, R>)
                               : reinterpret_cast<const void*>(&surnn_forward<T, W, Cell, R>);
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -80,11 +87,11 @@ const char* start(bool back, const Scan& p, void* stream) {
 
 template <class T, class W, class Cell, int R>
 const char* start(bool back, const Scan& p, void*) {
-    const int blocks = static_cast<int>((p.batch + R - 1) / R), groups = groups_of(p);
+    const int blocks = static_cast<int>((p.batch + R - 1) / R), groups = groups_of(p, kWorkers);
+    if (bytes_of<T, Cell>(back, p, R, groups_of(p, kOnDevice)) > kMostBytes)
+        return "too many neurons for the memory of a block";
     for (int index : drawn(blocks)) {
-        const int64_t bytes =
-            back ? bytes_backward<T, Cell>(p, R, groups) : bytes_forward<T, Cell>(p, R);
-        Block block(index, kWorkers + 1, bytes);
+        Block block(index, kWorkers + 1, bytes_of<T, Cell>(back, p, R, groups));
         if (back)
             Backward<T, W, Cell, R>(p, block, groups).run(block);
         else

@@ -9,6 +9,7 @@
 namespace surnn {
 
 constexpr int kRing = 3;
+constexpr int kBatch = 8;                  // words of a list whose logits are read at once
 constexpr int kKept = 1, kReset = 2;       // bits of a row at a step
 
 // How many of the warps that compute multiply by weights backward; the others prepare a step.
@@ -84,37 +85,52 @@ SURNN_INLINE void list(const Scan& p, const Warp& warp, const Lists<T>& lists, i
     const T* later = static_cast<const T*>(p.logits) + row_ahead * h;
     const T low = static_cast<T>(p.low);
     int found = 0;
-#pragma unroll 4
-    for (int word = 0; word < lists.words; ++word) {
-        Lanes<bool> open, near, odd;
+    for (int begin = 0; begin < lists.words; begin += kBatch) {
+        // All reads of a batch are under way before the first of them is waited for.
+        Lanes<Group<T, kBatch>> v;
+        Lanes<uint32_t> asks;
         warp.each([&](int l) {
-            const int k = word * kLanes + l;
-            open[l] = near[l] = odd[l] = false;
-            if (k >= h || !look) return;
-            if (p.table == kDense) {
-                open[l] = true;
-            } else {
-                const T v = a[k];
-                open[l] = !(v <= 0);
-                near[l] = teach && !open[l] && v >= low;
-                odd[l] = v != v;
-                if (l == 0 && ahead >= 0 && ahead < p.steps) prefetch(later + k);
+            asks[l] = 0;
+#pragma unroll
+            for (int j = 0; j < kBatch; ++j) {
+                const int k = (begin + j) * kLanes + l;
+                v[l][j] = look && k < h && p.table != kDense ? a[k] : T{-1};
             }
-            // All of a dense table are open: one asks for the line of 32.
-            if (p.table == kDense ? l == 0 : open[l] || near[l]) wants(k);
         });
-        const uint32_t opened = warp.ballot(open), nearly = warp.ballot(near), broken = warp.ballot(odd);
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            const int word = begin + j;
+            if (word >= lists.words) break;
+            Lanes<bool> open, near, odd;
+            warp.each([&](int l) {
+                const int k = word * kLanes + l;
+                const bool there = look && k < h, dense = p.table == kDense;
+                open[l] = there && (dense || !(v[l][j] <= 0));
+                near[l] = there && teach && !open[l] && v[l][j] >= low;
+                odd[l] = v[l][j] != v[l][j];
+                if (there && !dense && l == 0 && ahead >= 0 && ahead < p.steps) prefetch(later + k);
+                // All of a dense table are open: one asks for the line of 32.
+                if (dense ? there && l == 0 : open[l] || near[l]) asks[l] |= 1u << j;
+            });
+            const uint32_t opened = warp.ballot(open), nearly = warp.ballot(near);
+            const uint32_t broken = warp.ballot(odd);
+            warp.each([&](int l) {
+                if (l == 0) {
+                    lists.open.set(slot * lists.words + word, opened);
+                    lists.near.set(slot * lists.words + word, nearly);
+                    lists.odd.set(slot * lists.words + word, broken);
+                }
+                if (p.table == kDense || !open[l]) return;
+                const int place = found + count_bits(opened & ((1u << l) - 1u));
+                lists.neurons.set(slot * h + place, word * kLanes + l);
+            });
+            found += count_bits(opened);
+        }
         warp.each([&](int l) {
-            if (l == 0) {
-                lists.open.set(slot * lists.words + word, opened);
-                lists.near.set(slot * lists.words + word, nearly);
-                lists.odd.set(slot * lists.words + word, broken);
-            }
-            if (p.table == kDense || !open[l]) return;
-            const int place = found + count_bits(opened & ((1u << l) - 1u));
-            lists.neurons.set(slot * h + place, word * kLanes + l);
+#pragma unroll 1
+            for (int j = 0; j < kBatch; ++j)
+                if (asks[l] >> j & 1u) wants((begin + j) * kLanes + l);
         });
-        found += count_bits(opened);
     }
     warp.each([&](int l) {
         if (l == 0) lists.count.set(slot, found);
