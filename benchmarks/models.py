@@ -5,45 +5,67 @@
 Times classifiers of two blocks with suGRUs (norm, recurrence, residual, feed-forward layer), from
 the encoder to the updated parameters: loss, gradient, clipping and AdamW. The same model runs at
 every rate, frozen and learned; the base has GRUs without a switch. All take turns, round by round.
-`rate` is counted; `computed` is not for learned switches.
+`rate` is counted; `computed` is not for learned switches. With the schedules ``block`` (one rhythm
+a block) and ``block-event`` the whole block rests while its switch is closed.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from benchmarks import options
-from benchmarks.case import Case
+from benchmarks.case import Case, groups
 from data import cli
 
 BLOCKS, CLASSES = 2, 10
 
+RESTING = ("block", "block-event")
+"""Schedules with which whole blocks rest."""
 
-def pose(case: Case, rates: list[float], switches: list[str], backend: str) -> dict[str, Any]:
-    """The entrants: ``"GRU"``, then one for each kind of switch and rate."""
+
+def pose(
+    case: Case,
+    rates: list[float],
+    switches: list[str],
+    backend: str,
+    schedules: Sequence[str] = ("neuron",),
+) -> dict[str, Any]:
+    """The entrants: ``"GRU"``, then one for each schedule, kind of switch and rate."""
     import jax
     import jax.numpy as jnp
     import optax
 
     from benchmarks.timing import Entrant
     from surnn_jax.layers import Backbone, Classifier, Options
-    from surnn_jax.switches import fourier, triangular
+    from surnn_jax.switches import event, fourier, triangular
 
     data, labels, start = jax.random.split(jax.random.key(case.seed), 3)
     x = jax.random.normal(data, (case.batch, case.steps, case.inputs))
     y = jax.random.randint(labels, (case.batch,), 0, CLASSES)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 
-    def entrant(kind, rate):
+    def entrant(schedule, kind, rate):
         switch = None
         if rate is not None:
-            gate = triangular(0.25, 1 / 8 if kind == "share" else 1.0)
-            switch = fourier(case.steps, rate=rate, gate=gate, frozen=kind == "frozen")
+            options = {"gate": triangular(0.25, 1 / 8 if kind == "share" else 1.0)}
+            options |= {"rate": rate, "frozen": kind == "frozen", "groups": groups(schedule)}
+            make = fourier
+            if schedule.endswith("event"):
+                make, options = event, {**options, "init_std": case.features**-0.5}
+            switch = make(case.steps, **options)
         layers = ("gru" if switch is None else "sugru",) * BLOCKS
         inside = Options(switch=switch, backend=backend)
-        model = Classifier(Backbone(layers, case.features, options=inside), CLASSES, "mean")
-        params = jax.jit(model.init)(start, x[:1, :2])["params"]
+        backbone = Backbone(
+            *(layers, case.features),
+            options=inside,
+            skip="block" if schedule in RESTING else "mixer",
+        )
+        model = Classifier(backbone, CLASSES, "mean")
+        seen = x if schedule.endswith("event") else x[:1, :2]  # for the thresholds
+        params = jax.jit(model.init)(start, seen)["params"]
 
         def loss(params):
             scores = model.apply({"params": params}, x).outputs
@@ -60,14 +82,16 @@ def pose(case: Case, rates: list[float], switches: list[str], backend: str) -> d
             traces = jax.jit(lambda params: model.apply({"params": params}, x).traces)(params)
             counted = float(jnp.mean(jnp.stack([trace.rate for trace in traces])))
             computed = counted if kind == "frozen" else None
-            facts = {"schedule": "neuron", "switch": kind, "rate": counted, "computed": computed}
+            facts = {"schedule": schedule, "switch": kind, "rate": counted, "computed": computed}
             facts["asked"] = rate
         state = optimizer.init(params)
         return Entrant(backend, lambda: step(params, state), facts, ("GRU",) if rate else ())
 
-    found = {"GRU": entrant("none", None)}
-    for kind in switches:
-        found |= {f"{kind} {rate:g}": entrant(kind, rate) for rate in rates}
+    found = {"GRU": entrant("none", "none", None)}
+    for schedule, kind, rate in itertools.product(schedules, switches, rates):
+        name = f"{kind} {rate:g}"
+        name = name if schedule == "neuron" else f"{schedule} {name}"
+        found[name] = entrant(schedule, kind, rate)
     return found
 
 
@@ -75,9 +99,10 @@ def main() -> None:
     """Runs the race that the flags ask for."""
     rates, switches = options.numbers("rates", float, 0.9), options.names("switches")
     (backend,) = options.names("backends")
+    schedules = options.names("schedules", *RESTING)
 
     def measured(case, progress):
-        lines = options.race("models", lambda _: pose(case, rates, switches, backend))(
+        lines = options.race("models", lambda _: pose(case, rates, switches, backend, schedules))(
             case, progress
         )
         return [{**line, "model": f"two blocks, H = {case.features}"} for line in lines]
@@ -95,6 +120,7 @@ if __name__ == "__main__":
         steps="1024",
         inputs="16",
         rates="0.05,0.1,0.25,0.5",
+        schedules="neuron,event,block,block-event",
         switches="frozen,learned",
         backends="native",
     )

@@ -58,10 +58,13 @@ _SHORT = Config(
     max_epochs=1,
 )
 _BLOCKS = {"bare": False, "encoder": "", "pooling": "mean"}
+_RESTING = {**_BLOCKS, "layers": "sugru,sugru", "features": 56, "expand": 0.75}
 _SIZES = {
     "transformer": {**_BLOCKS, "layers": "attention,attention", "features": 56, "expand": 1.3},
     "hybrid": {**_BLOCKS, "features": 56, "expand": 1.0},
     "s4d": {**_BLOCKS, "layers": "s4d,s4d", "features": 56, "expand": 1.2},
+    "sugru-block": _RESTING,
+    "sugru-event-block": _RESTING,
     "sulstm": {"features": 110},
     "sutanh": {"features": 222},
 }

@@ -31,6 +31,7 @@ _MACKEY_GLASS = Config(
 # For `experiments.reproduce`: like numbers of parameters, and a budget that eight divides.
 _BLOCKS = {"bare": False, "encoder": "", "heads": 2}
 _TWO_ATTENTION = "attention,attention"
+_RESTING = {**_BLOCKS, "layers": "sugru,sugru", "features": 60, "expand": 0.5}
 _SHORT = {"warmup": 100, "examples": 12800, "evaluated": 2048}
 _EVENT = {"rate": 0.1, "hold": 10.0}
 _OTHER = {"learning_rate": 0.002, "warmup": 100}
@@ -71,6 +72,8 @@ TASKS = {
         sizes={
             "transformer": {**_BLOCKS, "layers": _TWO_ATTENTION, "features": 56, "expand": 1.75},
             "s4d": {**_BLOCKS, "layers": "s4d,s4d", "features": 60, "expand": 1.2},
+            "sugru-block": _RESTING,
+            "sugru-event-block": _RESTING,
         },
         event={"hold": 10.0},
         **_SPARSE,

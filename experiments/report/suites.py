@@ -121,6 +121,8 @@ SURNN = PaperTable(
         ("sugru", "fourier"): "suGRU, learned rhythm",
         ("sugru", "fourier-frozen"): "suGRU, frozen random rhythm",
         ("sugru", "fourier-soft"): "suGRU, soft gate",
+        ("sugru", "fourier-block"): "suGRU, whole blocks rest",
+        ("sugru", "event-block"): "suGRU, events, whole blocks rest",
         ("sugru", "event"): "suGRU, events",
         ("sugru", "event-frozen"): "suGRU, frozen random events",
         ("sugru", "threshold"): "suGRU, input threshold",

@@ -61,6 +61,7 @@ ROWS: Sequence[tuple[Sequence[str], Sequence[str]]] = (
     (_ABLATED, _ABLATIONS),
     (_ABLATED, ("sugru-threshold",)),
     (_MAIN, ("s4d",)),
+    (("text", "image", "selective-copy", "smnist"), ("sugru-block", "sugru-event-block")),
     (("retrieval", "psmnist", "scifar10", "mackey-glass"), (*_CORE, *_EVENTS, "s4d")),
 )
 """(tasks, models), the most wanted first."""

@@ -3,8 +3,10 @@
 from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.attention import Attention
 from surnn_jax.layers.backbone import Backbone
-from surnn_jax.layers.block import Block, GatedFeedForward
+from surnn_jax.layers.block import Block
+from surnn_jax.layers.branch_run import BlockCarry
 from surnn_jax.layers.calibration import calibrate
+from surnn_jax.layers.feed_forward import GatedFeedForward
 from surnn_jax.layers.gaussian_mixture import GaussianMixture
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
@@ -29,6 +31,7 @@ __all__ = [
     "Attention",
     "Backbone",
     "Block",
+    "BlockCarry",
     "Classifier",
     "FramePredictor",
     "GatedFeedForward",

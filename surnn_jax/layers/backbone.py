@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.layers import mixers
-from surnn_jax.layers.block import Block, Trace
+from surnn_jax.layers.block import SKIPS, Block, Trace, check_skip
 from surnn_jax.layers.meshes import by_rows, rows_like
 from surnn_jax.layers.mixer_base import last_reset, resets_within
 from surnn_jax.names import unknown
@@ -61,6 +61,8 @@ class Backbone(nn.Module):
         expand: width of the feed-forward layers, in units of M; 0 for none.
         dropout: rate of dropout of the encoded input and in the blocks.
         bidirectional: see :class:`.Block`.
+        skip: what rests while a switch is closed, ``mixer`` or ``block``, see :class:`.Block`;
+            blocks without a switch have nothing to skip.
 
     Examples:
         >>> from surnn_jax.layers import Backbone, Options
@@ -81,6 +83,7 @@ class Backbone(nn.Module):
     expand: float = 2.0
     dropout: float = 0.0
     bidirectional: bool = False
+    skip: str = "mixer"
 
     def __post_init__(self):
         if isinstance(self.layers, str):
@@ -113,6 +116,7 @@ class Backbone(nn.Module):
                 expand=self.expand,
                 dropout=self.dropout,
                 bidirectional=self.bidirectional,
+                skip=self.skip if mixers.is_selective(kind) else "mixer",
             )
             for kind in self.layers
         ]
@@ -312,6 +316,10 @@ def check(model: Backbone) -> None:
         raise ValueError(
             f"encoder {model.encoder!r} is for models without residuals; take dense or embed"
         )
+    if model.skip not in SKIPS:
+        raise unknown("skip", model.skip, SKIPS)
+    if model.skip == "block":
+        check_skip(model)
     positions = model.max_positions is not None
     if model.no_residual and positions and model.encoder in ("raw", "onehot"):
         raise ValueError(f"encoder {model.encoder!r} takes no positions; take dense or embed")

@@ -1,14 +1,25 @@
 """Blocks of sequence models: a mixer over time and a gated feed-forward layer, both residual."""
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from surnn_jax.layers import mixers
+from surnn_jax import switches
+from surnn_jax.layers import branch_run, mixers, pieces
+from surnn_jax.layers.branch import Branch
+from surnn_jax.layers.branch_run import BlockCarry
+from surnn_jax.layers.calibration import COLLECTION, is_calibrating
+from surnn_jax.layers.feed_forward import GatedFeedForward, normed_feed_forward
 from surnn_jax.layers.mixer_base import resets_within
 from surnn_jax.layers.recurrent import Recurrent
+from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
+
+SKIPS = ("mixer", "block")
+"""What can rest while a switch is closed, see :class:`Block`."""
 
 
 class Trace(NamedTuple):
@@ -17,41 +28,14 @@ class Trace(NamedTuple):
     Attributes:
         rate: scalar, share of open switches among valid steps; differentiable, see
             :class:`surnn_jax.ScanOutput`.
-        update_mask: ``[T, H]`` or ``[B, T, H]``; None for units that open by their own state.
+        update_mask: ``[T, H]`` or ``[B, T, H]``, in a block that rests as a whole ``[T, 1]`` or
+            ``[B, T, 1]``; None for units that open by their own state.
         balance: scalar of value 0 to add to the loss, see :class:`surnn_jax.ScanOutput`.
     """
 
     rate: Array
     update_mask: Array | None
     balance: Array | float = 0.0
-
-
-class GatedFeedForward(nn.Module):
-    """``W_o (silu(W_g x) ∘ W_v x)``, no biases (SwiGLU, arXiv 2002.05202).
-
-    Attributes:
-        hidden: width of the gated layer.
-        dtype: operands of products are rounded to it; None for not at all.
-
-    Examples:
-        >>> from surnn_jax.layers import GatedFeedForward
-        >>> layer, x = GatedFeedForward(hidden=16), jnp.ones((2, 5, 8))
-        >>> layer.init_with_output(jax.random.key(0), x)[0].shape
-        (2, 5, 8)
-    """
-
-    hidden: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """``[..., M]`` to ``[..., M]``."""
-
-        def dense(size, name):
-            return nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
-
-        gated = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "value")(x)
-        return dense(x.shape[-1], "out")(gated)
 
 
 class Block(nn.Module):
@@ -69,6 +53,12 @@ class Block(nn.Module):
         expand: width of the feed-forward layer, in units of M; 0 for none.
         dropout: share of the outputs of mixer and feed-forward layer that is dropped.
         bidirectional: a second mixer reads from the end; attention sees both sides at once.
+        skip: what rests while the switch of a selective mixer is closed. ``mixer``: the mixer
+            alone. ``block``: all of the block. The switch then has one schedule, and
+            ``y[t] = x[t] + r[t]``, where r is what mixer and feed-forward layer added when the
+            switch was last open (0 before). A closed step costs no more than the copy; `options`
+            with the back end ``masked`` computes every step instead, with the same numbers. The
+            carry is a :class:`.BlockCarry`.
 
     Examples:
         >>> from surnn_jax.layers import Block
@@ -85,13 +75,17 @@ class Block(nn.Module):
     expand: float = 2.0
     dropout: float = 0.0
     bidirectional: bool = False
+    skip: str = "mixer"
 
     def setup(self):
+        options = self.options
+        if self.skip == "block":
+            check_skip(self)
+            switch = switches.get(options.switch or "fourier")
+            options = dataclasses.replace(options, switch=branch_run.one_schedule(switch))
         # Attention sees both sides in one pass.
         self._two = self.bidirectional and self.kind != "attention"
-        self.mixer = mixers.make(
-            self.kind, self.features, self.options, causal=not self.bidirectional
-        )
+        self.mixer = mixers.make(self.kind, self.features, options, causal=not self.bidirectional)
         if self._two:
             self.backward = mixers.make(self.kind, self.features, self.options)
         self.drop = nn.Dropout(self.dropout)
@@ -104,8 +98,12 @@ class Block(nn.Module):
             self.norm = nn.LayerNorm(use_bias=False)
             if self.expand:
                 self.norm_ffn = nn.LayerNorm(use_bias=False)
-                hidden = max(1, round(self.expand * self.features))
-                self.ffn = GatedFeedForward(hidden, self.options.dtype)
+                self.ffn = GatedFeedForward(self._hidden, self.options.dtype)
+
+    @property
+    def _hidden(self) -> int:
+        """Width of the feed-forward layer; 0 for none."""
+        return max(1, round(self.expand * self.features)) if self.expand else 0
 
     @property
     def _recurrent(self) -> bool:
@@ -136,6 +134,8 @@ class Block(nn.Module):
         """
         if carry is not None and self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it takes no carry")
+        if self.skip == "block":
+            return self._rest(x, lengths, carry, train, resets)
         inputs = x if self.no_residual else self.norm(x)
         carry, y, trace = _mix(self.mixer, inputs, lengths, carry, resets)
         if self._two:
@@ -153,12 +153,58 @@ class Block(nn.Module):
         """One step ``[B, M]``, without dropout; a new sequence begins where `resets` are true."""
         if self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it has no step")
+        if self.skip == "block":
+            now = None if resets is None else resets[:, None]
+            carry, y, _ = self._rest(x[:, None], None, carry, False, now)
+            return carry, y[:, 0]
         carry, y = self.mixer.step(carry, x if self.no_residual else self.norm(x), resets)
         return carry, self._after(x, y, False)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
         """The carry from which a stream begins."""
-        return self.mixer.initial_carry(batch_shape)
+        carry = self.mixer.initial_carry(batch_shape)
+        if self.skip != "block":
+            return carry
+        return BlockCarry(carry, jnp.zeros((*batch_shape, self.features), carry.cell.h.dtype))
+
+    def _rest(self, x, lengths, carry, train, resets):
+        """The whole block, which rests while its switch is closed."""
+        x, lengths, resets = as_arrays(x, lengths, resets)
+        calibrating = is_calibrating(self.mixer)
+        if self.is_initializing() or calibrating:  # makes the parameters
+            before = None if carry is None else carry.mixer
+            _mix(self.mixer, self.norm(x), lengths, before, resets)
+            width = (*x.shape[:1], 1, self.mixer.features)
+            self._after(x[:, :1], jnp.zeros(width, x.dtype), False)
+        params = self.variables["params"]
+        if calibrating:
+            found = self.variables.get(COLLECTION, {}).get("mixer", {}).get("switch", {})
+            mixer = {**params["mixer"], "switch": {**params["mixer"].get("switch", {}), **found}}
+            params = {**params, "mixer": mixer}
+        key = self.make_rng("dropout") if train and self.dropout else None
+        found = branch_run.run(
+            self._branch, self.mixer.unit, params, x, carry, lengths, resets, key,
+            self.options.backend,
+        )  # fmt: skip
+        return found.carry, found.outputs, Trace(found.rate, found.update_mask, found.balance)
+
+    @property
+    def _branch(self) -> Branch:
+        unit = self.mixer.unit
+        return Branch(
+            *(unit.cell, unit.switch.gate, self.features, self._hidden, self._fits),
+            *(self.dropout, self.options.dtype),
+        )
+
+    def _feed(self, y):
+        """The feed-forward layer with its norm; on a CPU in pieces that fit into a cache."""
+        if self.is_initializing() or not pieces.pays(y):
+            return self.ffn(self.norm_ffn(y))
+        layer = functools.partial(
+            normed_feed_forward, hidden=self._hidden, dtype=self.options.dtype
+        )
+        params = self.variables["params"]
+        return pieces.by_pieces(layer, {k: params[k] for k in ("norm_ffn", "ffn")}, y)
 
     def _after(self, x, y, train):
         if not self._fits:
@@ -168,9 +214,24 @@ class Block(nn.Module):
             return y
         y = x + y.astype(x.dtype)
         if self.expand:
-            more = self.ffn(self.norm_ffn(y)).astype(y.dtype)
+            more = self._feed(y).astype(y.dtype)
             y = y + self.drop(more, deterministic=not train)
         return y
+
+
+def check_skip(block: Any) -> None:
+    """Checks the field `skip` of a block or a backbone whose value is ``block``.
+
+    Raises:
+        ValueError: naming what does not go with it.
+    """
+    if block.no_residual:
+        raise ValueError("skip='block' wants residuals: a block of its own has nothing to add to")
+    if block.bidirectional:
+        raise ValueError("skip='block' reads in one direction; take bidirectional=False")
+    kinds = [block.kind] if isinstance(block, Block) else block.layers
+    if not any(map(mixers.is_selective, kinds)):
+        raise ValueError(f"skip='block' wants a layer with a switch, such as sugru; got {kinds}")
 
 
 def _mix(mixer, x, lengths, carry, resets):

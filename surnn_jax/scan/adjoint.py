@@ -69,7 +69,7 @@ def mix(surrogate: Surrogate | None, g: Array | None, candidate: Carry, old: Car
     )
 
 
-def _weigh_rows(surrogate: Surrogate, dg: Array) -> Array:
+def weigh_rows(surrogate: Surrogate, dg: Array) -> Array:
     """Cotangents of the switches ``[..., B, H]``, scaled if only some rows give the gradient."""
     weights = surrogate.row_weights(dg.shape[-2], dg.dtype)
     if weights is None:
@@ -325,7 +325,7 @@ def of_gaps(surrogate: Surrogate, logits: Array, step_mask: Array | None, dg: Ar
     """:func:`logit_cotangents`, from the :func:`gaps`."""
     if step_mask is not None:
         dg = jnp.where(step_mask[..., None], dg, 0)
-    dg = _weigh_rows(surrogate, dg)
+    dg = weigh_rows(surrogate, dg)
     slope = surrogate.slope(logits.astype(dg.dtype))
     if logits.ndim < dg.ndim:
         dg = dg.sum(-2)

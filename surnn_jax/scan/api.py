@@ -187,7 +187,10 @@ def _run(
     sequences = sequence.prepare(x, lengths, mask, resets, reverse)
     start = start_of(unit, params, carry, reset_carry, axes)
     position = sequence.positions(sequences, start.clock)
-    seen = switching.switch_inputs(unit, sequences, start.previous, position, key, start.features)
+    memory = switching.memory(unit, sequences, start.previous, position)
+    seen = switching.switch_inputs(
+        unit, sequences, memory, start.previous, position, key, start.features
+    )
     logits = switching.logits(unit, params, seen)
 
     operands = unit.cell.carry_dtype(params["cell"]) if dtype is None else dtype
@@ -204,7 +207,8 @@ def _run(
     scan = _scan_function(unit, spec, inputs, backend, chunk)
     carries = sharding.shard_scan(scan, spec, inputs)
 
-    end = _end_carry(unit, sequences, start, position, carries, axes)
+    last = jax.tree.map(lambda s, c: c[-1] if x.shape[0] else s, start.carry, carries)
+    end = end_carry(unit, sequences, memory, start, position, last, axes)
     rate, update_mask = switching.rate_and_mask(unit, sequences, logits, carries)
     balance = switching.balance(unit, params, sequences, seen, update_mask)
     outputs = carries.h
@@ -323,16 +327,32 @@ def _compiled(scan, chunk: int | None):
     return jax.jit(whole, static_argnums=0, inline=True)
 
 
-def _end_carry(unit, sequences, start: Start, position, carries, axes: BatchAxes) -> Carry:
-    """The carry after the last step, with its batch axes."""
-    steps = sequences.x.shape[0]
-    last = jax.tree.map(lambda s, c: c[-1] if steps else s, start.carry, carries)
+def end_carry(
+    unit: Unit,
+    sequences: sequence.Sequences,
+    memory: Array | None,
+    start: Start,
+    position: Array,
+    last: Carry,
+    axes: BatchAxes,
+) -> Carry:
+    """The carry after the last step, with its batch axes.
+
+    Args:
+        unit: the unit.
+        sequences: the batch.
+        memory: of :func:`.switching.memory`.
+        start: where it began.
+        position: integers ``[T]`` or ``[T, B]``, the clock.
+        last: the carry of the cell.
+        axes: of the batch.
+    """
     end = axes.unflatten(last, 0)
     if unit.switch is None:
         return end
     previous = start.previous
-    if unit.switch.uses_previous_input:
-        previous = sequence.last_inputs(sequences, previous)
+    if memory is not None:
+        previous = sequence.at_the_end(sequences, memory, previous)
     clock = sequence.advance(sequences, start.clock, position)
     if clock.ndim:
         clock = clock.reshape(axes.shape)

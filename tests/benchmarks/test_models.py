@@ -17,10 +17,14 @@ def test_a_small_run_has_a_line_for_the_base_and_for_every_switch_and_rate(tmp_p
     done = python(
         "-m", "benchmarks.models", "--features=8", "--inputs=3", "--batch=2", "--steps=32",
         "--rounds=2", "--rates=0.1,0.5", "--switches=frozen", "--backends=masked",
-        f"--output={output}",
+        "--schedules=neuron,block", f"--output={output}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    base, low, high = (json.loads(line) for line in output.read_text().splitlines())
+    base, low, high, *blocks = (json.loads(line) for line in output.read_text().splitlines())
+    assert [(line["schedule"], line["asked"]) for line in blocks] == [
+        ("block", 0.1),
+        ("block", 0.5),
+    ]
     assert [line["switch"] for line in (base, low, high)] == ["none", "frozen", "frozen"]
     assert [line["asked"] for line in (base, low, high)] == [1.0, 0.1, 0.5]
     assert abs(low["rate"] - 0.1) < 0.05

@@ -41,7 +41,11 @@ class Config(TrainConfig):
         "tied": True,
     }
 
-    added: ClassVar[Mapping[str, Any]] = {**TrainConfig.added, "tokenizer": "words"}
+    added: ClassVar[Mapping[str, Any]] = {
+        **TrainConfig.added,
+        "tokenizer": "words",
+        "skip": "mixer",
+    }
 
     layers: str = field("sugru", "Layers from the input up, by comma, such as sugru,s4d,sugru")
     features: int = field(64, "Width of the model")
@@ -49,6 +53,9 @@ class Config(TrainConfig):
     bare: bool = field(False, "Layers without norm, residual and feed-forward", flag="no_residual")
     expand: float = field(
         2.0, "Width of the feed-forward layers in widths of the model; 0: none", flag="mlp_ratio"
+    )
+    skip: str = field(
+        "mixer", "What rests while a switch is closed: mixer, or block (one schedule a block)"
     )
     encoder: str = field("", "raw, dense, onehot or embed; by default dense, for tokens embed")
     positions: str = field("none", "none, learned (added to the input) or rotary (attention only)")
@@ -96,7 +103,9 @@ class Config(TrainConfig):
         flag="gradient_fraction",
     )
     read: str = field(
-        "input", "Features that an event switch reads: input, pair, counts", flag="event_features"
+        "input",
+        "Features that an event switch reads: input, pair, counts, trace",
+        flag="event_features",
     )
     schedule: str = field("cosine", "constant, or cosine: down to 5 % at max_epochs")
     warmup: int = field(0, "Steps in which the learning rate rises")
@@ -143,8 +152,9 @@ class Config(TrainConfig):
 
     @property
     def switch_name(self) -> str:
-        """``none``, or the switch with ``-soft`` and ``-frozen`` after it."""
+        """``none``, or the switch with ``-soft``, ``-block`` and ``-frozen`` after it."""
         if not self.selective:
             return "none"
         soft = "-soft" if self.gate == "soft" else ""
-        return self.switch + soft + "-frozen" * self.frozen
+        block = "-block" if self.skip == "block" else ""
+        return self.switch + soft + block + "-frozen" * self.frozen

@@ -20,9 +20,11 @@ SELECTIVE: Units = {
     "sugru-every3": {"switch": "every", "rate": 1 / 3},
     "sulstm": {"layers": "sulstm", "switch": "fourier"},
     "sutanh": {"layers": "sutanh", "switch": "fourier"},
+    "sugru-block": {"switch": "fourier", "skip": "block", "bare": False, "encoder": ""},
+    "sugru-event-block": {"switch": "event", "skip": "block", "bare": False, "encoder": ""},
 }
-"""suRNNs: the paper's, the cells of its ablation, and the event switch with its controls: not
-trained, and trained by the gradient alone."""
+"""suRNNs: the paper's, the cells of its ablation, the event switch with its controls (not trained,
+and trained by the gradient alone), and blocks that rest as a whole."""
 
 NEIGHBOURS: Units = {
     "gru": {"layers": "gru"},
@@ -105,7 +107,7 @@ def _with_events(
     if changes.get("switch") not in ("event", "threshold"):
         return dict(changes)
     found = {**HELD, **(event or {}), **changes}
-    if name == "sugru-event":
+    if name in ("sugru-event", "sugru-event-block"):
         found |= BALANCED[balance]
     if name == "sugru-threshold":  # nothing in it is learned
         found |= {"hold": 0.0}
@@ -139,6 +141,8 @@ SHORT: Units = {
     "sutanh": {"layers": "sutanh", "switch": "fourier"},
     "hybrid": {"layers": "sugru,s4d", "switch": "fourier"},
     "s4d": {"layers": "s4d"},
+    "sugru-block": SELECTIVE["sugru-block"],
+    "sugru-event-block": SELECTIVE["sugru-event-block"],
 }
 """The models of the short presets: see :mod:`experiments.tuning.matrix`."""
 
@@ -153,6 +157,8 @@ TWO_BLOCKS: Units = {
     "sutanh": {"expand": 2.4},
     "hybrid": {"expand": 1.5},
     "s4d": {"expand": 1.8},
+    "sugru-block": {"expand": 1.2},
+    "sugru-event-block": {"expand": 1.2},
 }
 """Widths of the feed-forward layers that give two blocks of 64 like numbers of parameters."""
 

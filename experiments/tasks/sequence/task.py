@@ -104,6 +104,7 @@ def model_of(config: Config, spec: TaskSpec) -> Any:
         expand=config.expand,
         dropout=config.dropout,
         bidirectional=config.bidirectional,
+        skip=config.skip,
     )
     if spec.kind in ("classify", "estimate"):
         return Classifier(backbone, spec.outputs, config.pooling)
