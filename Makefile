@@ -7,7 +7,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: help install native docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers bench lint clean
+.PHONY: help install native cuda docs tutorial music reproduce report data test test-full test-rest test-pure test-faults test-fuzz test-mutations test-peers test-arm bench gpu-check gpu-first lint clean
 
 help:
 	@echo "make music    train suGRU, GRU, LSTM and tanh on Bach's chorales, end in a table"
@@ -19,11 +19,15 @@ help:
 	@echo "make test-rest  run only those that make test leaves out"
 	@echo "make test-pure  run the scans' tests without the compiled kernel"
 	@echo "make test-faults  kill, damage and fill up; ends in a table of what was lost"
+	@echo "make test-arm  run the kernel's test program for ARM in an emulator (qemu-user)"
 	@echo "make test-fuzz  break the files of every reader in thousands of ways, for ten minutes"
 	@echo "make test-mutations  break the code in some hundred ways, each to be noticed by a test"
 	@echo "make test-peers FLAX=FOLDER MEMAX=FOLDER  run their own tests, from checkouts, on our layers"
 	@echo "make native   compile the CPU kernel anew, warnings being errors"
+	@echo "make cuda     compile the GPU kernel, with CUDA's nvcc; needs no GPU"
 	@echo "make bench    race the scans against what others run (about half an hour, alone)"
+	@echo "make gpu-check  compile for GPUs that are absent, count launches and memory, compare with a table"
+	@echo "make gpu-first  on a GPU: check, time and train, in eight minutes, with your own JAX"
 	@echo "make docs     build the documentation in site/, warnings being errors"
 	@echo "make tutorial  run the notebook of the documentation anew and keep its outputs"
 	@echo "make lint     check style"
@@ -79,12 +83,18 @@ test-peers: install
 	$(if $(FLAX),$(BIN)/python tests/peers/flax_suite.py "$(FLAX)")
 	$(if $(MEMAX),$(BIN)/python tests/peers/memax_suite.py "$(MEMAX)")
 
+test-arm: install
+	$(BIN)/python -m surnn_jax.scan.native.build --check-arm
+
 # About ten minutes; the children of it find its modules by PYTHONPATH.
 test-fuzz: install
 	PYTHONPATH=.:tests/support $(BIN)/python -m fuzz
 
 native: install
 	$(BIN)/python -m surnn_jax.scan.native.build
+
+cuda: install
+	$(BIN)/python -m surnn_jax.scan.cuda.build
 
 # What the extra `docs` names; the library itself is there already.
 docs: install
@@ -97,10 +107,29 @@ tutorial: install
 # Appends to runs/bench; what is there already stays.
 bench: install
 	mkdir -p runs/bench
-	for what in skip_scan dense_scan inference minimal memory models; do \
+	for what in skip_scan dense_scan inference streaming minimal memory models; do \
 	  $(BIN)/python -m benchmarks.$$what --output=runs/bench/bench.jsonl || exit 1; done
 	$(BIN)/python -m benchmarks.plot runs/bench/bench.jsonl --plot=runs/bench/skip_scan.png
 	$(BIN)/python -m benchmarks.targets runs/bench/bench.jsonl
+
+# JAX's plug-in for CUDA compiles without a GPU. The newest JAX wants a newer Python than .venv may
+# have, so it gets an environment of its own.
+GPU := .cache/gpu
+$(GPU)/.ready: benchmarks/gpu/requirements.txt
+	@for name in $(PYTHON) python3 python3.12 python3.13 python3.14; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	    rm -rf $(GPU) && $$name -m venv $(GPU) && exec $(GPU)/bin/python -m pip install --quiet \
+	      --disable-pip-version-check -r benchmarks/gpu/requirements.txt; fi; done; \
+	  echo "make gpu-check needs Python 3.12 or newer; name one: make gpu-check PYTHON=python3.12" >&2; exit 1
+	@touch $(GPU)/.ready
+
+# FLAGS="--devices=rtx4090 --presets=lra" and others, see benchmarks/gpu_check.py.
+gpu-check: $(GPU)/.ready
+	$(GPU)/bin/python -m benchmarks.gpu_check $(FLAGS)
+
+# The JAX of the machine, whatever is installed there.
+gpu-first:
+	$(PYTHON) -m benchmarks.first_gpu --folder=runs/first_gpu $(FLAGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@
     minimal      a training step of a unit whose candidate does not read the state
     memory       bytes kept between forward and backward pass
     inference    one long sequence, forward alone
+    streaming    one sequence step by step
     data_feed    making batches of prepared data, and its memory
 
 Each writes one JSON object a line, and a table for the reader on stderr. Those of data_feed have

@@ -1,5 +1,6 @@
-"""A training step on a GPU or TPU: persistent kernels against scans and against cuDNN.
+"""A training step on a GPU or TPU: our back ends against what others run, and against cuDNN.
 
+    python -m benchmarks.first_gpu                   # this and more, on a GPU, in one command
     python -m benchmarks.accelerator --features=256 --batch=64 --steps=4096 --inputs=64 \\
         --rates=0.05,0.1,0.25 --schedules=group,8,neuron --output=accelerator.jsonl
     python -m benchmarks.accelerator --cell=lstm --schedules=none --rates=1 --features=512
@@ -7,8 +8,9 @@
 Forward and backward pass, gradient for every parameter and for the inputs. The baseline is
 `lax.scan` over the cell, masked where there is a switch, with JAX's own derivative. The schedule
 ``none`` is a unit without a switch, which cuDNN runs as well: its LSTM through
-`jax.experimental.rnn`, its GRU and LSTM through PyTorch, in a process of its own. What is not
-installed is left out, and a line on stderr says so.
+`jax.experimental.rnn`, its GRU and LSTM through PyTorch, in a process of its own; so does Flax's
+`nn.RNN(GRUCell)`. What is not installed, fails or answers something else is left out, and a line on
+stderr says so.
 
 A record also has the number of steps at which some neuron opens (`busy`), the time of one of them,
 and the shares it reaches of two ceilings: that of products, measured with one large product, and
@@ -19,7 +21,9 @@ interpreted, which is only good for a trial at small sizes.
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -30,6 +34,7 @@ from benchmarks.records import Record
 from data import cli
 
 BASE, CUDNN, TORCH = "lax.scan", "cuDNN, jax.experimental.rnn", "cuDNN, PyTorch"
+FLAX = "flax.linen.RNN"
 
 # Operands of 8 or 11 bits, rounded in different orders. A missing term still shows.
 _ROUNDED = 0.03
@@ -53,6 +58,9 @@ def make_entrants(case: Case, backends: list[str], dtype: str, stack: contextlib
     wanted, against = functools.cache(plain), (BASE,)
     entrants = {BASE: Entrant(BASE, plain, facts)}
     for backend in backends:
+        if backend != "masked" and not problem.supports(backend, unit, case):
+            print(f"{backend} is left out: it does not run {case}", file=sys.stderr)
+            continue
 
         def forward(params, x, backend=backend):
             outputs = scan.run(unit, params, x, backend=backend, dtype=operands).outputs
@@ -60,6 +68,10 @@ def make_entrants(case: Case, backends: list[str], dtype: str, stack: contextlib
 
         entrants[backend] = Entrant(backend, problem.step(forward, posed), facts, against, wanted)
     if unit.switch is None and dtype == "float32":
+        if case.cell == "gru":
+            renamed = posed._replace(params=baselines.for_flax(posed.params["cell"]))
+            call = problem.step(baselines.flax_rnn, renamed)
+            entrants[FLAX] = Entrant(FLAX, call, facts, against, functools.cache(flaxed(plain)))
         if case.cell == "lstm" and jax.default_backend() == "gpu":
             call = problem.step(baselines.cudnn_lstm, posed)
             entrants[CUDNN] = Entrant(CUDNN, call, facts, against, wanted)
@@ -67,9 +79,55 @@ def make_entrants(case: Case, backends: list[str], dtype: str, stack: contextlib
             from benchmarks.torch_client import Torch
 
             device = _torch_device(jax.default_backend())
-            other = stack.enter_context(Torch(posed, device=device))
-            entrants[TORCH] = Entrant(TORCH, other.step, facts, against, wanted, other.answer)
+            try:
+                other = stack.enter_context(Torch(posed, device=device))
+            except Exception as error:
+                leave_out(TORCH, error)
+            else:
+                entrants[TORCH] = Entrant(TORCH, other.step, facts, against, wanted, other.answer)
     return entrants
+
+
+def flaxed(call: Callable[[], Any]) -> Callable[[], Any]:
+    """A call whose answer, ours, comes under Flax's names."""
+    from benchmarks import baselines
+
+    def renamed():
+        value, (params, x) = call()
+        return value, (baselines.for_flax(params["cell"]), x)
+
+    return renamed
+
+
+def leave_out(name: str, error: Exception) -> None:
+    """Says why something is not raced."""
+    text = " ".join(str(error).split())[:300]
+    print(f"{name} is left out: {type(error).__name__}: {text}", file=sys.stderr, flush=True)
+
+
+def sound(entrants: dict, tolerance: float) -> dict:
+    """The entrants that run and agree; the others are left out. All need the base.
+
+    Raises:
+        Exception: that of the base.
+    """
+    import jax
+
+    from benchmarks import timing
+
+    found = {}
+    for key, entrant in entrants.items():
+        try:
+            answer = entrant.read(jax.block_until_ready(entrant.call()))
+            if entrant.wanted is not None:
+                timing.agree(key, answer, entrant.wanted(), tolerance)
+        except Exception as error:
+            if key == BASE:
+                raise
+            leave_out(key, error)
+        else:
+            found[key] = entrant
+    return found
 
 
 def _torch_device(platform: str) -> str:
@@ -139,13 +197,17 @@ def shares(line: Record, roof: tuple[float, float]) -> Record:
 def main() -> None:
     """Runs the sweep that the flags ask for."""
     values = flags.FLAGS
-    backends = options.names("backends", "pallas")
+    asked = options.names("backends", "pallas", "cuda", "parallel")
     schedules = [None if name == "none" else name for name in options.names("schedules", "none")]
 
     import jax
 
     from benchmarks import records, timing
+    from surnn_jax.scan import BACKENDS
 
+    backends = [name for name in asked if name in BACKENDS]
+    for name in sorted(set(asked) - set(backends)):
+        print(f"{name} is left out: there is no such back end", file=sys.stderr)
     if values.dtype == "float32":
         jax.config.update("jax_default_matmul_precision", values.precision)
     exact = values.dtype == "float32" and values.precision == "highest"
@@ -156,10 +218,16 @@ def main() -> None:
         print("PyTorch is left out: it is not installed, or this is no GPU", file=sys.stderr)
     roof = ceilings(values.dtype)
     facts = {"device": jax.devices()[0].device_kind, "precision": values.precision}
+    facts |= {"xla_flags": flags_of_xla} if (flags_of_xla := os.environ.get("XLA_FLAGS")) else {}
 
     def measure(case: Case, progress: options.Progress) -> list[Record]:
         with contextlib.ExitStack() as stack:
-            entrants = make_entrants(case, backends, values.dtype, stack)
+            try:
+                entrants = make_entrants(case, backends, values.dtype, stack)
+                entrants = sound(entrants, tolerance)
+            except Exception as error:
+                leave_out(f"{case}", error)
+                return []
             progress.case(case, len(entrants) * (values.rounds + 2))
             results = timing.race(
                 entrants, values.rounds, values.seed, progress.tick, tolerance=tolerance

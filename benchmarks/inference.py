@@ -8,7 +8,8 @@ own native kernel on the same cell without a switch, the fastest dense one that 
 
 The call includes computing the switch's logits, which costs as much as many updates for a single
 sequence. A rhythm's logits are the same for all sequences, so a server computes them once: the
-variant `native, table given`.
+variant `native, table given`. It also packs the weights once and calls past `jit`
+(:meth:`surnn_jax.Unit.prepare`): the variant `prepared weights`, which keeps its table as well.
 """
 
 from absl import flags
@@ -17,7 +18,7 @@ from benchmarks import options
 from benchmarks.case import Case
 from data import cli
 
-DENSE, GIVEN = "native, no switch", "native, table given"
+DENSE, GIVEN, PREPARED = "native, no switch", "native, table given", "prepared weights"
 
 
 def make_entrants(case: Case, backends: list[str]) -> dict:
@@ -30,6 +31,7 @@ def make_entrants(case: Case, backends: list[str]) -> dict:
 
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     from benchmarks import baselines, problem
     from benchmarks.timing import Entrant
@@ -68,6 +70,11 @@ def make_entrants(case: Case, backends: list[str]) -> dict:
             posed.params["switch"], posed.x
         )
         entrants[GIVEN] = Entrant(GIVEN, call(scan, posed, logits), posed.facts, (DENSE,), plain)
+    if "native" in backends:
+        ready, x = posed.unit.prepare(posed.params), np.asarray(posed.x)
+        entrants[PREPARED] = Entrant(
+            PREPARED, lambda: ready.run(x)[1], posed.facts, (DENSE,), plain
+        )
     return entrants
 
 

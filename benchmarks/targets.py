@@ -116,6 +116,20 @@ TARGETS = [
             ("table given", "native, table given"),
         )
     ),
+    Target(
+        "inference, one sequence, 784 steps, 17%, prepared weights", "native, no switch", 5, 5.6,
+        {
+            "benchmark": "inference", "features": 256, "batch": 1, "steps": 784, "inputs": 1,
+            "schedule": "neuron", "asked": 0.17, "backend": "prepared weights",
+        },
+    ),
+    Target(
+        "streaming, a step of one sequence, no switch", "its products alone", 1 / 1.5, 0.8,
+        {
+            "benchmark": "streaming", "features": 256, "batch": 1, "inputs": 64,
+            "schedule": "none", "backend": "prepared step",
+        },
+    ),
 ]  # fmt: skip
 """The targets, row by row."""
 

@@ -225,6 +225,7 @@ def test_the_map_of_the_folders_is_true():
         for path in (ROOT / package).rglob("__init__.py")
     }
     inner = {
+        "surnn_jax/scan/cuda",
         "surnn_jax/scan/native",
         "surnn_jax/scan/pallas",
         "data/sets/pathfinder",

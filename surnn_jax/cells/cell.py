@@ -225,7 +225,10 @@ class Cell:
 
     def step(self, params: Params, carry: Carry, x: Array, dtype: Any = None) -> Carry:
         """The candidate carry ``[..., H]`` for one input frame ``x [..., D]``."""
-        z = self.project(params, x, dtype)
+        return self.step_projected(params, carry, self.project(params, x, dtype), dtype)
+
+    def step_projected(self, params: Params, carry: Carry, z: Gates, dtype: Any = None) -> Carry:
+        """:meth:`step` for input products that are there already."""
         u = self.recur(params, carry.h, dtype)
         if self.inner is not None:
             u = {**u, **self.recur_inner(params, carry, z, u, dtype)[1]}

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from surnn_jax.layers.meshes import rows_like
 from surnn_jax.layers.mixer_base import (
@@ -269,6 +270,9 @@ class Attention(nn.Module):
         return KVCache(nothing, nothing, jnp.zeros(batch_shape, jnp.int32))
 
 
+_SCORES = 2**28
+"""Scores of a layer that are held at once: 1 GB in float32."""
+
 _NO_STREAM = "attention that is not causal sees the whole sequence: it has no carry and no steps"
 
 
@@ -293,7 +297,41 @@ def _sees(mask: Array, broken: Array) -> Array:
     return (mask[:, 0] & broken[:, None]).any(-1)
 
 
-def _attend(*args, **kwargs):
+def _attend(query, key, value, *, mask=None, is_causal=False, **lengths):
+    """Attention; where there are many scores, a block of queries at a time.
+
+    The gradient computes the scores of a block anew, so that at most :data:`_SCORES` are held.
+    """
     # JAX promotes bfloat16 to float32 inside, which a caller may have forbidden.
     with jax.numpy_dtype_promotion("standard"):
-        return jax.nn.dot_product_attention(*args, **kwargs)
+        batch, steps, heads, _ = query.shape
+        seen = key.shape[1]
+        size = None
+        if not lengths and not any(map(is_symbolic_dim, (batch, steps, seen))):
+            size = max(1, _SCORES // max(batch * heads * seen, 1))
+        if size is None or size >= steps:
+            return jax.nn.dot_product_attention(
+                query, key, value, mask=mask, is_causal=is_causal, **lengths
+            )
+
+        def some(first):
+            visible = None
+            if is_causal:
+                place = first + jnp.arange(size, dtype=jnp.int32)
+                visible = (place[:, None] >= jnp.arange(seen, dtype=jnp.int32)[None])[None, None]
+            if mask is not None:
+                own = jax.lax.dynamic_slice_in_dim(rows, first, size, 2)
+                visible = own if visible is None else visible & own
+            part = jax.lax.dynamic_slice_in_dim(queries, first, size, 1)
+            return jax.nn.dot_product_attention(part, key, value, mask=visible)
+
+        blocks = -(-steps // size)
+        beyond = blocks * size - steps
+        queries = jnp.pad(query, [(0, 0), (0, beyond), (0, 0), (0, 0)])
+        rows = None
+        if mask is not None:
+            wide = [(0, 0), (0, 0), (0, beyond), (0, 0)]
+            rows = jnp.pad(mask, wide, constant_values=True)
+        found = jax.lax.map(jax.checkpoint(some), size * jnp.arange(blocks, dtype=jnp.int32))
+        found = jnp.moveaxis(found, 0, 1)
+        return found.reshape(batch, blocks * size, *found.shape[3:])[:, :steps]

@@ -123,7 +123,8 @@ def _run(branch, unit, backend, params, x, carry, lengths, resets, key) -> Block
     sequences = sequence.prepare(turned, lengths, None, began, reverse=False)
     start = start_of(unit, mixer, None if carry is None else carry.mixer, None, axes)
     position = sequence.positions(sequences, start.clock)
-    seen = switching.switch_inputs(unit, sequences, start.previous, position, None, 1)
+    memory = switching.memory(unit, sequences, start.previous, position)
+    seen = switching.switch_inputs(unit, sequences, memory, start.previous, position, None, 1)
     logits = switching.logits(unit, mixer, seen)
     held = jnp.zeros((batch, branch.features), x.dtype) if carry is None else carry.held
     inputs = BranchInputs(
@@ -140,7 +141,7 @@ def _run(branch, unit, backend, params, x, carry, lengths, resets, key) -> Block
     symbols = is_symbolic_dim(steps) or is_symbolic_dim(batch)
     dense = backend in MASKED or symbols or not branch.surrogate.hard
     found = (twin if dense else skip)(branch, inputs)
-    end = api.end_carry(unit, sequences, start, position, found.carry, axes)
+    end = api.end_carry(unit, sequences, memory, start, position, found.carry, axes)
     rate, update_mask = switching.rate_and_mask(unit, sequences, logits, found.carry)
     balance = switching.balance(unit, mixer, sequences, seen, update_mask)
     if update_mask.ndim == 3:

@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.switches import SwitchInputs
+from surnn_jax.cells.cell import state_dtype
+from surnn_jax.scan.unit import inputs_before
+from surnn_jax.switches import Switch, SwitchInputs
 from surnn_jax.typing import Array, Params
 
 COLLECTION = "calibration"
@@ -87,9 +89,17 @@ def calibrated_params(module: nn.Module, params: Params, seen: SwitchInputs) -> 
 
 
 def shown(
-    x: Array, lengths: Array | None, mask: Array | None, resets: Array | None, reverse: bool
+    switch: Switch,
+    x: Array,
+    lengths: Array | None,
+    mask: Array | None,
+    resets: Array | None,
+    reverse: bool,
 ) -> SwitchInputs:
-    """What a switch is shown of inputs ``[T, *batch, D]``; arguments as for `scan.run`."""
+    """What a switch is shown of inputs ``[T, *batch, D]``.
+
+    The other arguments are those of `scan.run`.
+    """
     steps, width = x.shape[0], x.shape[-1]
     x = x.reshape(steps, -1, width)
     t = jnp.broadcast_to(jnp.arange(steps, dtype=jnp.int32)[:, None], x.shape[:2])
@@ -107,9 +117,10 @@ def shown(
         x, valid, inside = x[::-1], valid[::-1], inside[::-1]
         t = jnp.maximum(t - jnp.sum(~inside, axis=0, dtype=jnp.int32)[None], 0)
     x = jnp.where(valid[..., None], x, 0)
-    previous = jnp.concatenate([jnp.zeros_like(x[:1]), x])[:steps]
     if resets is not None:
-        previous = jnp.where(resets[..., None], 0, previous)
         last = jax.lax.cummax(jnp.where(resets, t, -1), axis=0)
         t = jnp.where(last >= 0, t - last, t)
+    previous = inputs_before(switch, x, t, state_dtype(x.dtype))
+    if resets is not None:
+        previous = jnp.where(resets[..., None], 0, previous)
     return SwitchInputs(x, previous, t, valid)

@@ -176,7 +176,8 @@ class Recurrent(UnitOptions):
         reverse = value_or_default(reverse, self.reverse)
         params = unit_params(self, unit, inputs, seq_lengths, mask)
         if is_calibrating(self) and "switch" in params:
-            seen = shown(*sharding.whole(inputs, seq_lengths, mask, resets), reverse)
+            given = sharding.whole(inputs, seq_lengths, mask, resets)
+            seen = shown(self.switch, *given, reverse)
             params["switch"] = calibrated_params(self, params["switch"], seen)
         if self.recurrent_dropout and not unit.cell.recurrent:
             raise ValueError(f"recurrent_dropout: {unit.cell.name} has no recurrent weights")

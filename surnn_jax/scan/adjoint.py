@@ -94,9 +94,24 @@ def forward(
 ) -> Carry:
     """The carry after a step, from the one before and the step's :attr:`.ScanInputs.per_step`."""
     x, logits, step_mask, reset = now
+    z = spec.cell.project(params, x, spec.dtype)
+    return forward_projected(spec, params, reset_carry, carry, z, logits, step_mask, reset)
+
+
+def forward_projected(
+    spec: ScanSpec,
+    params: Params,
+    reset_carry: Carry,
+    carry: Carry,
+    z: dict[str, Array],
+    logits: Array | None,
+    step_mask: Array | None,
+    reset: Array | None,
+) -> Carry:
+    """:func:`forward` for input products that are there already."""
     if reset is not None:
         carry = select(reset, reset_carry, carry)
-    candidate = spec.cell.step(params, carry, x, spec.dtype)
+    candidate = spec.cell.step_projected(params, carry, z, spec.dtype)
     g = switch_values(spec.surrogate, logits, step_mask, carry.h)
     return mix(spec.surrogate, g, candidate, carry)
 
@@ -155,9 +170,16 @@ def rule_vjp(
 
 
 def make_backward_step(
-    spec: ScanSpec, params: Params, vectors: dict[str, Array]
+    spec: ScanSpec, params: Params, vectors: dict[str, Array], merged: bool = False
 ) -> Callable[..., tuple[Carry, StepCotangents]]:
     """Makes the backward step.
+
+    Args:
+        spec: of the scan.
+        params: of the cell.
+        vectors: its per-neuron parameters, broadcast to ``[B, H]``.
+        merged: whether the gates' products with their kernels are one: fewer launches, where those
+            cost something.
 
     Returns:
         ``step(ct_total, old, z, u, inner, g)``: takes the cotangent of the carry after the step,
@@ -168,8 +190,17 @@ def make_backward_step(
     # Transposed once: a product that reads its kernel by columns takes twice as long on a CPU.
     transposed = jax.lax.optimization_barrier(jax.tree.map(jnp.transpose, params["recurrent"]))
 
+    stacked = {}
+    if merged:
+        for gates in (cell.recurrent, cell.inner_recurrent):
+            if gates:
+                stacked[gates] = jnp.concatenate([params["recurrent"][k].T for k in gates])
+
     def back(gates, tree):
         """The cotangent of the operand that the products of `gates` share."""
+        if merged and len(gates) > 1:
+            rows = jnp.concatenate([tree[k] for k in gates], -1)
+            return product(rows, stacked[gates], spec.dtype, out)
         return sum(product(tree[k], transposed[k], spec.dtype, out) for k in gates)
 
     def step(ct_total, old, z, u, inner, g):
@@ -279,11 +310,19 @@ def logit_cotangents(
 ) -> Array:
     """The cotangent of logits ``[..., H]`` or ``[..., B, H]``, from carries ``[..., B, H]``.
 
-    ``slope(logits) · Σ_carry ct_total ∘ (candidate - old)``, summed over the rows that share a
-    logit.
+    ``slope(logits) · gaps``, summed over the rows that share a logit.
     """
-    gaps = jax.tree.map(lambda d, f, o: d * (f - o), ct_total, candidate, old)
-    dg = sum(jax.tree.leaves(gaps))
+    return of_gaps(surrogate, logits, step_mask, gaps(ct_total, candidate, old))
+
+
+def gaps(ct_total: Carry, candidate: Carry, old: Carry) -> Array:
+    """``Σ_carry ct_total ∘ (candidate - old)``: the cotangent of a switch, ``[..., B, H]``."""
+    found = jax.tree.map(lambda d, f, o: d * (f - o), ct_total, candidate, old)
+    return sum(jax.tree.leaves(found))
+
+
+def of_gaps(surrogate: Surrogate, logits: Array, step_mask: Array | None, dg: Array) -> Array:
+    """:func:`logit_cotangents`, from the :func:`gaps`."""
     if step_mask is not None:
         dg = jnp.where(step_mask[..., None], dg, 0)
     dg = weigh_rows(surrogate, dg)

@@ -187,7 +187,10 @@ def _run(
     sequences = sequence.prepare(x, lengths, mask, resets, reverse)
     start = start_of(unit, params, carry, reset_carry, axes)
     position = sequence.positions(sequences, start.clock)
-    seen = switching.switch_inputs(unit, sequences, start.previous, position, key, start.features)
+    memory = switching.memory(unit, sequences, start.previous, position)
+    seen = switching.switch_inputs(
+        unit, sequences, memory, start.previous, position, key, start.features
+    )
     logits = switching.logits(unit, params, seen)
 
     operands = unit.cell.carry_dtype(params["cell"]) if dtype is None else dtype
@@ -205,7 +208,7 @@ def _run(
     carries = sharding.shard_scan(scan, spec, inputs)
 
     last = jax.tree.map(lambda s, c: c[-1] if x.shape[0] else s, start.carry, carries)
-    end = end_carry(unit, sequences, start, position, last, axes)
+    end = end_carry(unit, sequences, memory, start, position, last, axes)
     rate, update_mask = switching.rate_and_mask(unit, sequences, logits, carries)
     balance = switching.balance(unit, params, sequences, seen, update_mask)
     outputs = carries.h
@@ -327,18 +330,29 @@ def _compiled(scan, chunk: int | None):
 def end_carry(
     unit: Unit,
     sequences: sequence.Sequences,
+    memory: Array | None,
     start: Start,
     position: Array,
     last: Carry,
     axes: BatchAxes,
 ) -> Carry:
-    """The carry after the last step, with its batch axes; `last` is that of the cell."""
+    """The carry after the last step, with its batch axes.
+
+    Args:
+        unit: the unit.
+        sequences: the batch.
+        memory: of :func:`.switching.memory`.
+        start: where it began.
+        position: integers ``[T]`` or ``[T, B]``, the clock.
+        last: the carry of the cell.
+        axes: of the batch.
+    """
     end = axes.unflatten(last, 0)
     if unit.switch is None:
         return end
     previous = start.previous
-    if unit.switch.uses_previous_input:
-        previous = sequence.last_inputs(sequences, previous)
+    if memory is not None:
+        previous = sequence.at_the_end(sequences, memory, previous)
     clock = sequence.advance(sequences, start.clock, position)
     if clock.ndim:
         clock = clock.reshape(axes.shape)

@@ -7,18 +7,23 @@ entries, so there is no fixed capacity, and cost is proportional to the share of
 The backward pass walks the same list in chunks: the products and the weight gradients of a chunk
 are computed at once, and only the cotangent of the state goes step by step. Only the carries are
 stored. A step with neurons near the threshold but none open is active in the backward pass only.
+
+Accelerators take the listed steps in blocks, see :mod:`.compact_blocks`. Under a `vmap` over the
+schedules, as of layers side by side, there is a list for each: on a CPU the scans run one after
+another, on accelerators the dense scan runs instead.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from surnn_jax.scan import adjoint, derivatives, indexing
+from surnn_jax.scan import adjoint, compact_blocks, derivatives, indexing, masked
 from surnn_jax.scan.adjoint import StepCotangents, select, switch_values
 from surnn_jax.scan.derivatives import Wanted, instantiate_zeros
+from surnn_jax.scan.listed import active_steps, carries_before, index_step, update_step
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry
 
@@ -50,16 +55,6 @@ def cost(spec: ScanSpec, shape: ScanShape, rates: UpdateRates) -> float:
     return share if shape.platform == "cpu" else 2 * share
 
 
-def index_step(t: Array, tree: Any) -> Any:
-    """Step t of every array ``[T, ...]``."""
-    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False), tree)
-
-
-def update_step(tree: Any, t: Array, now: Any) -> Any:
-    """Every array ``[T, ...]`` with step t replaced."""
-    return jax.tree.map(lambda a, v: lax.dynamic_update_index_in_dim(a, v, t, 0), tree, now)
-
-
 def make_sum_outputs(ct_outputs: Carry) -> Callable[[Carry, Array, Array], Carry]:
     """Makes ``sum_outputs(ct_future, first, last)``.
 
@@ -86,7 +81,7 @@ def forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     start, steps = inputs.initial_carry, inputs.x.shape[0]
     if not steps:
         return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), start)
-    active, todo = _active(spec, inputs, backward=False)
+    active, todo = active_steps(spec, inputs, backward=False)
 
     def step(j, state):
         carry, carries = state
@@ -98,24 +93,6 @@ def forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
     carries = update_step(carries, 0, start)
     carries = lax.fori_loop(0, todo.count, step, (start, carries))[1]
     return jax.tree.map(lambda c: c[indexing.count_active(active)], carries)
-
-
-def _active(
-    spec: ScanSpec, inputs: ScanInputs, backward: bool
-) -> tuple[Array, indexing.ActiveSteps]:
-    """Which steps are active, as booleans ``[T]`` and as a list.
-
-    Args:
-        spec: of the scan.
-        inputs: likewise.
-        backward: whether nearly open neurons count.
-    """
-    neurons = None
-    if inputs.logits is not None:
-        logits = inputs.logits.astype(inputs.initial_carry.h.dtype)
-        neurons = indexing.computed_mask(spec.surrogate, logits, backward)
-    active = indexing.active_mask(neurons, inputs.step_mask, inputs.resets, inputs.x.shape[0])
-    return active, indexing.list_active(active)
 
 
 class _Chunk(NamedTuple):
@@ -140,27 +117,6 @@ class _Chunk(NamedTuple):
     v: Array | None
     inner: dict[str, Array]
     resets: Array | None
-
-
-def carries_before(inputs: ScanInputs, carries: Carry, now: Array, resets: Array | None) -> Carry:
-    """The carries before some steps, ``[C, B, H]`` a field.
-
-    Args:
-        inputs: of the scan.
-        carries: the carries after all steps.
-        now: integers ``[C]``, the steps.
-        resets: booleans ``[C, B]`` of these steps, or None.
-    """
-
-    def before(s, c):
-        return jnp.where((now == 0)[:, None, None], s[None], c[jnp.maximum(now - 1, 0)])
-
-    old = jax.tree.map(before, inputs.initial_carry, carries)
-    if resets is None:
-        return old
-    return jax.tree.map(
-        lambda f, o: jnp.where(resets[..., None], f[None], o), inputs.reset_carry, old
-    )
 
 
 def _recompute(spec: ScanSpec, inputs: ScanInputs, carries: Carry, now: Array) -> _Chunk:
@@ -261,7 +217,7 @@ def backward(
     sum_outputs = make_sum_outputs(instantiate_zeros(ct_outputs, carries))
     vectors = cell.broadcast(params, initial_carry.h.shape)
     tools = adjoint.make_backward_step(spec, params, vectors), sum_outputs, vectors
-    _, todo = _active(spec, inputs, learned)
+    _, todo = active_steps(spec, inputs, learned)
     size = max(1, min(steps, _ROWS // max(batch, 1)))
     index = jnp.concatenate([todo.index, jnp.full((size,), steps, todo.index.dtype)])
 
@@ -312,4 +268,9 @@ def backward(
     return ScanInputs(dparams, dx, dlogits, dinitial, dreset)
 
 
-_KERNELS = derivatives.Kernels(forward, backward)
+ACCELERATED = derivatives.Kernels(
+    compact_blocks.forward, compact_blocks.backward, lists=True, mapped=masked.ACCELERATED
+)
+"""What runs on a GPU or TPU."""
+
+_KERNELS = derivatives.Kernels(forward, backward, lists=True, accelerated=ACCELERATED)

@@ -13,7 +13,7 @@ again.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,42 +22,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from surnn_jax.scan.adjoint import without_dead_steps
-from surnn_jax.scan.mapped import Mapped, with_shape, without_axes
+from surnn_jax.scan.kernels import Kernels, Wanted, instantiate_zeros
+from surnn_jax.scan.mapped import Mapped, apply_maps, over_schedules, with_shape, without_axes
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.scan.twin import twin
 from surnn_jax.typing import Array, Carry
-
-
-class Wanted(NamedTuple):
-    """Which of the cotangents that cost something are wanted; known while tracing."""
-
-    x: bool
-    logits: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Kernels:
-    """The two directions of a back end.
-
-    Attributes:
-        forward: ``(spec, inputs) -> carries``.
-        backward: ``(spec, inputs, carries, wanted, ct_outputs) -> cotangents``. The fields of
-            `ct_outputs` are None if nothing depends on them. The result has cotangents of the
-            first five fields of the inputs; those not `wanted` may be None.
-    """
-
-    forward: Callable[[ScanSpec, ScanInputs], Carry]
-    backward: Callable[[ScanSpec, ScanInputs, Carry, Wanted, Carry], ScanInputs]
-
-
-def instantiate_zeros(cotangents: Any, like: Any) -> Any:
-    """None as arrays of zeros."""
-    return jax.tree.map(
-        lambda c, of: jnp.zeros_like(of) if c is None else c,
-        cotangents,
-        like,
-        is_leaf=lambda c: c is None,
-    )
 
 
 def scan(kernels: Kernels, spec: ScanSpec, inputs: ScanInputs) -> Carry:
@@ -83,16 +52,17 @@ class _Call:
     form: Any
     maps: tuple[Mapped, ...]
 
-    def run(self, *arrays: Array) -> list[Array]:
+    def run(self, *arrays: Array, accelerator: bool) -> list[Array]:
         """The fields of the carries."""
+        lists = over_schedules(self.form, self.maps)
+        kernels = self.kernels.on(accelerator, any(lists))
 
         def function(arrays):
             inputs = jax.tree.unflatten(self.form, arrays)
-            return list(self.kernels.forward(self.spec, inputs))
+            return list(kernels.forward(self.spec, inputs))
 
-        for mapped in self.maps:
-            function = jax.vmap(function, (list(mapped.axes),), axis_size=mapped.size)
-        return function(list(arrays))
+        single = tuple(one and kernels.lists for one in lists)
+        return apply_maps(function, self.maps, single)(list(arrays))
 
     def types(self, types: Any) -> list[Any]:
         """Those of the fields, with the axes of every `vmap` in front."""
@@ -167,9 +137,15 @@ class _Linear:
 
         return self._mapped(one)(given, tangents)
 
-    def pull(self, given: list[Array], cotangents: list[Array | None]) -> list[Array]:
+    def pull(
+        self, given: list[Array], cotangents: list[Array | None], accelerator: bool
+    ) -> list[Array]:
         """The cotangents of what is perturbed, from those of the carries, by the kernel."""
-        return self._mapped(self._pull_one)(given, cotangents)
+        lists = over_schedules(self.form, self.maps)
+        kernels = self.kernels.on(accelerator, any(lists))
+        single = tuple(one and kernels.lists for one in lists)
+        one = functools.partial(self._pull_one, kernels)
+        return apply_maps(one, self.maps, single, rest=1)(given, cotangents)
 
     def pull_by_twin(self, given: list[Array], cotangents: list[Array | None]) -> list[Array]:
         """The same, by the twin; the carries are not read."""
@@ -181,14 +157,14 @@ class _Linear:
 
         return self._mapped(one)(given, cotangents)
 
-    def _pull_one(self, given, cotangents):
+    def _pull_one(self, kernels, given, cotangents):
         inputs, carries = jax.tree.unflatten(self.form, given)
         marks = jax.tree.unflatten(jax.tree.structure(tuple(inputs[:5])), self.perturbed)
         wanted = Wanted(x=marks[1], logits=bool(marks[2]))
         fields = jax.tree.structure(carries)
         ct_outputs = jax.tree.unflatten(fields, cotangents)
         inputs, carries = without_dead_steps(inputs, carries, ct_outputs)
-        found = self.kernels.backward(self.spec, inputs, carries, wanted, ct_outputs)
+        found = kernels.backward(self.spec, inputs, carries, wanted, ct_outputs)
         # What is not wanted is not read: anything of the right form will do.
         filled = [own if d is None else d for d, own in zip(found[:5], inputs[:5], strict=True)]
         return self.free(jax.tree.leaves(tuple(filled)))
@@ -202,9 +178,7 @@ class _Linear:
         return [with_shape(types[i], shape) for i, shape in shapes.items()]
 
     def _mapped(self, function):
-        for mapped in self.maps:
-            function = jax.vmap(function, (list(mapped.axes), 0), axis_size=mapped.size)
-        return function
+        return apply_maps(function, self.maps, (False,) * len(self.maps), rest=1)
 
 
 def _still(value: Array) -> SymbolicZero:
@@ -236,13 +210,31 @@ _scan = Primitive("scan_of_units")
 _scan.multiple_results = True
 
 
-def _scan_arrays(*arrays, call):
-    return call.run(*arrays)
+def _scan_arrays(*arrays, call, accelerator=False):
+    return call.run(*arrays, accelerator=accelerator)
 
 
-_scan.def_impl(jax.jit(_scan_arrays, static_argnames="call"))
+def _register(primitive: Primitive, function: Callable[..., Any]) -> None:
+    """Has a primitive lowered by a function, which is told whether for an accelerator."""
+    for platform in (None, "gpu", "tpu"):
+        lowered = functools.partial(function, accelerator=platform is not None)
+        mlir.register_lowering(
+            primitive, mlir.lower_fun(lowered, multiple_results=True), platform=platform
+        )
+
+
+def _impl(primitive: Primitive, names: tuple[str, ...]) -> None:
+    """Has a primitive outside `jit` compiled as inside it."""
+
+    def run(*arrays, **options):
+        return primitive.bind(*arrays, **options)
+
+    primitive.def_impl(jax.jit(run, static_argnames=names))
+
+
+_impl(_scan, ("call",))
 _scan.def_abstract_eval(lambda *types, call: call.types(types))
-mlir.register_lowering(_scan, mlir.lower_fun(_scan_arrays, multiple_results=True))
+_register(_scan, _scan_arrays)
 
 
 def _scan_jvp(primals, tangents, *, call):
@@ -348,8 +340,8 @@ _pull = Primitive("scan_cotangent")
 _pull.multiple_results = True
 
 
-def _pull_arrays(*arrays, linear, used):
-    return linear.pull(*_divided(arrays, linear, used))
+def _pull_arrays(*arrays, linear, used, accelerator=False):
+    return linear.pull(*_divided(arrays, linear, used), accelerator)
 
 
 def _divided(arrays, linear, used):
@@ -358,8 +350,8 @@ def _divided(arrays, linear, used):
     return list(arrays[: linear.given]), [next(cotangents) if one else None for one in used]
 
 
-_pull.def_impl(jax.jit(_pull_arrays, static_argnames=("linear", "used")))
-mlir.register_lowering(_pull, mlir.lower_fun(_pull_arrays, multiple_results=True))
+_impl(_pull, ("linear", "used"))
+_register(_pull, _pull_arrays)
 
 
 @_pull.def_abstract_eval

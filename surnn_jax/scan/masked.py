@@ -2,12 +2,13 @@
 
 The backward pass is written by hand. It stores only the carries and recomputes the products of all
 steps at once; each weight gradient is one product after the loop instead of a sum inside it.
+Accelerators run the same in blocks of steps, see :mod:`.blocks`.
 """
 
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.scan import adjoint, derivatives
+from surnn_jax.scan import adjoint, blocks, derivatives
 from surnn_jax.scan.adjoint import select, switch_values
 from surnn_jax.scan.derivatives import Wanted, instantiate_zeros
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
@@ -117,4 +118,24 @@ def backward(
     return ScanInputs(dparams, dx.astype(x.dtype), dlogits, dinitial, dreset)
 
 
-_KERNELS = derivatives.Kernels(forward, backward)
+def forward_accelerated(spec: ScanSpec, inputs: ScanInputs) -> Carry:
+    """:func:`forward` for accelerators."""
+    if not blocks.works(inputs):
+        return forward(spec, inputs)
+    return blocks.forward(spec, inputs)
+
+
+def backward_accelerated(
+    spec: ScanSpec, inputs: ScanInputs, carries: Carry, wanted: Wanted, ct_outputs: Carry
+) -> ScanInputs:
+    """:func:`backward` for accelerators."""
+    if not blocks.works(inputs):
+        return backward(spec, inputs, carries, wanted, ct_outputs)
+    old = carries_before(inputs, carries)
+    return blocks.backward(spec, inputs, carries, old, wanted, ct_outputs)
+
+
+ACCELERATED = derivatives.Kernels(forward_accelerated, backward_accelerated)
+"""What runs on a GPU or TPU."""
+
+_KERNELS = derivatives.Kernels(forward, backward, accelerated=ACCELERATED)

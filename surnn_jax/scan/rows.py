@@ -20,8 +20,8 @@ from surnn_jax.cells import Cell
 from surnn_jax.cells.cell import product
 from surnn_jax.scan import adjoint, compact, derivatives, indexing
 from surnn_jax.scan.adjoint import mix, select
-from surnn_jax.scan.compact import index_step, update_step
 from surnn_jax.scan.derivatives import instantiate_zeros
+from surnn_jax.scan.listed import index_step, update_step
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.switches import Surrogate
 from surnn_jax.typing import Array, Carry, Params
@@ -309,4 +309,4 @@ def _portion_backward(
     return ct_carry, _Gradients(dweights, dreset, dx, dlogits)
 
 
-_KERNELS = derivatives.Kernels(_forward, _backward)
+_KERNELS = derivatives.Kernels(_forward, _backward, lists=True)

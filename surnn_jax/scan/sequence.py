@@ -152,13 +152,13 @@ def advance(sequences: Sequences, clock: Array, position: Array) -> Array:
     return jnp.where(ends > 0, final + 1, jnp.broadcast_to(clock, (size,)))
 
 
-def last_inputs(sequences: Sequences, previous: Array) -> Array:
-    """The input of the last valid step, ``[B, D]``; `previous` if there is none."""
-    if not sequences.x.shape[0]:
+def at_the_end(sequences: Sequences, memory: Array, previous: Array) -> Array:
+    """What is remembered ``[T, B, …]`` after the last valid step; `previous` if there is none."""
+    if not memory.shape[0]:
         return previous
     ends = sequences.ends
     index = jnp.maximum(ends - 1, 0)[None, :, None]
-    latest = jnp.take_along_axis(sequences.x, index, axis=0)[0]
+    latest = jnp.take_along_axis(memory, index, axis=0)[0]
     return jnp.where((ends > 0)[:, None], latest.astype(previous.dtype), previous)
 
 

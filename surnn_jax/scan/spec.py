@@ -129,7 +129,7 @@ class Backend(Protocol):
     Examples:
         >>> from surnn_jax.scan import BACKENDS
         >>> sorted(BACKENDS)
-        ['compact', 'masked', 'native', 'pallas', 'parallel', 'reference', 'rows']
+        ['compact', 'cuda', 'masked', 'native', 'pallas', 'parallel', 'reference', 'rows']
     """
 
     @staticmethod

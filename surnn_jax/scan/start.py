@@ -18,7 +18,7 @@ class Start(NamedTuple):
         carry: the carry of the cell, ``[B, H]`` a field.
         reset_carry: the one from which a sequence begins.
         clock: integer ``[]`` or ``[B]``.
-        previous: the last input ``[B, D]``, if the switch reads it; else None.
+        previous: as in :class:`.SelectiveCarry`.
         shared: whether the caller's clock is a scalar, so that the next one should be.
     """
 

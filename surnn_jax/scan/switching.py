@@ -9,13 +9,28 @@ import jax.numpy as jnp
 from surnn_jax.scan import sequence
 from surnn_jax.scan.sequence import Sequences
 from surnn_jax.scan.unit import Unit, previous_inputs
-from surnn_jax.switches import SwitchInputs, for_neurons
+from surnn_jax.switches import SwitchInputs, for_neurons, running_averages
 from surnn_jax.typing import Array, Carry, Params
+
+
+def memory(unit: Unit, sequences: Sequences, first: Array | None, position: Array) -> Array | None:
+    """What the switch keeps of the inputs after every step, ``[T, B, …]``; None for nothing.
+
+    Args:
+        unit: its switch.
+        sequences: the batch.
+        first: as `carry.previous`.
+        position: integers ``[T]`` or ``[T, B]``, the clock.
+    """
+    if unit.switch is None or not unit.switch.uses_previous_input:
+        return None
+    return running_averages(unit.switch.averages, sequences.x, first, position)
 
 
 def switch_inputs(
     unit: Unit,
     sequences: Sequences,
+    memory: Array | None,
     first: Array | None,
     position: Array,
     key: Array | None,
@@ -26,7 +41,8 @@ def switch_inputs(
     Args:
         unit: its switch.
         sequences: the batch.
-        first: ``[B, D]``, the input before the first one, if the switch reads it.
+        memory: from :func:`memory`.
+        first: ``[B, …]``, the same before the first step.
         position: integers ``[T]`` or ``[T, B]``, the clock.
         key: for a random switch.
         features: H.
@@ -35,8 +51,8 @@ def switch_inputs(
     if switch is None:
         return None
     previous = None
-    if switch.uses_previous_input:
-        previous = previous_inputs(sequences.x, first)
+    if memory is not None:
+        previous = previous_inputs(memory, first)
         if sequences.resets is not None:
             previous = jnp.where(sequences.resets[..., None], 0, previous)
     key = key if switch.random else None

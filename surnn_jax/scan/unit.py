@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,11 @@ from surnn_jax.cells.cell import state_dtype
 from surnn_jax.names import unknown
 from surnn_jax.scan import sharding
 from surnn_jax.scan.sequence import as_arrays
-from surnn_jax.switches import Switch, SwitchInputs
+from surnn_jax.switches import Switch, SwitchInputs, running_averages
 from surnn_jax.typing import Array, Carry, Params
+
+if TYPE_CHECKING:
+    from surnn_jax.scan.prepared import Prepared
 
 
 class SelectiveCarry(NamedTuple):
@@ -25,7 +28,8 @@ class SelectiveCarry(NamedTuple):
         clock: int32 ``[*batch]``: steps since the start of the sequence. Switches read it as
             unsigned, so it counts to 2**32. A scalar says that the batch shares it, see
             :func:`share_clock`.
-        previous: ``[B, D]``, the last input, if the switch reads it; else None.
+        previous: ``[B, D]``, the last input, if the switch reads it; ``[B, K D]``, averages of the
+            inputs, if it reads K of them; else None.
 
     Examples:
         >>> from surnn_jax import selective, switches
@@ -110,9 +114,21 @@ class Unit:
             valid = within if valid is None else valid & within
         if valid is not None:
             x = jnp.where(valid[..., None], x, 0)
-        previous = previous_inputs(x, jnp.zeros(x.shape[1:], x.dtype))
+        previous = inputs_before(self.switch, x, t, dtype)
         seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
+
+    def prepare(self, params: Params) -> "Prepared":
+        """This unit with its weights packed once, for small calls on a CPU.
+
+        The compiled kernel must be there and know the cell. See :class:`.Prepared`.
+
+        Raises:
+            ValueError: if the kernel cannot run the unit; the message says why.
+        """
+        from surnn_jax.scan.prepared import Prepared  # it needs the kernel, which needs units
+
+        return Prepared(self, params)
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
         """A carry of zeros at time 0, with leading axes `batch_shape`."""
@@ -128,7 +144,8 @@ class Unit:
             return state
         previous = None
         if self.switch.uses_previous_input:
-            previous = jnp.zeros((*batch_shape, inputs), state.h.dtype)
+            width = inputs * max(1, len(self.switch.averages))
+            previous = jnp.zeros((*batch_shape, width), state.h.dtype)
         return SelectiveCarry(state, jnp.zeros(batch_shape, jnp.int32), previous)
 
 
@@ -220,6 +237,13 @@ def share_clock(tree: Any) -> Any:
         return leaf._replace(clock=jnp.asarray(leaf.clock).reshape(-1)[0])
 
     return jax.tree.map(shared, tree, is_leaf=lambda leaf: isinstance(leaf, SelectiveCarry))
+
+
+def inputs_before(switch: Switch, x: Array, position: Array, dtype: Any) -> Array:
+    """`SwitchInputs.previous` of sequences that begin with ``x [T, B, D]``, averages in `dtype`."""
+    width = x.shape[-1] * max(1, len(switch.averages))
+    nothing = jnp.zeros((x.shape[1], width), dtype)
+    return previous_inputs(running_averages(switch.averages, x, nothing, position), nothing)
 
 
 def previous_inputs(x: Array, first: Array) -> Array:

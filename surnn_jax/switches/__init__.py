@@ -1,6 +1,7 @@
 """Switches: when each neuron updates. They know nothing of the cell or of Flax."""
 
 from surnn_jax.names import lookup
+from surnn_jax.switches.averages import running_averages
 from surnn_jax.switches.event_switch import EVENT_FEATURES, Event, event, threshold
 from surnn_jax.switches.fourier_switch import BALANCES, Fourier, Rhythm, fourier
 from surnn_jax.switches.schedules import (
@@ -88,6 +89,7 @@ __all__ = [
     "given",
     "phased",
     "rate_penalty",
+    "running_averages",
     "sigmoid",
     "soft",
     "straight_through",

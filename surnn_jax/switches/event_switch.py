@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from surnn_jax.names import unknown
+from surnn_jax.switches.averages import running_averages
 from surnn_jax.switches.fourier_switch import TRIANGULAR, Rhythm, quantile_bias, weigh
 from surnn_jax.switches.surrogates import Surrogate
 from surnn_jax.switches.switch import SwitchInputs
@@ -28,11 +32,19 @@ def _counts(seen: SwitchInputs) -> Array:
     return jnp.stack([part.sum(-1) for part in parts], axis=-1)
 
 
-_NOISE = 2048
+def _trace(seen: SwitchInputs) -> Array:
+    x = seen.x.astype(seen.previous.dtype)
+    averages = jnp.split(seen.previous, seen.previous.shape[-1] // x.shape[-1], axis=-1)
+    return jnp.concatenate([x, *(x - average for average in averages)], axis=-1)
 
-EVENT_FEATURES = {"input": _present, "pair": _pair, "counts": _counts}
-"""What an event switch reads: the input, input and previous input, or three sums a frame (level,
-rises, falls: for a piano roll, keys held, onsets and releases)."""
+
+_NOISE = 2048
+_TIME_CONSTANTS = (2.0, 8.0, 32.0)
+
+EVENT_FEATURES = {"input": _present, "pair": _pair, "counts": _counts, "trace": _trace}
+"""What an event switch reads: the input; input and previous input; three sums a frame (level,
+rises, falls: for a piano roll, keys held, onsets and releases); or the input and its change against
+averages of the inputs before it, see :func:`.running_averages`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +72,19 @@ class Event(Rhythm):
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
     it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
 
-    Keep the features few: they cost E + K products a neuron and step. Three times the learning
-    rate of the weights suits it. Trained by its gradient alone it shuts many neurons for good where
+    Keep the features few: they cost E + K products a neuron and step, and ``"trace"`` with three
+    time constants has four times as many as ``"input"``. Three times the learning rate of the
+    weights suits it. Trained by its gradient alone it shuts many neurons for good where
     one step says little, as on images: take ``balance="target"``, which also holds the rate, or
     ``balance="floor"`` beside a :func:`surnn_jax.switches.rate_penalty`. Let the whole batch teach
     it: with a `gradient_fraction` below 1 few rows, each with an update mask of its own, give the
     switch a gradient that is scaled up to stand for all, and it learns worse.
 
     Attributes:
-        event_features: ``"input"``, ``"pair"`` or ``"counts"``, see :data:`EVENT_FEATURES`.
+        event_features: ``"input"``, ``"pair"``, ``"counts"`` or ``"trace"``, see
+            :data:`EVENT_FEATURES`.
+        time_constants: of the averages that ``"trace"`` reads, in steps, each at least 1; None for
+            2, 8 and 32. At a start they are 0; a masked step counts as an input of zeros.
         init_std: standard deviation of the initial v.
         scale: what logits are divided by: ``"batch"``, their deviation in the batch, or
             ``"weights"``.
@@ -84,6 +100,7 @@ class Event(Rhythm):
     init_std: float = 1.0
     rate: float = 0.1
     scale: str = "batch"
+    time_constants: Sequence[float] | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -93,10 +110,33 @@ class Event(Rhythm):
             raise unknown("event_features", self.event_features, EVENT_FEATURES)
         if not (math.isfinite(self.init_std) and self.init_std > 0):
             raise ValueError(f"event: init_std must be a positive number, got {self.init_std}")
+        if self.time_constants is not None:
+            object.__setattr__(self, "time_constants", self._checked(self.time_constants))
+
+    def _checked(self, time_constants: Sequence[float]) -> tuple[float, ...]:
+        if self.event_features != "trace":
+            raise ValueError(
+                'event: time_constants are for event_features="trace", '
+                f'got event_features="{self.event_features}"'
+            )
+        found = time_constants if isinstance(time_constants, (tuple, list)) else ()
+        usable = (isinstance(n, numbers.Real) and math.isfinite(n) and n >= 1 for n in found)
+        if not found or not all(usable):
+            raise ValueError(
+                "event: time_constants must be a tuple of steps, each at least 1, "
+                f"got {time_constants}"
+            )
+        return tuple(float(n) for n in found)
 
     @property
     def uses_previous_input(self) -> bool:
         return self.event_features != "input"
+
+    @property
+    def averages(self) -> tuple[float, ...]:
+        if self.event_features != "trace":
+            return ()
+        return _TIME_CONSTANTS if self.time_constants is None else self.time_constants
 
     @property
     def per_example(self) -> bool:
@@ -144,7 +184,10 @@ class Event(Rhythm):
         at, noise = jax.random.split(jax.random.key(0))
         t = jax.random.randint(at, (_NOISE,), 0, self.horizon)
         x = jax.random.normal(noise, (2, _NOISE, 1, x.shape[-1]), dtype)
-        raw = self._raw(params, SwitchInputs(x[0], x[1], t), jnp.zeros_like(params["v"][0]))
+        nothing = jnp.zeros((1, x.shape[-1] * max(1, len(self.averages))), dtype)
+        steps = jnp.arange(_NOISE, dtype=jnp.int32)
+        before = running_averages(self.averages, x[1], nothing, steps)
+        raw = self._raw(params, SwitchInputs(x[0], before, t), jnp.zeros_like(params["v"][0]))
         return quantile_bias(raw, rate=self.rate)
 
     def logits(self, params: Params, seen: SwitchInputs) -> Array:
@@ -171,8 +214,13 @@ class Event(Rhythm):
         return jnp.where(usable, scale, 1)
 
     def _usual_deviation(self, params: Params) -> Array:
-        """The standard deviation of a for independent features of variance 1, ``[H]``."""
+        """The standard deviation of a for independent inputs of variance 1, ``[H]``."""
         power = jnp.sum(jnp.square(params["v"]), axis=0)
+        if self.averages:  # which are not independent
+            v = params["v"].reshape(1 + len(self.averages), -1, power.shape[0])
+            now, spans = jnp.square(v.sum(0)).sum(0), np.asarray(self.averages)
+            covariance = jnp.asarray(1 / (spans[:, None] + spans - 1), v.dtype)
+            power = now + jnp.einsum("jdh,kdh,jk->h", v[1:], v[1:], covariance)
         if self.harmonics:  # a sine has a mean square of one half
             power = power + jnp.sum(jnp.square(params["alpha"]), axis=0) / 2
         return jnp.sqrt(power)
@@ -209,6 +257,7 @@ def event(
     frozen: bool = False,
     balance: str = "none",
     scale: str = "batch",
+    time_constants: Sequence[float] | None = None,
 ) -> Event:
     """An :class:`Event` switch for sequences of about `horizon` steps; options as its fields.
 
@@ -234,6 +283,7 @@ def event(
         frozen=frozen,
         balance=balance,
         scale=scale,
+        time_constants=time_constants,
     )
 
 
@@ -244,6 +294,7 @@ def threshold(
     event_features: str = "input",
     init_std: float = 1.0,
     groups: int | None = None,
+    time_constants: Sequence[float] | None = None,
 ) -> Event:
     """A fixed threshold on the input: a frozen event switch without a rhythm.
 
@@ -259,6 +310,7 @@ def threshold(
         event_features: what it reads.
         init_std: standard deviation of v.
         groups: G, how many schedules the layer has.
+        time_constants: of what ``"trace"`` reads.
 
     Examples:
         >>> from surnn_jax import switches
@@ -272,6 +324,7 @@ def threshold(
         event_features=event_features,
         init_std=init_std,
         groups=groups,
+        time_constants=time_constants,
         harmonics=0,
         frozen=True,
     )

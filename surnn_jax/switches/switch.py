@@ -14,7 +14,8 @@ class SwitchInputs(NamedTuple):
     Attributes:
         x: ``[T, B, D]``, the input.
         previous: ``[T, B, D]``, the input one step before (zeros at a start), or None where the
-            switch does not ask for it (:attr:`Switch.uses_previous_input`).
+            switch does not ask for it (:attr:`Switch.uses_previous_input`). For a switch with
+            :attr:`Switch.averages` it is ``[T, B, K D]``, the averages of the inputs before.
         t: integers ``[T]`` or ``[T, B]``, steps since the start of the sequence.
         valid: booleans ``[T, B]``, false at padding, or None where all is valid.
         key: a random key in training, for a switch that asks for one (:attr:`Switch.random`).
@@ -62,8 +63,13 @@ class Switch:
 
     @property
     def uses_previous_input(self) -> bool:
-        """Whether the switch reads the previous input as well."""
+        """Whether the switch reads the previous input as well, or :attr:`averages`."""
         return False
+
+    @property
+    def averages(self) -> tuple[float, ...]:
+        """Time constants, in steps, of averages that the switch reads in place of that input."""
+        return ()
 
     @property
     def per_example(self) -> bool:

@@ -234,6 +234,7 @@ def test_bytes_are_counted_once_and_arguments_are_free():
     assert saved_memory.counted(leaves, [np.arange(6.0)]) == 32 + 16 + 16
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["masked", full("pallas")])
 def test_a_dense_scan_keeps_more_for_its_backward_pass(backend):
     case = Case(8, 8, 24, 3, "neuron", 0.2)

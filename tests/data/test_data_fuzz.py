@@ -30,6 +30,7 @@ def test_what_the_fuzzer_found(child, name, number):
     assert child(name, name, 1795887026, number, 1)[0]["wrong"] == []
 
 
+@pytest.mark.full
 def test_fuzzer_tells_what_is_wrong(monkeypatch):
     """Readers that believe, stumble, stay silent about the file, or leave something behind."""
     import random

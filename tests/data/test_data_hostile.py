@@ -32,7 +32,9 @@ def with_member(path, content=b"", **facts):
     return path
 
 
-@pytest.mark.parametrize("read", [files.content, files.text, lambda path: list(files.lines(path))])
+@pytest.mark.parametrize(
+    "read", [full(files.content), full(files.text), lambda path: list(files.lines(path))]
+)
 def test_bomb_in_a_compressed_file(tmp_path, read):
     path = tmp_path / "a.xz"
     path.write_bytes(lzma.compress(ZEROS))
@@ -105,7 +107,7 @@ def test_pickles_that_ask_for_time_or_memory(raw, says):
         pickles.load(raw)
 
 
-@pytest.mark.parametrize("what", [full("pieces"), "steps", "notes", "note"])
+@pytest.mark.parametrize("what", [full("pieces"), full("steps"), "notes", "note"])
 def test_pickle_that_holds_one_list_many_times(tmp_path, what):
     step = (60,) * (1 << 12 if what == "notes" else 1)
     if what == "note":

@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 from original_case import load_splits, riff, sphere, tone, write
+from tiers import full
 
 import data
 from data import paths
@@ -219,7 +220,7 @@ def test_wikitext_folders(home, folder):
     assert_wiki(home)
 
 
-@pytest.mark.parametrize("folder", ["wikitext-9-v1/", "wikitext/wikitext-9-v1/", ""])
+@pytest.mark.parametrize("folder", [full("wikitext-9-v1/"), "wikitext/wikitext-9-v1/", full("")])
 def test_wikitext_of_hugging_face(home, folder):
     write(home, parquets(folder))
     assert_wiki(home)

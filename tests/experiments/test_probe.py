@@ -130,6 +130,7 @@ KEY = jax.random.key(1)
 ONE = {"switch": "event", "features": 6, "rate": 0.3}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("make", "config"),
     [

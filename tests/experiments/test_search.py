@@ -327,6 +327,7 @@ def test_draws_that_came_out_otherwise_are_another_space_too(tmp_path):
         TrialLog(tmp_path, header)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("unit", ["tanh", full("lstm")])
 def test_a_winner_that_is_committed_scores_as_its_record_says(unit, tmp_path, monkeypatch):
     """To 1e-4 nats: it was trained elsewhere, by programs that added in another order."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from music21 import corpus, midi
 from original_case import load_real
+from tiers import full
 
 import data
 from data.sets.music import frames_per_quarter
@@ -89,7 +90,11 @@ def test_refuses(tmp_path, roll, options, message):
 
 @pytest.mark.parametrize(
     ("name", "facts", "frames"),
-    [("nottingham", {}, 2), ("jsb_16th", {}, 4), ("my own", {"frames_per_quarter": 6}, 6)],
+    [
+        full("nottingham", {}, 2),
+        full("jsb_16th", {}, 4),
+        ("my own", {"frames_per_quarter": 6}, 6),
+    ],
 )
 def test_a_run_plays_pieces_at_their_own_speed(tmp_path, name, facts, frames):
     """What a finished run leaves: the original lasts as many quarters as the piece has."""

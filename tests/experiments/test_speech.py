@@ -169,6 +169,7 @@ def small():
     return config, model, task, params, batch
 
 
+@pytest.mark.full
 def test_no_look_ahead(small):
     _, model, _, params, batch = small
     window = batch["x"][0]
@@ -309,6 +310,7 @@ def test_learns(finished):
     assert history[1]["valid/nll"] < history[0]["valid/nll"]
 
 
+@pytest.mark.full
 def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(finished, digits, tmp_path):
     folder, cache = digits
     shown = tmp_path / "shown"

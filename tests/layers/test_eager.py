@@ -44,7 +44,6 @@ def stream(name, kind):
         ],
         [
             ("step", "event"),
-            ("cell", "fourier"),
             ("sequence", "event"),
         ],
     ),

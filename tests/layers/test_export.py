@@ -143,6 +143,7 @@ def test_a_stream_says_what_the_sequence_says(loaded, name):
         np.testing.assert_allclose(steps, whole, **CLOSE)
 
 
+@pytest.mark.full
 def test_a_long_rhythm_opens_where_the_model_opens():
     # Worked out by the compiler instead, this table differs, and some outputs by more than 1.
     layer = Recurrent("min_gru", 128, fourier(8192, rate=0.1), backend="masked")

@@ -99,7 +99,7 @@ def softmax_of_layer(a):
     return jax.nn.softmax(a, axis=-1)
 
 
-@pytest.mark.parametrize("function", [jax.nn.hard_sigmoid, softmax_of_layer])
+@pytest.mark.parametrize("function", [jax.nn.hard_sigmoid, full(softmax_of_layer)])
 def test_every_back_end_computes_other_functions_or_says_that_it_cannot(function):
     layer = Recurrent("gru", FEATURES, SWITCHES["fourier"], gate_fn=function)
     params = {"params": drawn(layer, X)}

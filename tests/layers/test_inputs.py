@@ -57,6 +57,7 @@ def test_a_unit_begins_with_an_empty_batch(name, shape):
         assert finite(jax.value_and_grad(loss)(params, backend)), backend
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("kind", "shape"),
     tiered(itertools.product(KINDS, [(2, 0), (0, 4), (0, 0)]), [("sugru", (2, 0))]),
@@ -104,6 +105,7 @@ def same(call, *given):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
+@pytest.mark.full
 def test_a_unit_takes_lists():
     unit = selective("gru", switches.event(6))
     x, mask = X.swapaxes(0, 1), ~RESETS.T

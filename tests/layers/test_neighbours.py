@@ -108,6 +108,7 @@ def _kernel_knows(cell, surrogate=None):
     return refused is None or refused.startswith("no compiled kernel")
 
 
+@pytest.mark.full
 def test_every_back_end_runs_clockwork():
     made = selective(cells.clockwork(3), switches.Clockwork((1, 2, 3)))
     params, x = setting(made, features=8, steps=4)  # modules of 3, 3 and 2
@@ -198,6 +199,7 @@ def test_zoneout_of_c_and_h_expects_without_a_key():
     np.testing.assert_allclose(done.update_mask, np.full((STEPS, FEATURES), 0.7))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("key", [full(None), jax.random.key(2)], ids=["expected", "drawn"])
 def test_back_ends_agree_on_zoneout_of_c_and_h(key):
     """Values, gradients and a second derivative, with lengths and resets; and every step alone."""

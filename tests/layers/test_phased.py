@@ -89,6 +89,7 @@ def test_phased_lstm_on_time_stamps_is_its_equation():
         np.testing.assert_allclose(h, done.outputs[t], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.full
 def test_ratio_period_and_shift_on_time_stamps_have_their_true_gradient():
     made, params, x = _stamped(6)
 

@@ -18,6 +18,7 @@ SWITCHES = {
     "none": None,
     "fourier": switches.fourier(STEPS, rate=0.5),
     "event": switches.event(STEPS, rate=0.5, event_features="pair"),
+    "trace": switches.event(STEPS, rate=0.5, event_features="trace"),
 }
 each_switch = pytest.mark.parametrize("kind", tiered(SWITCHES, ["event"]))
 
@@ -45,7 +46,7 @@ def test_every_leaf_has_the_batch_axes(kind):
     ("given", "kind"),
     tiered(
         itertools.product(["resets", "lengths"], SWITCHES),
-        [("resets", "event"), ("lengths", "fourier")],
+        [("resets", "event")],
     ),
 )
 def test_scan_over_chunks(kind, given):
@@ -147,6 +148,7 @@ def test_one_clock_for_the_batch_is_one_table_for_the_batch():
     assert single.carry.clock.tolist() == [STEPS]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", [full("none"), "event"])
 def test_a_state_as_flax_writes_it(kind):
     """A pair (c, h) of an LSTM, an array of a GRU: with a switch, its clock begins."""

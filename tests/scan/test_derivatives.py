@@ -28,7 +28,7 @@ from surnn_jax.scan.twin import twin
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-@pytest.mark.parametrize("gate", [switches.triangular(), *GATES[1:]], ids=lambda g: g.name)
+@pytest.mark.parametrize("gate", [switches.triangular(), *map(full, GATES[1:])], ids=label)
 def test_debug_nans_is_silent_on_finite_numbers(gate):
     """A switch makes no NaN on the way to its value, whether operations run alone or compiled."""
     unit = selective("tanh", switches.fourier(9, gate=gate))
@@ -172,6 +172,7 @@ def test_second_order_of_units_that_decide(cell):
     assert_close(got, [want, want], 1e-8, 1e-10)
 
 
+@pytest.mark.full
 def test_jacobians_and_vmap():
     """`jacfwd`, `hessian`, gradients of `vmap` and `vmap` of gradients, on the default back end."""
     unit = selective("tanh", switch(SWITCHES[1], gate=switches.sigmoid()))

@@ -7,20 +7,18 @@ import chex
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import kernel_case
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from kernel_case import GATES, KNOWN, TABLES, WINDOW, make, solver
 from tiers import tiered
 
 from surnn_jax import cells, switches
 from surnn_jax.scan import ScanInputs, ScanSpec, masked, native, reference
 from surnn_jax.scan.native import build, library
 
-KNOWN = (cells.TANH, cells.GRU, cells.LSTM, cells.LSTM_PEEPHOLE)
-GATES = (switches.triangular(0.5), switches.sigmoid(), switches.straight_through())
-WINDOW = GATES[0]
-TABLES = ("dense", "shared", "example")
-SCANS = {"native": native.scan, "masked": masked.scan, "reference": reference.scan}
+assert_same = functools.partial(kernel_case.assert_same, native.scan)
 
 
 needs_kernel = pytest.mark.skipif(
@@ -37,74 +35,13 @@ def _undo():
         native.select(before)
 
 
-def make(cell, seed, table, shape, *, masks=True, shift=-0.4, dtype=jnp.float64):
-    """The differentiated fields of `ScanInputs`, the masks, and weights of a loss."""
-    steps, batch, inputs, features = shape
-    random = np.random.default_rng(seed)
-
-    def normal(*size):
-        return random.normal(size=size).astype(dtype)  # with JAX, each shape would be compiled
-
-    def carry(*lead):
-        return cell.carry(*(normal(*lead, batch, features) for _ in cell.carry._fields))
-
-    # As `init` draws them, more or less, and no bias is left at zero.
-    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(seed), inputs, features, dtype))
-    params = jax.tree.map(
-        lambda s: normal(*s.shape) / np.sqrt(s.shape[0] + 1).astype(dtype), shapes
-    )
-    logits = None
-    if table != "dense":
-        size = (steps, features) if table == "shared" else (steps, batch, features)
-        logits = np.asarray(shift, dtype) + normal(*size)
-    step_mask = random.random((steps, batch)) < 0.7 if masks else None
-    resets = random.random((steps, batch)) < 0.2 if masks else None
-    return (
-        (params, normal(steps, batch, inputs), logits, carry(), carry()),
-        (step_mask, resets),
-        carry(steps),
-    )
-
-
-@functools.cache
-def solver(name, cell, surrogate, learned=True):
-    """Carries and all gradients of a nonlinear loss, compiled."""
-
-    def loss(free, masks, weight):
-        inputs = ScanInputs(*free, *masks)
-        if not learned:
-            inputs = inputs._replace(logits=jax.lax.stop_gradient(inputs.logits))
-        spec = ScanSpec(cell, None if inputs.logits is None else surrogate, inputs.x.dtype)
-        carries = SCANS[name](spec, inputs)
-        terms = [jnp.sum(jnp.sin(c) * w) for c, w in zip(carries, weight, strict=True)]
-        return sum(terms), carries
-
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))
-
-
-def assert_same(cell, problem, surrogate=WINDOW, *, oracle="masked", tolerance=1e-9, learned=True):
-    """Every value and gradient, relative to the largest of its array."""
-    wanted = solver(oracle, cell, surrogate, learned)(*problem)
-    found = solver("native", cell, surrogate, learned)(*problem)
-
-    def close(path, w, f):
-        size = float(np.max(np.abs(w))) if w.size else 0.0
-        if not w.ndim:  # the loss: thousands of terms of size 1, which cancel
-            size = max(size, 1.0)
-        np.testing.assert_allclose(
-            f, w, rtol=0, atol=tolerance * max(size, 1e-3), err_msg=jax.tree_util.keystr(path)
-        )
-
-    jax.tree_util.tree_map_with_path(close, wanted, found)
-
-
 @needs_kernel
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("cell", KNOWN, ids=lambda c: c.name)
 def test_promise_1_equals_the_loop(cell, table):
     gate = GATES[(KNOWN.index(cell) + TABLES.index(table)) % 3]
-    assert_same(cell, make(cell, 0, table, (3, 3, 2, 7)), gate, oracle="reference")
+    assert_same(cell, make(cell, 0, table, (3, 3, 2, 7)), gate, oracle=reference.scan)
 
 
 @needs_kernel
@@ -164,7 +101,7 @@ def test_few_rows_teach_the_switch(table):
     # 3 of 11: some rows of a tile, and of those that go through time together.
     problem = make(cells.LSTM_PEEPHOLE, 1, table, (5, 11, 2, 9))
     gate = switches.triangular(0.5, gradient_fraction=0.25)
-    assert_same(cells.LSTM_PEEPHOLE, problem, gate, oracle="reference")
+    assert_same(cells.LSTM_PEEPHOLE, problem, gate, oracle=reference.scan)
 
 
 @needs_kernel
@@ -218,7 +155,7 @@ def test_threads_change_nothing_but_rounding():
     problem = make(cells.GRU, 5, "shared", (60, 12, 8, 64), dtype=jnp.float32)
 
     def solve():  # a call still under way must not see the number change
-        return jax.block_until_ready(solver("native", cells.GRU, WINDOW)(*problem))
+        return jax.block_until_ready(solver(native.scan, cells.GRU, WINDOW)(*problem))
 
     many, again = solve(), solve()
     native.threads(1)
@@ -275,8 +212,8 @@ def _broken():
 def test_broken_numbers_pass_through():
     _, masks, weight = make(cells.GRU, 7, "shared", (6, 5, 3, 9))
     for free in _broken():
-        (_, wanted), dw = solver("masked", cells.GRU, WINDOW)(free, masks, weight)
-        (_, found), df = solver("native", cells.GRU, WINDOW)(free, masks, weight)
+        (_, wanted), dw = solver(masked.scan, cells.GRU, WINDOW)(free, masks, weight)
+        (_, found), df = solver(native.scan, cells.GRU, WINDOW)(free, masks, weight)
         assert not np.isfinite(wanted.h).all()
         np.testing.assert_allclose(found.h, wanted.h, rtol=1e-9, atol=1e-9)
         # The dense scan multiplies NaN by the zeros of closed neurons; the kernel leaves them out.

@@ -179,7 +179,7 @@ def test_headers_newer_than_jaxlib(tmp_path):
     newer.write_text(changed)
     target = tmp_path / build.LIBRARY
     flags = ["-O0", "-DSURNN_BYTES=16", "-DSURNN_ISA=portable", "-DSURNN_ROLLED"]
-    sources = [str(build.SOURCES / name) for name in ("kernel.cc", "ffi.cc")]
+    sources = [str(build.SOURCES / name) for name in ("kernel.cc", "surnn.cc", "ffi.cc")]
     compiled(target, f"-I{tmp_path}", *flags, *sources)
     assert compute(target) == []
 

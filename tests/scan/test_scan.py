@@ -53,9 +53,8 @@ def _equal(got, want):
     tiered(
         [(kind, name) for kind in (SWITCHES[1], SWITCHES[3]) for name in BACK_ENDS],
         [
-            (SWITCHES[1 if name in ("rows", "native") else 3], name)
-            for name in BACK_ENDS
-            if name != "pallas"
+            (SWITCHES[1 if name == "native" else 3], name)
+            for name in ("reference", "masked", "native")
         ],
     ),
     ids=label,
@@ -241,6 +240,7 @@ def test_mask_holds_the_state_and_hides_the_input_while_time_goes_on(unit):
 # Batch axes
 
 
+@pytest.mark.full
 @the_richest
 def test_any_number_of_batch_axes(unit):
     params, x, carry, begin, given = setting(unit, batch=6, seed=3)

@@ -45,7 +45,7 @@ TURNS = [
 
 @pytest.mark.parametrize(
     ("backend", "cell", "gate", "dtype"),
-    tiered([(*pair, *way) for pair in PAIRS for way in WAYS], TURNS),
+    tiered([(*pair, *way) for pair in PAIRS for way in WAYS], TURNS[::2]),
     ids=label,
 )
 def test_promise_2_closed_switch_leaves_the_state_bit_identical(backend, cell, dtype, gate):
@@ -111,7 +111,7 @@ def test_nan_logit_is_seen(backend, gate):
     tiered(
         [(name, cell) for name in BACK_ENDS for cell in (cells.TANH, cells.GRU_BEFORE)],
         # Those that skip neurons pass a candidate that reads all of them on.
-        [("masked", cells.GRU_BEFORE), ("rows", cells.TANH), ("native", cells.TANH)],
+        [("masked", cells.GRU_BEFORE), ("native", cells.TANH)],
     ),
     ids=label,
 )

@@ -94,6 +94,7 @@ def test_no_step(backend):
     assert_no_step(backend, GRU, make(GRU, 6, "neuron", steps=0))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", tiered(SKIPPING, ("rows",)))
 def test_transformed(backend):
     assert_transforms(backend, GRU, make(GRU, 8, SKIPPING[backend][0]))

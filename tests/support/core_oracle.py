@@ -158,9 +158,22 @@ def _rhythm(switch, p, t):
     return total
 
 
+def _remember(switch, x, previous, n):
+    """What is kept of the inputs after one of them, n steps after the start."""
+    averages = getattr(switch, "averages", ())
+    if not averages:
+        return x
+    shares = [1 / min(n + 1, constant) for constant in averages]
+    parts = np.split(previous, len(averages))
+    pairs = zip(shares, parts, strict=True)
+    return np.concatenate([share * x + (1 - share) * old if n else x for share, old in pairs])
+
+
 def _read(switch, x, previous):
     if switch.event_features == "input":
         return x
+    if switch.event_features == "trace":
+        return np.concatenate([x, *(x - old for old in np.split(previous, len(switch.averages)))])
     if switch.event_features == "pair":
         return np.concatenate([x, previous])
     rises = sum(max(now - old, 0) for now, old in zip(x, previous, strict=True))
@@ -221,7 +234,9 @@ def run(
     steps, batch, width = x.shape
     features = start[0].shape[-1]
     clock = np.array(np.broadcast_to(clock, (batch,)))
-    previous = np.zeros((batch, width)) if previous is None else np.array(previous)
+    if previous is None:
+        previous = np.zeros((batch, width * max(1, len(getattr(switch, "averages", ())))))
+    previous = np.array(previous)
     raw = np.zeros((steps, batch, features))
     seen = np.zeros((steps, batch, width))
     kept = np.zeros((steps, batch), bool)
@@ -244,7 +259,7 @@ def run(
                 raw[j, b] = _rhythm(switch, p, clock[b]) + p["b"]
                 if "v" in p:
                     raw[j, b] += _read(switch, seen[j, b], previous[b]) @ p["v"]
-            previous[b] = seen[j, b]
+            previous[b] = _remember(switch, seen[j, b], previous[b], clock[b])
             clock[b] += 1
 
     a, g, rate = None, np.ones_like(raw), 1.0

@@ -12,9 +12,14 @@ import numpy as np
 from core_case import CELLS as CELLS
 
 from surnn_jax import cells, switches
-from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec
+from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec, compact, derivatives, masked
 
-SCANS = {name: backend.scan for name, backend in BACKENDS.items()}
+SCANS = {name: backend.scan for name, backend in BACKENDS.items()} | {
+    f"{name}, accelerated": functools.partial(derivatives.scan, kernels)
+    for name, kernels in (("masked", masked.ACCELERATED), ("compact", compact.ACCELERATED))
+}
+"""Every back end; and two as accelerators run them."""
+
 STEPS, BATCH, INPUTS, FEATURES = 4, 2, 2, 11  # two portions of `rows` when all are open
 WINDOW = switches.triangular(0.5)
 

@@ -38,6 +38,7 @@ def gradients(scale):
     return all_of_them(params, x)
 
 
+@pytest.mark.full
 def test_scaled_by_weights_they_agree():
     whole, *cut = gradients("weights")
     assert np.abs(whole["switch"]["v"]).max() > 0.1

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from core_case import GATES, label
+from tiers import full
 
 from surnn_jax import switches
 
@@ -52,7 +53,7 @@ def test_soft_gate_has_its_true_derivative():
 
 
 @each_gate
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", full("float64"), full("bfloat16")])
 def test_nan_is_neither_open_nor_closed(gate, dtype):
     a = jnp.asarray([jnp.nan, 1.0], dtype)
     value, pull = jax.vjp(gate, a)

@@ -157,10 +157,7 @@ def test_event_opens_at_its_rate_over_the_batch(kind):
     assert (_init(unit.switch, x)["b"] != params["b"]).all()
 
 
-# Frequencies that neurons share and ones of their own; the others for `make test-full`.
-@pytest.mark.parametrize(
-    "kind", [full(kind) if n in (0, 2, 3) else kind for n, kind in enumerate(SWITCHES)], ids=label
-)
+@pytest.mark.parametrize("kind", [*map(full, SWITCHES[:4]), SWITCHES[4]], ids=label)
 def test_init_draws_what_the_docstring_says(kind):
     made = switches.SWITCHES[kind[0]](200, **{**kind[1], "harmonics": 3})
     params = _init(made, _inputs(), 1000)
@@ -179,6 +176,7 @@ def test_init_draws_what_the_docstring_says(kind):
     assert params["phi"].max() <= 2 * np.pi
 
 
+@pytest.mark.full
 def test_unit_init_takes_any_number_of_batch_axes():
     """Thresholds are set by the frames, however they are laid out."""
     unit, x = selective("tanh", switch(EVENTS[1])), _inputs()
@@ -191,7 +189,7 @@ def test_unit_init_takes_any_number_of_batch_axes():
 # Gradients of the switch
 
 
-@pytest.mark.parametrize("kind", [*SWITCHES[1::2], *map(full, SWITCHES[::2])], ids=label)
+@pytest.mark.parametrize("kind", [SWITCHES[3], *map(full, SWITCHES[:3] + SWITCHES[4:])], ids=label)
 def test_penalty_moves_the_rate_towards_its_target(kind):
     made, x = switch(kind, rate=0.5), _inputs()
     params = _init(made, x)
@@ -345,7 +343,7 @@ def test_switch_that_cannot_be(make, horizon, options, message):
         (lambda: switches.fourier(9, harmonics=0), "^fourier: harmonics must be at least 1"),
         (
             lambda: switches.event(9, event_features="all"),
-            "^unknown event_features 'all'; one of: input, pair, counts$",
+            "^unknown event_features 'all'; one of: input, pair, counts, trace$",
         ),
         (
             lambda: switches.event(9, init_std=0.0),

@@ -15,6 +15,7 @@ from train_case import batch, fit
 from surnn_jax.train.monitoring import StallWatchdog
 
 
+@pytest.mark.full
 def test_a_trace_has_ten_steps_and_changes_nothing(tmp_path):
     plain = fit(tmp_path / "plain", save_seconds=1e9)
     done = fit(tmp_path / "traced", save_seconds=1e9, profile=True)

@@ -24,9 +24,9 @@ def train(workdir, *fault):
     )
 
 
-# Before the first checkpoint is sealed and in a step; and as that is written and at the start, too.
-FEW = [("unsealed", "1"), ("step", "12", f"{random.Random(5).uniform(0, 0.04):.3f}")]
-MANY = [("saving", "1", "0.02"), FEW[0], ("start", "0", "0.2"), FEW[1]]
+# In a step; and as the first checkpoint is written and before it is sealed, and at the start, too.
+FEW = [("step", "12", f"{random.Random(5).uniform(0, 0.04):.3f}")]
+MANY = [("saving", "1", "0.02"), ("unsealed", "1"), ("start", "0", "0.2"), FEW[0]]
 
 
 @pytest.mark.parametrize("faults", [FEW, full(MANY)], ids=["few", "many"])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiers import full
 from train_case import CONFIG, OPTIMIZER, STEPS, TASK, batch, digest, evaluation, fit
 
 from surnn_jax import train
@@ -157,7 +158,7 @@ def _poisoned(step):
     return example
 
 
-@pytest.mark.parametrize("save_seconds", [0.0, NEVER])
+@pytest.mark.parametrize("save_seconds", [0.0, full(NEVER)])
 def test_promise_8_a_loss_that_is_not_finite_stops_and_is_not_saved(tmp_path, whole, save_seconds):
     with pytest.raises(FloatingPointError, match=r"^step 15 \(epoch 3\): loss nan") as caught:
         fit(tmp_path, batches=_poisoned, save_seconds=save_seconds)

@@ -103,7 +103,9 @@ class Config(TrainConfig):
         flag="gradient_fraction",
     )
     read: str = field(
-        "input", "Features that an event switch reads: input, pair, counts", flag="event_features"
+        "input",
+        "Features that an event switch reads: input, pair, counts, trace",
+        flag="event_features",
     )
     schedule: str = field("cosine", "constant, or cosine: down to 5 % at max_epochs")
     warmup: int = field(0, "Steps in which the learning rate rises")

@@ -31,20 +31,33 @@ COMMAND = "python -m surnn_jax.scan.native.build"
 # rounding inside the exponential must not be folded away.
 _FLAGS = ("-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _SETS = {"portable": ("-DSURNN_BYTES=16",)}
-_X86_SETS = {
-    "avx2": ("-mavx2", "-mfma", "-DSURNN_BYTES=32"),
-    "avx512": (
-        "-mavx2",
-        "-mfma",
-        "-mavx512f",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx512bw",
-        "-mprefer-vector-width=512",
-        "-DSURNN_BYTES=64",
-        "-DSURNN_REGISTERS=24",
-    ),
+# By processor, as the sources call it.
+_MORE_SETS = {
+    "SURNN_X86": {
+        "avx2": ("-mavx2", "-mfma", "-DSURNN_BYTES=32"),
+        "avx512": (
+            "-mavx2",
+            "-mfma",
+            "-mavx512f",
+            "-mavx512dq",
+            "-mavx512vl",
+            "-mavx512bw",
+            "-mprefer-vector-width=512",
+            "-DSURNN_BYTES=64",
+            "-DSURNN_REGISTERS=24",
+        ),
+    },
+    "SURNN_ARM": {"neon": ("-DSURNN_NEON", "-DSURNN_BYTES=16", "-DSURNN_REGISTERS=24")},
 }
+_PROCESSORS = {
+    "x86_64": "SURNN_X86",
+    "amd64": "SURNN_X86",
+    "aarch64": "SURNN_ARM",
+    "arm64": "SURNN_ARM",
+}
+# What `check_arm` needs, as Debian packages it.
+_ARM_COMPILERS = ("aarch64-linux-gnu-g++", "clang++ --target=aarch64-linux-gnu")
+_ARM_EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 
 
 class Unavailable(Exception):
@@ -78,8 +91,11 @@ def headers() -> pathlib.Path:
     raise Unavailable("jaxlib, whose headers the kernel needs, is not installed")
 
 
-def describe() -> dict[str, str]:
+def describe(sources: pathlib.Path = SOURCES) -> dict[str, str]:
     """What a library built here is for, and from what: the manifest, less the library's digest.
+
+    Args:
+        sources: the folder that it is compiled from, likewise below.
 
     Raises:
         Unavailable: if jaxlib is not installed, or its headers do not tell their version.
@@ -88,16 +104,16 @@ def describe() -> dict[str, str]:
     version = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")]
     if not all(version):
         raise Unavailable("the headers of jaxlib do not tell the version of their interface")
-    sources = sorted(SOURCES.iterdir())
+    files = sorted(sources.iterdir())
     return {
         "jaxlib": importlib.metadata.version("jaxlib"),
         "interface": ".".join(found[1] for found in version),
         "machine": f"{sys.platform} {platform.machine()}",
-        "sources": _digest(b"".join(file.name.encode() + file.read_bytes() for file in sources)),
+        "sources": _digest(b"".join(file.name.encode() + file.read_bytes() for file in files)),
     }
 
 
-def refusal(library: pathlib.Path) -> str:
+def refusal(library: pathlib.Path, sources: pathlib.Path = SOURCES) -> str:
     """Why a library cannot work here, in one line; empty if it can.
 
     To load a damaged one can kill the process, and so can one for another interface of XLA.
@@ -107,18 +123,18 @@ def refusal(library: pathlib.Path) -> str:
     try:
         told = json.loads(library.with_suffix(".json").read_text())
         digest, jaxlib, interface = told["digest"], told["jaxlib"], told["interface"]
-        machine, sources = told["machine"], told["sources"]
+        machine, source = told["machine"], told["sources"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"{library.name} has no manifest that tells what it was built for"
     try:
-        here = describe()
+        here = describe(sources)
     except Unavailable as error:
         return str(error)
     if digest != _digest(library.read_bytes()):
         return f"{library.name} is damaged"
     if machine != here["machine"]:
         return f"{library.name} was built for {machine}, and this is {here['machine']}"
-    if sources != here["sources"]:
+    if source != here["sources"]:
         return f"{library.name} was built from other sources than are installed"
     # Minor versions speak with each other: src/ffi.cc.
     if interface.partition(".")[0] != here["interface"].partition(".")[0]:
@@ -133,26 +149,43 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> str:
+    """Runs a compiler; what it says.
+
+    Raises:
+        Unavailable: with all that it said, if it fails.
+    """
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise Unavailable(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
 
 
-def _objects(folder: pathlib.Path, flags: list[str], extra: str) -> list[str]:
-    """Compiles every kernel and the source `extra`; paths of the object files."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    sets = {**_SETS, **(_X86_SETS if x86 else {})}
-    base = [*compiler().split(), *_FLAGS, *flags, *(["-DSURNN_X86"] if x86 else [])]
+def _objects(
+    folder: pathlib.Path,
+    flags: list[str],
+    extra: str,
+    command: str | None = None,
+    machine: str | None = None,
+) -> list[str]:
+    """Compiles every kernel, the interface in C and the source `extra`; paths of the object files.
+
+    `command` and `machine` are the compiler and the processor if not those of this machine.
+    """
+    processor = _PROCESSORS.get((machine or platform.machine()).lower())
+    sets = {**_SETS, **_MORE_SETS.get(processor, {})}
+    base = [*(command or compiler()).split(), *_FLAGS, *flags]
+    base += [f"-D{processor}"] if processor else []
     jobs = [
         [*base, *more, f"-DSURNN_ISA={name}", "-c", str(SOURCES / "kernel.cc"), "-o", name + ".o"]
         for name, more in sets.items()
     ]
+    jobs.append([*base, "-c", str(SOURCES / "surnn.cc"), "-o", "surnn.o"])
     jobs.append([*base, f"-isystem{headers()}", "-c", str(SOURCES / extra), "-o", "main.o"])
     for job in jobs:
         job[-1] = str(folder / job[-1])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_run, jobs))
+        list(pool.map(run, jobs))
     return [job[-1] for job in jobs]
 
 
@@ -171,13 +204,13 @@ def build(target: pathlib.Path, *, strict: bool = False) -> None:
         flags = ["-O2", *warnings]
         objects = _objects(pathlib.Path(folder), flags, "ffi.cc")
         made = pathlib.Path(folder) / LIBRARY
-        _run([*compiler().split(), "-shared", "-o", str(made), *objects])
+        run([*compiler().split(), "-shared", "-o", str(made), *objects])
         write(target, made.read_bytes())
 
 
-def write(target: pathlib.Path, library: bytes) -> None:
+def write(target: pathlib.Path, library: bytes, sources: pathlib.Path = SOURCES) -> None:
     """Writes a library and its manifest."""
-    manifest = json.dumps({**describe(), "digest": _digest(library)}, indent=2) + "\n"
+    manifest = json.dumps({**describe(sources), "digest": _digest(library)}, indent=2) + "\n"
     target.parent.mkdir(parents=True, exist_ok=True)
     for file, content in ((target, library), (target.with_suffix(".json"), manifest.encode())):
         # A library in use must not be overwritten: replace it.
@@ -204,19 +237,67 @@ def _check(guard: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         objects = _objects(pathlib.Path(folder), flags, "driver.cc")
         program = str(pathlib.Path(folder) / "driver")
-        _run([*compiler().split(), guard, "-o", program, *objects, "-pthread"])
+        run([*compiler().split(), guard, "-o", program, *objects, "-pthread"])
         status = subprocess.run([program]).returncode
     if status:
         raise SystemExit(status)
+
+
+def arm_compilers() -> list[str]:
+    """The compilers for 64-bit ARM that are here, and an emulator to run what they make.
+
+    Raises:
+        Unavailable: if there is no emulator or no compiler.
+    """
+    if not shutil.which(_ARM_EMULATOR[0]):
+        raise Unavailable(f"no {_ARM_EMULATOR[0]} (Debian: qemu-user)")
+    if not shutil.which(_ARM_COMPILERS[0].split()[0]):  # clang needs its C library as well
+        raise Unavailable(f"no {_ARM_COMPILERS[0]} (Debian: g++-aarch64-linux-gnu)")
+    return [command for command in _ARM_COMPILERS if shutil.which(command.split()[0])]
+
+
+def check_arm() -> None:
+    """Builds the test program for 64-bit ARM with each compiler that is here, and emulates it.
+
+    Each runs as it is compiled for use, and once more with traps at undefined behaviour.
+
+    Raises:
+        Unavailable: without the tools, or if it cannot be built.
+        SystemExit: if it fails.
+    """
+    for command in arm_compilers():
+        gnu = "-fsanitize-undefined-trap-on-error"
+        trap = gnu if "clang" not in command else "-fsanitize-trap=undefined"
+        for guard in (["-O2"], ["-O1", "-DSURNN_ROLLED", "-fsanitize=undefined", trap]):
+            print(" ".join([command, *guard]), flush=True)
+            flags = [*guard, "-Wall", "-Wextra", "-Werror"]
+            with tempfile.TemporaryDirectory() as folder:
+                objects = _objects(pathlib.Path(folder), flags, "driver.cc", command, "aarch64")
+                program = str(pathlib.Path(folder) / "driver")
+                run([*command.split(), "-o", program, *objects, "-pthread"])
+                status = subprocess.run([*_ARM_EMULATOR, program]).returncode
+            if status:
+                raise SystemExit(status)
 
 
 def main() -> None:
     """Builds in place, or checks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="run the sanitizers' test program")
+    parser.add_argument(
+        "--check-arm", action="store_true", help="run the test program on an emulated ARM processor"
+    )
     try:
-        if parser.parse_args().check:
+        options = parser.parse_args()
+        if options.check:
             check()
+        elif options.check_arm:
+            try:
+                arm_compilers()
+            except Unavailable as error:
+                print(f"skipped: {error}")
+            else:
+                check_arm()
         else:
             build(pathlib.Path(__file__).resolve().parent / LIBRARY, strict=True)
     except Unavailable as error:

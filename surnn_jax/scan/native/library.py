@@ -13,6 +13,15 @@ from surnn_jax.scan.native import memory
 FORWARD, BACKWARD = "surnn_forward", "surnn_backward"
 FILE = pathlib.Path(__file__).resolve().with_name("_kernel.so")
 
+# Of src/surnn.h.
+_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_SIGNATURES = {
+    "surnn_kernels": (ctypes.c_char_p, []),
+    "surnn_pack": (_POINTER, [_INT, _INT, _SIZE, _SIZE, _POINTER]),
+    "surnn_scan": (_INT, [_POINTER, _SIZE, _SIZE, _INT, *[_POINTER] * 6]),
+    "surnn_free": (None, [_POINTER]),
+}
+
 # Now, at import: once XLA's threads have arenas of their own, most of the effect is gone.
 if FILE.exists():
     memory.keep_freed()
@@ -32,7 +41,9 @@ def load() -> ctypes.CDLL | str:
             library = ctypes.CDLL(str(FILE))
             for name in (FORWARD, BACKWARD, "surnn_select", "surnn_threads"):
                 getattr(library, name)
-            library.surnn_kernels.restype = ctypes.c_char_p
+            for name, (result, arguments) in _SIGNATURES.items():
+                function = getattr(library, name)
+                function.restype, function.argtypes = result, arguments
         except (OSError, AttributeError) as error:
             reason = f"{FILE.name} cannot be loaded ({_line(error)})"
         else:

@@ -331,12 +331,8 @@ template <class T, class Cell> struct Backward {
 template <class T, class Cell> bool backward(const Problem& p, Pool& pool) {
     Scratch scratch;
     const Packed<T, Cell::G> shape(p.features, p.inputs);
-    Weights<T, Cell> w(p, scratch.get<T>(shape.size()));
+    const Weights<T, Cell> w(p, packed_weights<T, Cell>(p, pool, scratch));
     if (scratch.failed) return false;
-    auto pack = [&](int64_t first, int64_t last) {
-        for (int64_t block = first; block < last; ++block) shape.pack(p, block, w.packed);
-    };
-    divide(pool, shape.blocks(), pack);
 
     const Partition partition(p, pool);
     struct Job {

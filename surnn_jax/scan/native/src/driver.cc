@@ -3,11 +3,13 @@
 #include <atomic>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <random>
 #include <thread>
 #include <vector>
 
 #include "kernel.h"
+#include "surnn.h"
 
 namespace {
 
@@ -32,7 +34,7 @@ struct Shape {
     int64_t t, b, d, h;
 };
 
-constexpr int kGates[] = {1, 3, 4, 4}, kVectors[] = {1, 4, 4, 7}, kCarries[] = {1, 1, 2, 2};
+using surnn::kCarries, surnn::kGates, surnn::kVectors;
 
 // Every array is a block of its own, so that a step beyond any of them is seen.
 template <class T> struct Run {
@@ -41,6 +43,7 @@ template <class T> struct Run {
     std::vector<T*> results;
     std::vector<int64_t> sizes;
     std::mt19937 random{7};
+    Problem problem{};
     int64_t shift = 0;  // elements by which arrays miss the alignment of a block
 
     T* fresh(int64_t n, double scale) {
@@ -65,7 +68,7 @@ template <class T> struct Run {
 
     bool go(const Kernels& k, Shape s, int cell, int table, int slope, bool masks, int64_t rows,
             int threads) {
-        Problem p{};
+        Problem& p = problem;
         p.steps = s.t, p.batch = s.b, p.inputs = s.d, p.features = s.h;
         p.cell = cell, p.table = table, p.is_double = sizeof(T) == 8;
         p.slope = slope, p.shape = 0.5, p.rows = rows;
@@ -149,18 +152,60 @@ template <class T> int together(const std::vector<Kernels>& kernels) {
     return failed;
 }
 
+// The C interface, with weights packed once: bit by bit what `forward` gives, for a sequence, for its
+// steps one by one, and in place.
+template <class T> int held(const Kernels& k) {
+    int failed = 0;
+    if (!surnn_select(k.name)) return 1;
+    for (int cell = 0; cell < 4; ++cell)
+        for (int table = 0; table < 3; ++table) {
+            const Shape s{6, 1, 3, 19};
+            const int fields = kCarries[cell];
+            Run<T> run;
+            if (!run.go(k, s, cell, table, 0, false, 1, 1)) ++failed;
+            const Problem& p = run.problem;
+            const void* all[15] = {};
+            int n = 0;
+            for (int g = 0; g < kGates[cell]; ++g) all[n++] = p.input[g];
+            for (int g = 0; g < kGates[cell]; ++g) all[n++] = p.recurrent[g];
+            for (int v = 0; v < kVectors[cell]; ++v) all[n++] = p.vector[v];
+            surnn_weights* weights = surnn_pack(cell, sizeof(T) == 8, s.d, s.h, all);
+            if (weights == nullptr) return failed + 1;
+            std::vector<T> found[2], state[2];
+            for (int c = 0; c < 2; ++c) {
+                found[c].resize(s.t * s.h);
+                const T* first = static_cast<const T*>(p.start[c < fields ? c : 0]);
+                state[c].assign(first, first + s.h);
+            }
+            const auto same = [&](const T* one, int c, int64_t from, int64_t count) {
+                const T* wanted = static_cast<const T*>(p.carries[c]) + from;
+                failed += std::memcmp(one, wanted, count * sizeof(T)) != 0;
+            };
+            failed += !surnn_scan(weights, s.t, 1, table, p.x, p.logits, p.start[0], p.start[1],
+                                  found[0].data(), found[1].data());
+            for (int c = 0; c < fields; ++c) same(found[c].data(), c, 0, s.t * s.h);
+            for (int64_t t = 0; t < s.t; ++t) {
+                const T* x = static_cast<const T*>(p.x) + t * s.d;
+                const T* logits = static_cast<const T*>(p.logits);
+                failed += !surnn_scan(weights, 1, 1, table, x, logits ? logits + t * s.h : nullptr,
+                                      state[0].data(), state[1].data(), state[0].data(),
+                                      state[1].data());
+                for (int c = 0; c < fields; ++c) same(state[c].data(), c, t * s.h, s.h);
+            }
+            surnn_free(weights);
+        }
+    if (failed) std::printf("%s: weights packed once: %d differ\n", k.name, failed);
+    return failed;
+}
+
 }  // namespace
 
 int main() {
-    std::vector<Kernels> kernels{surnn::portable()};
-#ifdef SURNN_X86
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back(surnn::avx2());
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-        kernels.push_back(surnn::avx512());
-#endif
-    const int failed = all<float>(kernels) + all<double>(kernels) + together<float>(kernels) +
-                       together<double>(kernels);
+    Kernels found[surnn::kMostKernels];
+    const std::vector<Kernels> kernels(found, found + surnn::available(found));
+    int failed = all<float>(kernels) + all<double>(kernels) + together<float>(kernels) +
+                 together<double>(kernels);
+    for (const Kernels& k : kernels) failed += held<float>(k) + held<double>(k);
     std::printf("%d instruction sets, %d failures\n", static_cast<int>(kernels.size()), failed);
     return failed != 0;
 }

@@ -1,8 +1,7 @@
-// The binding to XLA: decodes buffers, checks their sizes, picks the kernels for this processor.
+// The binding to XLA: decodes buffers and checks their sizes.
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,18 +16,6 @@ namespace ffi = xla::ffi;
 using surnn::Problem;
 
 std::atomic<int> most_threads{0};  // 0: as many as XLA has
-
-surnn::Kernels best() {
-#ifdef SURNN_X86
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-        return surnn::avx512();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return surnn::avx2();
-#endif
-    return surnn::portable();
-}
-
-surnn::Kernels kernels = best();
 
 // XLA's own threads. The caller works too and waits only for tasks that have begun, so a pool whose
 // threads are all busy, even with callers of this, cannot stall it.
@@ -109,7 +96,7 @@ template <class List, class Get> class Reader {
     size_t at_ = 0;
 };
 
-constexpr int kGates[] = {1, 3, 4, 4}, kVectors[] = {1, 4, 4, 7}, kCarries[] = {1, 1, 2, 2};
+using surnn::kCarries, surnn::kGates, surnn::kVectors;
 
 auto get_result = [](const ffi::RemainingRets& list, size_t i) -> ffi::ErrorOr<ffi::AnyBuffer> {
     auto r = list.get<ffi::AnyBuffer>(i);
@@ -168,6 +155,7 @@ ffi::Error run(bool back, ffi::ThreadPool& threads, int64_t cell, int64_t table,
         return ffi::Error::InvalidArgument(in.problem.empty() ? out.problem.empty()
             ? "surnn native: wrong number of buffers" : out.problem + " (result)" : in.problem);
     XlaPool pool(threads);
+    const surnn::Kernels& kernels = surnn::chosen();
     if (!(back ? kernels.backward : kernels.forward)(p, pool))
         return ffi::Error(ffi::ErrorCode::kResourceExhausted, "surnn native: out of memory");
     return ffi::Error::Success();
@@ -229,29 +217,6 @@ extern "C" XLA_FFI_Error* surnn_forward(XLA_FFI_CallFrame* frame) {
 
 extern "C" XLA_FFI_Error* surnn_backward(XLA_FFI_CallFrame* frame) {
     return answer(backward_handler, frame);
-}
-
-// The instruction set in use.
-extern "C" const char* surnn_kernels() { return kernels.name; }
-
-// Uses the kernels of that name; 0 if this processor or build has them not.
-extern "C" int surnn_select(const char* name) {
-    const surnn::Kernels top = best();
-    surnn::Kernels all[] = {
-        surnn::portable(),
-#ifdef SURNN_X86
-        surnn::avx2(),
-        surnn::avx512(),
-#endif
-    };
-    for (const surnn::Kernels& one : all) {
-        if (std::strcmp(one.name, name) == 0) {
-            kernels = one;
-            return 1;
-        }
-        if (std::strcmp(one.name, top.name) == 0) break;
-    }
-    return 0;
 }
 
 // At most so many threads; 0 for as many as XLA has.

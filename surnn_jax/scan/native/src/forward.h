@@ -51,7 +51,7 @@ template <class T, class Cell> struct Forward {
             for (int b = 0; b < W; ++b) {
                 rows[c][b] = before<T>(p, c, t, row + b);
                 out[c][b] = of<T>(p.carries[c]) + (t * p.batch + row + b) * h;
-                std::memcpy(out[c][b], rows[c][b], h * sizeof(T));
+                if (out[c][b] != rows[c][b]) std::memcpy(out[c][b], rows[c][b], h * sizeof(T));
             }
         if (p.resets != nullptr)
             for (int b = 0; b < W; ++b)
@@ -81,15 +81,17 @@ template <class T, class Cell> struct Forward {
     }
 };
 
+template <class T, class Cell> int64_t pack(const Problem& p, void* to) {
+    const Packed<T, Cell::G> shape(p.features, p.inputs);
+    for (int64_t block = 0; to != nullptr && block < shape.blocks(); ++block)
+        shape.pack(p, block, of<T>(to));
+    return shape.size() * static_cast<int64_t>(sizeof(T));
+}
+
 template <class T, class Cell> bool forward(const Problem& p, Pool& pool) {
     Scratch scratch;
-    const Packed<T, Cell::G> shape(p.features, p.inputs);
-    Weights<T, Cell> w(p, scratch.get<T>(shape.size()));
+    const Weights<T, Cell> w(p, packed_weights<T, Cell>(p, pool, scratch));
     if (scratch.failed) return false;
-    auto pack = [&](int64_t first, int64_t last) {
-        for (int64_t block = first; block < last; ++block) shape.pack(p, block, w.packed);
-    };
-    divide(pool, shape.blocks(), pack);
 
     const Partition partition(p, pool);
     struct Job {

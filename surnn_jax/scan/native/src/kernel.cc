@@ -32,9 +32,23 @@ bool run_backward(const Problem& p, Pool& pool) {
     return p.is_double ? backward_of<double>(p, pool) : backward_of<float>(p, pool);
 }
 
+template <class T> int64_t pack_of(const Problem& p, void* to) {
+    switch (p.cell) {
+        case surnn::kTanh: return pack<T, Tanh>(p, to);
+        case surnn::kGru: return pack<T, Gru>(p, to);
+        default: return pack<T, Lstm<false>>(p, to);
+    }
+}
+
+int64_t run_pack(const Problem& p, void* to) {
+    return p.is_double ? pack_of<double>(p, to) : pack_of<float>(p, to);
+}
+
 #define SURNN_TEXT(x) #x
 #define SURNN_NAME(x) SURNN_TEXT(x)
 
 }  // namespace
 
-surnn::Kernels surnn::SURNN_ISA() { return {SURNN_NAME(SURNN_ISA), run_forward, run_backward}; }
+surnn::Kernels surnn::SURNN_ISA() {
+    return {SURNN_NAME(SURNN_ISA), run_forward, run_backward, run_pack};
+}

@@ -24,6 +24,7 @@ struct Problem {
     const void* input[4];           // [D, H], by gate
     const void* recurrent[4];       // [H, H], by gate
     const void* vector[7];          // [H]: biases, then peepholes
+    const void* packed;             // input and recurrent as `Kernels::pack` wrote them, or null
     void* carries[2];               // [T, B, H]: result forward, argument backward
     // Backward only.
     int slope;
@@ -49,15 +50,31 @@ class Pool {
 
 using Kernel = bool (*)(const Problem&, Pool&);  // false: out of memory
 
+// Packs a problem's weights for `forward` of the same kernels; how many bytes, also if `to` is null.
+using Pack = int64_t (*)(const Problem&, void* to);
+
 struct Kernels {
     const char* name;
     Kernel forward, backward;
+    Pack pack;
 };
 
 Kernels portable();
-#ifdef SURNN_X86
+#if defined(SURNN_X86)
 Kernels avx2();
 Kernels avx512();
+#elif defined(SURNN_ARM)
+Kernels neon();
 #endif
+
+// The kernels for this processor, from the portable to the fastest; returns how many.
+constexpr int kMostKernels = 3;
+int available(Kernels (&all)[kMostKernels]);
+
+// Those in use: the fastest, or as selected.
+const Kernels& chosen();
+
+// By cell: gates, vectors and fields of the carry.
+constexpr int kGates[] = {1, 3, 4, 4}, kVectors[] = {1, 4, 4, 7}, kCarries[] = {1, 1, 2, 2};
 
 }  // namespace surnn

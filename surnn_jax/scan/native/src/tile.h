@@ -105,11 +105,11 @@ SURNN_INLINE int kept_rows(const Problem& p, int64_t t, int64_t row, int width) 
 
 template <class T, class Cell> struct Weights {
     Packed<T, Cell::G> shape;
-    T* packed;
+    const T* packed;
     const T* bias[Cell::Q];
     const T* peephole[3];
 
-    Weights(const Problem& p, T* memory) : shape(p.features, p.inputs), packed(memory) {
+    Weights(const Problem& p, const T* packed_) : shape(p.features, p.inputs), packed(packed_) {
         for (int q = 0; q < Cell::Q; ++q) bias[q] = of<T>(p.vector[q]);
         for (int v = 0; v < 3; ++v)
             peephole[v] = Cell::PEEPHOLES ? of<T>(p.vector[Cell::Q + v]) : nullptr;
@@ -126,7 +126,7 @@ template <class T, class Cell> struct Entries {
         pre = scratch.get<T>(plane * Cell::Q, true);
         old = scratch.get<T>(plane * Cell::C, true);
         fresh = scratch.get<T>(plane * Cell::C, true);
-        peep = scratch.get<T>(plane * 3, true);
+        if (Cell::PEEPHOLES) peep = scratch.get<T>(plane * Cell::PEEPHOLES, true);
     }
 };
 
@@ -203,6 +203,20 @@ template <class F> void divide(Pool& pool, int64_t count, F& work) {
         const Job& j = *static_cast<Job*>(data);
         (*j.work)(j.count * part / j.parts, j.count * (part + 1) / j.parts);
     }, &job);
+}
+
+// The weights as they were packed before, or packed now by all threads.
+template <class T, class Cell>
+const T* packed_weights(const Problem& p, Pool& pool, Scratch& scratch) {
+    if (p.packed != nullptr) return of<T>(p.packed);
+    const Packed<T, Cell::G> shape(p.features, p.inputs);
+    T* packed = scratch.get<T>(shape.size());
+    if (scratch.failed) return nullptr;
+    auto pack = [&](int64_t first, int64_t last) {
+        for (int64_t block = first; block < last; ++block) shape.pack(p, block, packed);
+    };
+    divide(pool, shape.blocks(), pack);
+    return packed;
 }
 
 }  // namespace

@@ -11,6 +11,9 @@
 #ifdef SURNN_X86
 #include <immintrin.h>
 #endif
+#ifdef SURNN_NEON
+#include <arm_neon.h>
+#endif
 
 #ifndef SURNN_BYTES
 #define SURNN_BYTES 16
@@ -81,6 +84,16 @@ template <class T> SURNN_INLINE uint64_t signs(Bits<T> all) {
 #elif defined(SURNN_X86)
     if constexpr (sizeof(T) == 4) return _mm_movemask_ps(reinterpret_cast<__m128>(all));
     else return _mm_movemask_pd(reinterpret_cast<__m128d>(all));
+#elif defined(SURNN_NEON)
+    if constexpr (sizeof(T) == 4) {
+        const int32x4_t places = {0, 1, 2, 3};
+        const uint32x4_t one = vshrq_n_u32(reinterpret_cast<uint32x4_t>(all), 31);
+        return vaddvq_u32(vshlq_u32(one, places));
+    } else {
+        const int64x2_t places = {0, 1};
+        const uint64x2_t one = vshrq_n_u64(reinterpret_cast<uint64x2_t>(all), 63);
+        return vaddvq_u64(vshlq_u64(one, places));
+    }
 #else
     uint64_t bits = 0;
     for (int i = 0; i < lanes<T>; ++i) bits |= static_cast<uint64_t>(all[i] & 1) << i;
@@ -126,10 +139,19 @@ template <class T, int N> SURNN_INLINE Vec<T> repeat(const T* p) {
 
 // Sums of neighbouring pairs: of a, then of b.
 template <class T> SURNN_INLINE Vec<T> pairs(Vec<T> a, Vec<T> b) {
+#if defined(SURNN_NEON)
+    if constexpr (sizeof(T) == 4)
+        return reinterpret_cast<Vec<T>>(
+            vpaddq_f32(reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
+    else
+        return reinterpret_cast<Vec<T>>(
+            vpaddq_f64(reinterpret_cast<float64x2_t>(a), reinterpret_cast<float64x2_t>(b)));
+#else
     Bits<T> even{};
     SURNN_UNROLL
     for (int i = 0; i < lanes<T>; ++i) even[i] = 2 * i;
     return shuffle<T>(a, b, even) + shuffle<T>(a, b, even + 1);
+#endif
 }
 
 // exp in float32, within 2 units in the last place; 0 and infinity beyond the range; NaN stays.
