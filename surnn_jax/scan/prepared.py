@@ -12,7 +12,7 @@ from surnn_jax.scan import native, switching
 from surnn_jax.scan.native.held import HeldWeights, StepBuffers, address
 from surnn_jax.scan.spec import ScanShape, ScanSpec
 from surnn_jax.scan.unit import SelectiveCarry, Unit
-from surnn_jax.switches import SwitchInputs
+from surnn_jax.switches import SwitchInputs, running_averages
 from surnn_jax.typing import Array, Carry, Params
 
 _ZERO = np.zeros((), np.int32)
@@ -63,6 +63,8 @@ class Prepared:
         if (refused := native.unsupported(spec, shape)) is not None:
             raise ValueError(f"the unit cannot be prepared: {refused}")
         self.unit, self.params = unit, params
+        self._averages = () if switch is None else switch.averages
+        self._kept = self._width * max(1, len(self._averages))
         self._weights = HeldWeights(cell, cell.expanded(params["cell"]), self._dtype)
         self._by_time = switch is not None and not switch.per_example
         self._local = threading.local()
@@ -122,7 +124,7 @@ class Prepared:
     ) -> tuple[Carry, np.ndarray]:
         """`steps` steps; outputs are ``[*lead, *batch, H]``."""
         state, clock, previous = self._start(carry, batch)
-        logits = self._logits(x, clock, previous, steps, batch)
+        logits, previous = self._logits(x, clock, previous, steps, batch)
         if not lead and not logits.opens:
             end = state
             outputs = state[0]
@@ -138,11 +140,8 @@ class Prepared:
             end = [leaf[-1].copy() for leaf in out] if steps else state
             outputs = out[0]
         end = self.unit.cell.carry(*(end if len(end) == 1 else [end[i] for i in self._order]))
-        switch = self.unit.switch
-        if switch is None:
+        if self.unit.switch is None:
             return end, outputs
-        if switch.uses_previous_input and steps:
-            previous = (x[-1] if lead else x).astype(previous.dtype)
         clock = np.add(clock, steps, dtype=np.int32)  # beyond 2^31 it wraps, as in `run`
         return SelectiveCarry(end, clock, previous), outputs
 
@@ -156,13 +155,13 @@ class Prepared:
     def _start(
         self, carry: Carry | None, batch: tuple[int, ...]
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
-        """State (h first), clock and previous input of a carry, checked."""
+        """State (h first), clock and what is kept of the inputs of a carry, checked."""
         unit, shape = self.unit, (*batch, self._features)
         selective = unit.switch is not None
         reads = selective and unit.switch.uses_previous_input
         if carry is None:
             state = [np.zeros(shape, self._dtype) for _ in self._order]
-            previous = np.zeros((*batch, self._width), self._dtype) if reads else None
+            previous = np.zeros((*batch, self._kept), self._dtype) if reads else None
             return state, np.zeros(batch, np.int32), previous
         wanted = SelectiveCarry if selective else unit.cell.carry
         if type(carry) is not wanted:
@@ -175,7 +174,7 @@ class Prepared:
         clock = self._fit(clock, np.shape(clock) and batch, np.dtype(np.int32))
         previous = None
         if reads:
-            previous = self._fit(carry.previous, (*batch, self._width), self._dtype)
+            previous = self._fit(carry.previous, (*batch, self._kept), self._dtype)
         return state, clock, previous
 
     def _fit(self, leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -193,24 +192,27 @@ class Prepared:
         previous: np.ndarray | None,
         steps: int,
         batch: tuple[int, ...],
-    ) -> "_Logits":
-        """What the switch says at `steps` steps from `clock` on."""
+    ) -> tuple["_Logits", np.ndarray | None]:
+        """What the switch says at `steps` steps from `clock` on, and `previous` after them."""
         if self.unit.switch is None:
-            return _NO_LOGITS
+            return _NO_LOGITS, None
         size = math.prod(batch)
         if self._by_time and (clock.size == 1 or (size and (clock == clock.flat[0]).all())):
-            return self._shared_logits(int(clock.flat[0]), steps)
+            return self._shared_logits(int(clock.flat[0]), steps), previous
         x = x.reshape(steps, size, self._width)
         t = np.arange(steps, dtype=np.int32)
         t = t[:, None] + clock.reshape(-1) if clock.ndim else t + clock
+        before, after = None, previous
         if previous is not None:
-            first = previous.reshape(1, size, self._width).astype(x.dtype)
-            previous = np.concatenate([first, x])[:-1]
-        seen = SwitchInputs(jnp.asarray(x), previous, jnp.asarray(t), None, None, self._features)
+            first = previous.reshape(size, self._kept)
+            kept = np.asarray(running_averages(self._averages, x, first, t))
+            kept = np.concatenate([first[None].astype(kept.dtype), kept])
+            before, after = kept[:-1], kept[-1].reshape(previous.shape).astype(previous.dtype)
+        seen = SwitchInputs(jnp.asarray(x), before, jnp.asarray(t), None, None, self._features)
         found = switching.logits(self.unit, self.params, seen)
         array = np.asarray(found, self._dtype, order="C")
         kind = _SHARED if array.ndim == 2 else _PER_EXAMPLE
-        return _Logits(kind, address(array), True, array)
+        return _Logits(kind, address(array), True, array), after
 
     def _shared_logits(self, clock: int, steps: int) -> "_Logits":
         if steps * self._features > _MOST_KEPT:

@@ -26,6 +26,7 @@ SWITCHES = {
     "fourier": switches.fourier(12, rate=0.3),
     "event": switches.event(12, rate=0.3),
     "pair": switches.event(12, rate=0.3, event_features="pair"),
+    "trace": switches.event(12, rate=0.3, event_features="trace"),
 }
 CELLS = ("tanh", "gru", "lstm", "lstm_peephole")
 CASES = [(cell, switch) for cell in CELLS for switch in SWITCHES]
