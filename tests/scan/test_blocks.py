@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from skip_case import SCANS, WINDOW, assert_no_step, assert_same, assert_transforms
+from skip_case import (
+    SCANS,
+    WINDOW,
+    assert_empty_unseen,
+    assert_no_step,
+    assert_same,
+    assert_transforms,
+)
 from skip_case import given as make
 from tiers import tiered
 
@@ -62,6 +69,15 @@ def test_blocks_without_steps_or_a_table_and_with_other_gates(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_are_transformed(name):
     assert_transforms(name, cells.GRU, make(cells.GRU, 7, "one", steps=5))
+
+
+@pytest.mark.full
+def test_what_is_not_listed_is_not_looked_at():
+    """The last step is closed, and it is with it that the last block is filled up."""
+    problem = make(cells.GRU, 5, "one")
+    closed = problem.logits.at[-1].set(-3.0)
+    assert (problem.logits[:, 0] > 0).sum() % 3
+    assert_empty_unseen("compact, accelerated", cells.GRU, problem._replace(logits=closed))
 
 
 def test_sums_to_the_next_active_step():
