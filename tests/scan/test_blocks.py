@@ -43,8 +43,12 @@ KEPT = [
     ids=lambda value: value.name if hasattr(value, "name") else str(value),
 )
 def test_blocks_equal_the_reference(name, cell, table, per_example):
-    """Values and gradients, with masks and resets."""
-    assert_same(name, cell, make(cell, 3, table, per_example=per_example, steps=5))
+    """Values and gradients, with masks and resets; one rhythm is closed at first."""
+    problem = make(cell, 3, table, per_example=per_example, steps=5)
+    if table == "one":
+        logits, resets = problem.logits.at[0].set(-3.0), problem.resets.at[0].set(False)
+        problem = problem._replace(logits=logits, resets=resets)
+    assert_same(name, cell, problem)
 
 
 @pytest.mark.full
@@ -71,7 +75,6 @@ def test_blocks_are_transformed(name):
     assert_transforms(name, cells.GRU, make(cells.GRU, 7, "one", steps=5))
 
 
-@pytest.mark.full
 def test_what_is_not_listed_is_not_looked_at():
     """The last step is closed, and it is with it that the last block is filled up."""
     problem = make(cells.GRU, 5, "one")
