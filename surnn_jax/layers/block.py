@@ -15,6 +15,7 @@ from surnn_jax.layers.calibration import COLLECTION, is_calibrating
 from surnn_jax.layers.feed_forward import GatedFeedForward, normed_feed_forward
 from surnn_jax.layers.mixer_base import resets_within
 from surnn_jax.layers.recurrent import Recurrent
+from surnn_jax.names import unknown
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
 
@@ -79,6 +80,8 @@ class Block(nn.Module):
 
     def setup(self):
         options = self.options
+        if self.skip not in SKIPS:
+            raise unknown("skip", self.skip, SKIPS)
         if self.skip == "block":
             check_skip(self)
             switch = switches.get(options.switch or "fourier")
@@ -182,10 +185,8 @@ class Block(nn.Module):
             mixer = {**params["mixer"], "switch": {**params["mixer"].get("switch", {}), **found}}
             params = {**params, "mixer": mixer}
         key = self.make_rng("dropout") if train and self.dropout else None
-        found = branch_run.run(
-            self._branch, self.mixer.unit, params, x, carry, lengths, resets, key,
-            self.options.backend,
-        )  # fmt: skip
+        given = (params, x, carry, lengths, resets, key)
+        found = branch_run.run(self._branch, self.mixer.unit, self.options.backend, *given)
         return found.carry, found.outputs, Trace(found.rate, found.update_mask, found.balance)
 
     @property

@@ -1,14 +1,16 @@
 """Runs a block that rests as a whole: what its switch says, then :func:`.skip` or :func:`.twin`."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from surnn_jax.layers.branch import Branch, BranchInputs, twin
 from surnn_jax.layers.branch_skip import skip
-from surnn_jax.scan import api, sequence, switching
+from surnn_jax.scan import api, sequence, sharding, switching
 from surnn_jax.scan.sequence import BatchAxes
 from surnn_jax.scan.start import start_of
 from surnn_jax.scan.unit import SelectiveCarry, Unit
@@ -69,27 +71,48 @@ def one_schedule(switch: Switch) -> Switch:
 def run(
     branch: Branch,
     unit: Unit,
+    backend: str,
     params: Params,
     x: Array,
     carry: BlockCarry | None,
     lengths: Array | None,
     resets: Array | None,
     key: Array | None,
-    backend: str,
 ) -> BlockOutput:
     """Runs the block on ``[B, T, M]``; arguments as :meth:`.Block.__call__`.
 
     Args:
         branch: its formulas.
         unit: its mixer.
+        backend: one of :data:`MASKED`, or another name: skip.
         params: ``norm``, ``mixer``, and so on, as the modules name them.
         x: the input.
         carry: from an earlier call; None to begin.
         lengths: integers ``[B]`` or None.
         resets: booleans ``[B, T]`` or None.
         key: of the dropout; None for none.
-        backend: one of :data:`MASKED`, or another name: skip.
     """
+    arrays = (params, x, carry, lengths, resets, key)
+    run_here = functools.partial(_run, branch, unit, backend)
+    mesh = sharding.explicit_mesh(arrays)
+    if mesh is None:
+        return run_here(*arrays)
+    rows, whole = jax.P(jax.typeof(x).sharding.spec[0]), jax.P()
+
+    def specs(found: BlockOutput) -> BlockOutput:
+        return BlockOutput(
+            carry=jax.tree.map(lambda leaf: rows if leaf.ndim else whole, found.carry),
+            outputs=rows,
+            rate=whole,
+            update_mask=rows if found.update_mask.ndim == 3 else whole,
+            balance=whole,
+        )
+
+    return sharding.with_auto_axes(mesh, run_here, arrays, specs)
+
+
+def _run(branch, unit, backend, params, x, carry, lengths, resets, key) -> BlockOutput:
+    """:func:`run` without axes of a mesh that are Explicit."""
     batch, steps, _ = x.shape
     mixer, axes = params["mixer"], BatchAxes((batch,))
     if lengths is not None:  # padding may be anything, NaN included

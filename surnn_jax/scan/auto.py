@@ -111,6 +111,10 @@ def explain(unit: Unit, features: int, steps: int, batch: int, platform: str | N
             f"{rates.computed:.3g} of candidates computed, {rates.schedules} schedules"
             + (f" for each of {batch} examples" if unit.switch.per_example else "")
         )
+        if unit.switch.groups == 1:
+            lines.append(
+                "one schedule: in a residual block, skip='block' lets the rest rest as well"
+            )
     described = _describe(unit, features, steps, batch, platform, "float32")
     for name, backend in BACKENDS.items():
         refused = backend.unsupported(*described)

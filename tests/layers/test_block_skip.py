@@ -91,6 +91,7 @@ def by_hand(module, switch, lengths, resets):
         clock = t - last if resets is not None else jnp.arange(STEPS)
         seen = SwitchInputs(turned, previous, clock, valid, features=1)
         logits = switch.logits(given, seen)[..., 0]
+        logits = jax.lax.stop_gradient(logits) if switch.frozen else logits
         logits = logits[:, None] if logits.ndim == 1 else logits
         g = jnp.where(valid, jnp.broadcast_to(gate(logits), (STEPS, BATCH)), 0)
 
@@ -272,6 +273,28 @@ def test_what_cannot_rest_as_a_whole_is_refused(fields, words):
 def test_an_unknown_word_is_refused():
     with pytest.raises(ValueError, match="unknown skip 'layer'"):
         Backbone("sugru", 4, skip="layer").init(jax.random.key(0), jnp.ones((2, 3, 4)))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
+@pytest.mark.parametrize("switch", ["rhythm", "event"])
+def test_on_a_mesh_it_gives_the_same(kind, switch):
+    module = block(switch=switch)
+    params, x, _, _ = case(module, "")
+
+    def run(params, x):
+        carry, y, trace = module.apply({"params": params}, x)
+        return jnp.sum(y**2) + trace.rate, (y, carry)
+
+    @jax.jit
+    def slopes(params, x):
+        return jax.value_and_grad(run, has_aux=True)(params, x)
+
+    alone = slopes(params, x)
+    axis = getattr(jax.sharding.AxisType, kind)
+    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(axis,))):
+        sharded = jax.device_put(x, jax.P("data"))
+        close(slopes(params, sharded), alone, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.full
