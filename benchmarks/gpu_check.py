@@ -43,8 +43,8 @@ def describe(built: Any, steps: int) -> dict[str, Any]:
         "once": built.counts.kernels + built.counts.copies,
         "syncs": sum(i.syncs for i in loops) + built.counts.syncs,
         "megabytes": round(built.memory / 1e6),
-        "registers": built.registers,
-        "spills": built.spills,
+        "registers": built.registers if built.kernels else None,
+        "spills": built.spills if built.kernels else None,
     }
 
 
@@ -52,6 +52,8 @@ def worse(found: dict[str, Any], known: dict[str, Any]) -> list[str]:
     """What is worse than the table says, in words."""
     said = []
     for name in ("launches_per_step", "syncs", "registers", "spills"):
+        if None in (found[name], known[name]):  # without machine code
+            continue
         if found[name] > known[name] + 1e-6:
             said.append(f"{name} {found[name]} instead of {known[name]}")
     if found["megabytes"] > known["megabytes"] * _MARGIN + 1:
@@ -73,7 +75,7 @@ def line(device: str, name: str, row: dict[str, Any], seconds: float) -> str:
     return (
         f"{device:8} {name:40} {row['launches_per_step']:6.2f} a step"
         f"{'; ' + turns if turns else ''}; {row['once']} once; {row['megabytes']:,} MB; "
-        f"{row['registers']} registers, {row['spills']} spilled; {seconds:.0f} s"
+        f"{row['registers'] or 'no'} registers, {row['spills'] or 0} spilled; {seconds:.0f} s"
     )
 
 

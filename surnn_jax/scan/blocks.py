@@ -56,7 +56,7 @@ def stack(items: list[Any]) -> Any:
 
 
 def forward_block(
-    spec: ScanSpec, inputs: ScanInputs, carry: Carry, now: Any, live: Array | None = None
+    spec: ScanSpec, inputs: ScanInputs, carry: Carry, now: Any
 ) -> tuple[Carry, Carry]:
     """Some steps forward.
 
@@ -65,7 +65,6 @@ def forward_block(
         inputs: its parameters and the carry of a reset are read.
         carry: before the steps.
         now: their :attr:`.ScanInputs.per_step`.
-        live: booleans ``[N]``, False for a step that is to leave the carry as it is.
 
     Returns:
         The carry after the steps, and after each.
@@ -75,12 +74,9 @@ def forward_block(
     found = []
     for i in range(x.shape[0]):
         z_t, (logits, step_mask, reset) = jax.tree.map(lambda a, i=i: a[i], (z, tuple(more)))
-        old = carry
         carry = adjoint.forward_projected(
             spec, inputs.params, inputs.reset_carry, carry, z_t, logits, step_mask, reset
         )
-        if live is not None:
-            carry = jax.tree.map(lambda a, b, i=i: jnp.where(live[i], a, b), carry, old)
         found.append(carry)
     return carry, stack(found)
 

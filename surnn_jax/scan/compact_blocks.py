@@ -2,7 +2,8 @@
 
 A loop whose number of turns depends on the logits makes the host wait for the device at every turn,
 so a turn takes a block of listed steps, and there is no such loop within. The last block is filled
-up with steps that change nothing. Cotangents of the outputs of closed steps are summed beforehand.
+up: forward with steps that are not read, backward with steps that change nothing. Cotangents of the
+outputs of closed steps are summed beforehand.
 """
 
 from typing import Any
@@ -42,7 +43,7 @@ def forward(spec: ScanSpec, inputs: ScanInputs) -> Carry:
         carry, carries = state
         now = lax.dynamic_slice_in_dim(index, b * blocks.STEPS, blocks.STEPS)
         arrays = _at(inputs.per_step, now, steps)
-        carry, found = blocks.forward_block(spec, inputs, carry, arrays, now < steps)
+        carry, found = blocks.forward_block(spec, inputs, carry, arrays)
         place = 1 + b * blocks.STEPS
         carries = jax.tree.map(
             lambda a, v: lax.dynamic_update_slice_in_dim(a, v, place, 0), carries, found
@@ -84,7 +85,9 @@ def backward(
     def block(b, state):
         walked, dkernels, dx, dlogits = state
         now = lax.dynamic_slice_in_dim(index, (turns - 1 - b) * blocks.STEPS, blocks.STEPS)
-        x_now, logits_now, mask, resets = _at(inputs.per_step, now, steps)
+        _, logits_now, mask, resets = _at(inputs.per_step, now, steps)
+        # What is not listed is not looked at: 0 · NaN is NaN.
+        x_now = x.at[now].get(mode="fill", fill_value=0)
         old = carries_before(inputs, carries, now, resets)
         cts = [
             jnp.zeros_like(o) if ct is None else ct.at[now].get(mode="fill", fill_value=0)

@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from skip_case import SCANS, WINDOW, assert_no_step, assert_same, assert_transforms
+from skip_case import (
+    SCANS,
+    WINDOW,
+    assert_empty_unseen,
+    assert_no_step,
+    assert_same,
+    assert_transforms,
+)
 from skip_case import given as make
 from tiers import tiered
 
@@ -36,8 +43,12 @@ KEPT = [
     ids=lambda value: value.name if hasattr(value, "name") else str(value),
 )
 def test_blocks_equal_the_reference(name, cell, table, per_example):
-    """Values and gradients, with masks and resets."""
-    assert_same(name, cell, make(cell, 3, table, per_example=per_example, steps=5))
+    """Values and gradients, with masks and resets; one rhythm is closed at first."""
+    problem = make(cell, 3, table, per_example=per_example, steps=5)
+    if table == "one":
+        logits, resets = problem.logits.at[0].set(-3.0), problem.resets.at[0].set(False)
+        problem = problem._replace(logits=logits, resets=resets)
+    assert_same(name, cell, problem)
 
 
 @pytest.mark.full
@@ -62,6 +73,14 @@ def test_blocks_without_steps_or_a_table_and_with_other_gates(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_are_transformed(name):
     assert_transforms(name, cells.GRU, make(cells.GRU, 7, "one", steps=5))
+
+
+def test_what_is_not_listed_is_not_looked_at():
+    """The last step is closed, and it is with it that the last block is filled up."""
+    problem = make(cells.GRU, 5, "one")
+    closed = problem.logits.at[-1].set(-3.0)
+    assert (problem.logits[:, 0] > 0).sum() % 3
+    assert_empty_unseen("compact, accelerated", cells.GRU, problem._replace(logits=closed))
 
 
 def test_sums_to_the_next_active_step():
