@@ -197,17 +197,13 @@ def shares(line: Record, roof: tuple[float, float]) -> Record:
 def main() -> None:
     """Runs the sweep that the flags ask for."""
     values = flags.FLAGS
-    asked = options.names("backends", "pallas", "cuda", "parallel")
+    backends = options.back_ends("pallas", "cuda", "parallel")
     schedules = [None if name == "none" else name for name in options.names("schedules", "none")]
 
     import jax
 
     from benchmarks import records, timing
-    from surnn_jax.scan import BACKENDS
 
-    backends = [name for name in asked if name in BACKENDS]
-    for name in sorted(set(asked) - set(backends)):
-        print(f"{name} is left out: there is no such back end", file=sys.stderr)
     if values.dtype == "float32":
         jax.config.update("jax_default_matmul_precision", values.precision)
     exact = values.dtype == "float32" and values.precision == "highest"
@@ -218,7 +214,8 @@ def main() -> None:
         print("PyTorch is left out: it is not installed, or this is no GPU", file=sys.stderr)
     roof = ceilings(values.dtype)
     facts = {"device": jax.devices()[0].device_kind, "precision": values.precision}
-    facts |= {"xla_flags": flags_of_xla} if (flags_of_xla := os.environ.get("XLA_FLAGS")) else {}
+    if given := os.environ.get("XLA_FLAGS"):
+        facts["xla_flags"] = given
 
     def measure(case: Case, progress: options.Progress) -> list[Record]:
         with contextlib.ExitStack() as stack:

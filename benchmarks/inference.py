@@ -9,7 +9,7 @@ own native kernel on the same cell without a switch, the fastest dense one that 
 The call includes computing the switch's logits, which costs as much as many updates for a single
 sequence. A rhythm's logits are the same for all sequences, so a server computes them once: the
 variant `native, table given`. It also packs the weights once and calls past `jit`
-(:meth:`surnn_jax.Unit.prepare`): the variant `prepared weights`, which keeps its table as well.
+(:func:`surnn_jax.scan.prepare`): the variant `prepared weights`, which keeps its table as well.
 """
 
 from absl import flags
@@ -35,7 +35,7 @@ def make_entrants(case: Case, backends: list[str]) -> dict:
 
     from benchmarks import baselines, problem
     from benchmarks.timing import Entrant
-    from surnn_jax.scan import ScanInputs, ScanSpec, native
+    from surnn_jax.scan import ScanInputs, ScanSpec, native, prepare
 
     def call(forward, posed, *more):
         compiled, arguments = jax.jit(forward), (posed.params, posed.x, *more)
@@ -71,7 +71,7 @@ def make_entrants(case: Case, backends: list[str]) -> dict:
         )
         entrants[GIVEN] = Entrant(GIVEN, call(scan, posed, logits), posed.facts, (DENSE,), plain)
     if "native" in backends:
-        ready, x = posed.unit.prepare(posed.params), np.asarray(posed.x)
+        ready, x = prepare(posed.unit, posed.params), np.asarray(posed.x)
         entrants[PREPARED] = Entrant(
             PREPARED, lambda: ready.run(x)[1], posed.facts, (DENSE,), plain
         )

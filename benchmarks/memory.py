@@ -33,7 +33,7 @@ def measure(case: Case, progress: options.Progress) -> list[dict]:
 
     chunks = [None, *(options.numbers("chunks", int) if flags.FLAGS["chunks"].value else ())]
     learning, lines = options.names("switches"), []
-    variants = [(b, chunk) for b in options.names("backends", "pallas") for chunk in chunks]
+    variants = [(b, chunk) for b in options.back_ends("pallas", "cuda") for chunk in chunks]
     progress.case(case, len(learning) * len(READS) * (len(variants) + 1))
     for switch in learning:
         posed = problem.pose(case, switch)

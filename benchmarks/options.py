@@ -74,6 +74,24 @@ def names(flag: str, *more: str) -> list[str]:
     return given
 
 
+def back_ends(*more: str) -> list[str]:
+    """The back ends asked for that are there; a line on stderr for each that is not.
+
+    Args:
+        *more: names beside :data:`.case.BACKENDS`, which a version or machine may lack.
+
+    Raises:
+        ValueError: as :func:`names`.
+    """
+    asked = names("backends", *more)
+    from surnn_jax.scan import BACKENDS as THERE
+
+    for name in asked:
+        if name not in THERE:
+            print(f"{name} is left out: there is no such back end", file=sys.stderr)
+    return [name for name in asked if name in THERE]
+
+
 def numbers(flag: str, kind: Callable[[str], float], most: float = float("inf")) -> list:
     """The values of a list of numbers.
 

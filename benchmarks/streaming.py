@@ -79,7 +79,7 @@ def _streams(posed: Any) -> dict[str, Callable[[], Any]]:
 
     unit, params, frames = posed.unit, posed.params, np.asarray(posed.x)
     jitted = jax.jit(lambda params, carry, x: scan.step(unit, params, carry, x))
-    ready, arrays = unit.prepare(params), list(posed.x)
+    ready, arrays = scan.prepare(unit, params), list(posed.x)
     begin = unit.initial_carry(params, frames.shape[1:-1])
 
     def under_jit():

@@ -44,8 +44,8 @@ def main() -> None:
             print(f"back end {name}: there is none")
             continue
         try:
-            own = importlib.import_module(module)
-            print(f"back end {name}: available:", getattr(own, "available", lambda: "unknown")())
+            library = importlib.import_module(f"{module}.library")
+            print(f"back end {name}: available: {library.available()}")
         except Exception as error:
             print(f"back end {name}: {type(error).__name__}: {error}")
 

@@ -132,10 +132,9 @@ def _floors(records: list[dict[str, Any]]) -> list[str]:
 def _curve(lines: list[dict[str, Any]]) -> list[str]:
     if not lines:
         return ["No epoch of training was finished."]
+    wanted = ("epoch", "step", "train/loss", "train/error", "valid/error", "valid/nll")
     found = [f"Training, {len(lines)} epochs:", ""]
     for line in lines:
-        numbers = {
-            k: v for k, v in line.items() if isinstance(v, int | float) and not isinstance(v, bool)
-        }
-        found.append("- " + ", ".join(f"{k} {v:.4g}" for k, v in list(numbers.items())[:8]))
+        told = [f"{name} {line[name]:.4g}" for name in wanted if line.get(name) is not None]
+        found.append("- " + ", ".join(told))
     return found

@@ -3,7 +3,7 @@
 from surnn_jax.scan.api import ScanOutput, run, step
 from surnn_jax.scan.auto import Choice, choose, explain
 from surnn_jax.scan.backends import BACKENDS
-from surnn_jax.scan.prepared import Prepared
+from surnn_jax.scan.prepared import Prepared, prepare
 from surnn_jax.scan.spec import Backend, ScanInputs, ScanSpec
 from surnn_jax.scan.unit import SELECTIVE, SelectiveCarry, Unit, parts, selective, share_clock
 
@@ -21,6 +21,7 @@ __all__ = [
     "choose",
     "explain",
     "parts",
+    "prepare",
     "run",
     "selective",
     "share_clock",

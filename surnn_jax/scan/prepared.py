@@ -21,6 +21,27 @@ _AHEAD = 1024  # steps of a rhythm's table that a stream makes at once
 _KEPT_TABLES, _MOST_KEPT = 8, 1 << 22  # how many tables are kept, of how many numbers at most
 
 
+def prepare(unit: Unit, params: Params) -> "Prepared":
+    """A unit with its weights packed once, for small calls on a CPU.
+
+    Args:
+        unit: what to run, see :func:`surnn_jax.selective`.
+        params: its parameters.
+
+    Raises:
+        ValueError: if the compiled kernel is missing, or does not know the cell, the switch's gate
+            or the dtype.
+
+    Examples:
+        >>> from surnn_jax import scan, selective
+        >>> unit, x = selective("gru"), np.ones((5, 1, 3), np.float32)
+        >>> ready = scan.prepare(unit, unit.init(jax.random.key(0), x, features=4))
+        >>> ready.run(x)[1].shape
+        (5, 1, 4)
+    """
+    return Prepared(unit, params)
+
+
 class Prepared:
     """A unit with fixed parameters for many small calls on a CPU: one sequence, or one step.
 
@@ -35,10 +56,10 @@ class Prepared:
     are no gradients, and no calls inside `jit`. Several threads may use one object at once.
 
     Examples:
-        >>> from surnn_jax import run, selective, switches
+        >>> from surnn_jax import run, scan, selective, switches
         >>> unit, x = selective("gru", switches.every(5)), np.ones((6, 3), np.float32)
         >>> params = unit.init(jax.random.key(0), x, features=4)
-        >>> ready = unit.prepare(params)
+        >>> ready = scan.prepare(unit, params)
         >>> carry, outputs = ready.run(x)
         >>> bool((outputs == run(unit, params, x, backend="native").outputs).all())
         True
@@ -48,12 +69,7 @@ class Prepared:
     """
 
     def __init__(self, unit: Unit, params: Params):
-        """Packs the weights; :meth:`.Unit.prepare` is the usual way.
-
-        Raises:
-            ValueError: if the kernel is missing or does not know the cell, the switch's gate or the
-                dtype.
-        """
+        """See :func:`prepare`."""
         cell, switch = unit.cell, unit.switch
         self._dtype = np.dtype(cell.carry_dtype(params["cell"]))
         self._width, self._features = next(iter(params["cell"]["input"].values())).shape

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,6 @@ from surnn_jax.scan import sharding
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.switches import Switch, SwitchInputs, running_averages
 from surnn_jax.typing import Array, Carry, Params
-
-if TYPE_CHECKING:
-    from surnn_jax.scan.prepared import Prepared
 
 
 class SelectiveCarry(NamedTuple):
@@ -117,18 +114,6 @@ class Unit:
         previous = inputs_before(self.switch, x, t, dtype)
         seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
-
-    def prepare(self, params: Params) -> "Prepared":
-        """This unit with its weights packed once, for small calls on a CPU.
-
-        The compiled kernel must be there and know the cell. See :class:`.Prepared`.
-
-        Raises:
-            ValueError: if the kernel cannot run the unit; the message says why.
-        """
-        from surnn_jax.scan.prepared import Prepared  # it needs the kernel, which needs units
-
-        return Prepared(self, params)
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
         """A carry of zeros at time 0, with leading axes `batch_shape`."""

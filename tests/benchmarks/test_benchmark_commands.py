@@ -87,7 +87,9 @@ def test_bad_input_is_one_line_and_exit_code_2(command, says):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["skip_scan", "dense_scan", "minimal", "inference", "memory"])
+@pytest.mark.parametrize(
+    "name", ["skip_scan", "dense_scan", "minimal", "inference", "streaming", "memory"]
+)
 def test_help_is_there_at_once(name):
     done = python("-X", "importtime", "-m", f"benchmarks.{name}", "--help")
     assert done.returncode == 0

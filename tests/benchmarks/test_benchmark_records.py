@@ -94,7 +94,7 @@ def test_the_targets_take_the_last_run_of_the_best_back_end():
         record(benchmark="memory", saving=9.5, reads="last", chunk=None, backend="native"),
     ]
     rows = targets.table(lines).split("\n")[2:]
-    assert len(rows) == len(targets.TARGETS) == 20
+    assert len(rows) == len(targets.TARGETS) == 22
     cells = [row.strip("| ").split(" | ") for row in rows]
     found = {(c[0], c[1]): c[2:] for c in cells}
     masked = "masked lax.scan"

@@ -72,12 +72,12 @@ def stream(ready, carry, frames):
 
 @pytest.mark.parametrize(
     ("cell", "switch"),
-    tiered(CASES, [("tanh", "every"), ("gru", "none"), ("gru", "fourier"), ("lstm", "event")]),
+    tiered(CASES, [("gru", "none"), ("gru", "fourier"), ("lstm", "event")]),
 )
 def test_the_bits_of_the_native_scan(cell, switch):
     unit, params, x = make(cell, switch)
     wanted = native_run(unit)(params, x)
-    ready = unit.prepare(params)
+    ready = scan.prepare(unit, params)
     carry, outputs = ready.run(x)
     assert_same_bits(outputs, np.asarray(wanted.outputs))
     assert_same_bits(carry, wanted.carry)
@@ -89,8 +89,9 @@ def test_the_bits_of_the_native_scan(cell, switch):
 
 def test_equals_the_loop():
     unit, params, x = make(batch=(2, 3))
-    wanted = scan.run(unit, params, x, backend="reference")
-    for carry, outputs in (unit.prepare(params).run(x), stream(unit.prepare(params), None, x)):
+    wanted = jax.jit(lambda params, x: scan.run(unit, params, x, backend="reference"))(params, x)
+    ready = scan.prepare(unit, params)
+    for carry, outputs in (ready.run(x), stream(ready, None, x)):
         chex.assert_trees_all_close(outputs, np.asarray(wanted.outputs), atol=1e-5)
         chex.assert_trees_all_equal_shapes_and_dtypes(carry, wanted.carry)
         chex.assert_trees_all_close(carry, wanted.carry, atol=1e-5)
@@ -101,7 +102,7 @@ def test_carries_go_to_and_from_run(switch):
     unit, params, x = make(switch=switch)
     whole = native_run(unit)(params, x)
     begun = native_run(unit)(params, x[:4]).carry
-    ready = unit.prepare(params)
+    ready = scan.prepare(unit, params)
     carry, outputs = ready.run(x[4:9], begun)
     chex.assert_trees_all_equal(outputs, np.asarray(whole.outputs[4:9]))
     rest = native_run(unit)(params, x[9:], carry)
@@ -115,7 +116,7 @@ def test_clocks_of_rows(clock):
     zero = unit.initial_carry(params, (2,))
     carry = zero._replace(clock=jnp.asarray(clock, jnp.int32))
     wanted = native_run(unit)(params, x, carry)
-    end, outputs = unit.prepare(params).run(x, carry)
+    end, outputs = scan.prepare(unit, params).run(x, carry)
     chex.assert_trees_all_close(outputs, np.asarray(wanted.outputs), atol=1e-6)
     assert_same_bits(end.clock, wanted.carry.clock)
 
@@ -126,14 +127,15 @@ def test_a_stream_goes_on_where_tables_and_the_clock_end(clock):
     unit, params, x = make(switch="every")
     carry = unit.initial_carry(params, (1,))._replace(clock=jnp.full(1, clock, jnp.int32))
     wanted = native_run(unit)(params, x, carry)
-    for found in (unit.prepare(params).run(x, carry), stream(unit.prepare(params), carry, x)):
+    ready = scan.prepare(unit, params)
+    for found in (ready.run(x, carry), stream(ready, carry, x)):
         assert_same_bits(found, (wanted.carry, np.asarray(wanted.outputs)))
 
 
 def test_a_step_without_an_opening_copies_nothing():
     unit, params, x = make(switch="every")  # at the steps 0, 2, 4, …
     unit = selective("gru", switches.every(3, n=2, staggered=False))
-    ready = unit.prepare(params)
+    ready = scan.prepare(unit, params)
     opened, h = ready.step(None, x[0])
     closed, same = ready.step(opened, x[1])
     assert same is h is closed.cell.h
@@ -143,7 +145,7 @@ def test_a_step_without_an_opening_copies_nothing():
 def test_it_keeps_the_instruction_set_it_was_packed_for():
     unit, params, x = make()
     native.select("portable")
-    ready = unit.prepare(params)
+    ready = scan.prepare(unit, params)
     wanted = ready.run(x)
     native.select(library.load().surnn_kernels().decode())
     for name in ("avx2", "avx512", "neon"):
@@ -155,7 +157,7 @@ def test_it_keeps_the_instruction_set_it_was_packed_for():
 def test_copies_pack_anew(same):
     """A copy that shared the memory would read it after it is freed."""
     unit, params, x = make()
-    ready = unit.prepare(params)
+    ready = scan.prepare(unit, params)
     wanted = ready.run(x)
     other = same(ready)
     del ready
@@ -164,7 +166,7 @@ def test_copies_pack_anew(same):
 
 def test_threads_share_one():
     unit, params, x = make("lstm")
-    ready = unit.prepare(params)
+    ready = scan.prepare(unit, params)
     wanted = stream(ready, None, x)
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: stream(ready, None, x), range(16)):
@@ -176,36 +178,37 @@ def test_no_steps_no_rows_no_axis(shape):
     unit, params, _ = make()
     x = np.ones(shape, np.float32)
     wanted = native_run(unit)(params, x)
-    assert_same_bits(unit.prepare(params).run(x), (wanted.carry, np.asarray(wanted.outputs)))
+    assert_same_bits(scan.prepare(unit, params).run(x), (wanted.carry, np.asarray(wanted.outputs)))
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("float64")
 def test_float64():
     unit, params, x = make()
     params = jax.tree.map(lambda v: v.astype(jnp.float64), params)
     wanted = native_run(unit)(params, x.astype(np.float64))
-    outputs = unit.prepare(params).run(x.astype(np.float64))[1]
+    outputs = scan.prepare(unit, params).run(x.astype(np.float64))[1]
     assert_same_bits(outputs, np.asarray(wanted.outputs))
 
 
 def test_what_cannot_be_prepared_says_why(monkeypatch):
-    x = np.ones((2, 1, WIDTH), np.float32)
+    x = jnp.ones((2, 1, WIDTH))
     for unit, reason in (
         (selective("min_gru"), "the kernel does not know the cell min_gru"),
         (selective("gru", switches.fourier(9, gate=switches.soft(2.0))), "switches"),
     ):
-        params = unit.init(jax.random.key(0), x, 4)
+        params = jax.eval_shape(lambda unit=unit: unit.init(jax.random.key(0), x, 4))
         with pytest.raises(ValueError, match=f"the unit cannot be prepared: .*{reason}"):
-            unit.prepare(params)
+            scan.prepare(unit, params)
     unit, params, _ = make(switch="none")
     monkeypatch.setattr(library, "load", lambda: "switched off")
     with pytest.raises(ValueError, match=r"no compiled kernel \(switched off\)"):
-        unit.prepare(params)
+        scan.prepare(unit, params)
 
 
 def test_what_does_not_fit_is_said():
     unit, params, x = make()
-    ready = unit.prepare(params)
+    ready = scan.prepare(unit, params)
     carry = ready.step(None, x[0])[0]
     for wrong, says in (
         (lambda: ready.run(x[..., :2]), r"shape \[T, \*batch, 3\], got \(12, 1, 2\)"),
