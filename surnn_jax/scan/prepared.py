@@ -5,10 +5,11 @@ import math
 import threading
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surnn_jax.scan import native, switching
+from surnn_jax.scan import native, sequence, switching
 from surnn_jax.scan.native.held import HeldWeights, StepBuffers, address
 from surnn_jax.scan.spec import ScanShape, ScanSpec
 from surnn_jax.scan.unit import SelectiveCarry, Unit
@@ -80,6 +81,7 @@ class Prepared:
             raise ValueError(f"the unit cannot be prepared: {refused}")
         self.unit, self.params = unit, params
         self._weights = HeldWeights(cell, cell.expanded(params["cell"]), self._dtype)
+        self._memory = self._width * max(1, len(getattr(switch, "averages", ())))
         self._by_time = switch is not None and not switch.per_example
         self._local = threading.local()
         fields = cell.carry._fields
@@ -154,13 +156,10 @@ class Prepared:
             end = [leaf[-1].copy() for leaf in out] if steps else state
             outputs = out[0]
         end = self.unit.cell.carry(*(end if len(end) == 1 else [end[i] for i in self._order]))
-        switch = self.unit.switch
-        if switch is None:
+        if self.unit.switch is None:
             return end, outputs
-        if switch.uses_previous_input and steps:
-            previous = (x[-1] if lead else x).astype(previous.dtype)
         clock = np.add(clock, steps, dtype=np.int32)  # beyond 2^31 it wraps, as in `run`
-        return SelectiveCarry(end, clock, previous), outputs
+        return SelectiveCarry(end, clock, logits.previous), outputs
 
     def _buffers(self, batch: tuple[int, ...]) -> StepBuffers:
         """This thread's."""
@@ -178,7 +177,7 @@ class Prepared:
         reads = selective and unit.switch.uses_previous_input
         if carry is None:
             state = [np.zeros(shape, self._dtype) for _ in self._order]
-            previous = np.zeros((*batch, self._width), self._dtype) if reads else None
+            previous = np.zeros((*batch, self._memory), self._dtype) if reads else None
             return state, np.zeros(batch, np.int32), previous
         wanted = SelectiveCarry if selective else unit.cell.carry
         if type(carry) is not wanted:
@@ -191,7 +190,7 @@ class Prepared:
         clock = self._fit(clock, np.shape(clock) and batch, np.dtype(np.int32))
         previous = None
         if reads:
-            previous = self._fit(carry.previous, (*batch, self._width), self._dtype)
+            previous = self._fit(carry.previous, (*batch, self._memory), self._dtype)
         return state, clock, previous
 
     def _fit(self, leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -217,16 +216,16 @@ class Prepared:
         if self._by_time and (clock.size == 1 or (size and (clock == clock.flat[0]).all())):
             return self._shared_logits(int(clock.flat[0]), steps)
         x = x.reshape(steps, size, self._width)
-        t = np.arange(steps, dtype=np.int32)
-        t = t[:, None] + clock.reshape(-1) if clock.ndim else t + clock
+        clock = clock.reshape(() if size == 1 else clock.shape and (size,))
         if previous is not None:
-            first = previous.reshape(1, size, self._width).astype(x.dtype)
-            previous = np.concatenate([first, x])[:-1]
-        seen = SwitchInputs(jnp.asarray(x), previous, jnp.asarray(t), None, None, self._features)
-        found = switching.logits(self.unit, self.params, seen)
+            previous = previous.reshape(size, -1)
+        read = _read if switching.is_hashable(self.unit) else _read.__wrapped__
+        found, after = read(self.unit, self._features, self.params, x, clock, previous)
         array = np.asarray(found, self._dtype, order="C")
+        if after is not None:
+            after = np.asarray(after, self._dtype).reshape(*batch, -1)
         kind = _SHARED if array.ndim == 2 else _PER_EXAMPLE
-        return _Logits(kind, address(array), True, array)
+        return _Logits(kind, address(array), True, array, after)
 
     def _shared_logits(self, clock: int, steps: int) -> "_Logits":
         if steps * self._features > _MOST_KEPT:
@@ -248,12 +247,14 @@ class _Logits(NamedTuple):
         address: where they are.
         opens: False if no neuron opens.
         owner: what must live as long as the address is used.
+        previous: what the switch keeps of the inputs, for the next carry.
     """
 
     kind: int
     address: int
     opens: bool
     owner: Any
+    previous: np.ndarray | None = None
 
 
 _NO_LOGITS = _Logits(_ALWAYS, 0, True, None)
@@ -279,3 +280,16 @@ def _table_of_time(
     array = np.asarray(found, dtype, order="C")
     opens = (~(array <= 0)).any(-1).tolist()  # NaN opens, as in the kernel
     return _Table(address(array), array.strides[0], opens, array)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _read(
+    unit: Unit, features: int, params: Params, x: Array, clock: Array, first: Array | None
+) -> tuple[Array, Array | None]:
+    """The logits of a switch that reads ``x [T, B, D]``, and what it keeps after the last step."""
+    sequences = sequence.prepare(x, None, None, None, reverse=False)
+    position = sequence.positions(sequences, clock)
+    memory = switching.memory(unit, sequences, first, position)
+    seen = switching.switch_inputs(unit, sequences, memory, first, position, None, features)
+    after = first if memory is None or not x.shape[0] else memory[-1]
+    return switching.logits(unit, params, seen), after

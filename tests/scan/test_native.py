@@ -276,3 +276,12 @@ def test_no_compiler_is_said_in_one_line(monkeypatch):
 @pytest.mark.full
 def test_sanitizers():
     build.check()
+
+
+@pytest.mark.full
+def test_arm_in_an_emulator():
+    try:
+        build.arm_compilers()
+    except build.Unavailable as error:
+        pytest.skip(str(error))
+    build.check_arm()
