@@ -6,7 +6,8 @@ Times classifiers of two blocks with suGRUs (norm, recurrence, residual, feed-fo
 the encoder to the updated parameters: loss, gradient, clipping and AdamW. The same model runs at
 every rate, frozen and learned; the base has GRUs without a switch. All take turns, round by round.
 `rate` is counted; `computed` is not for learned switches. With the schedules ``block`` (one rhythm
-a block) and ``block-event`` the whole block rests while its switch is closed.
+a block) and ``block-event`` the whole block rests while its switch is closed. Beside them run the
+models of ``--others``: blocks of attention, S4D or Mamba, and the base in Flax alone (`nn.RNN`).
 """
 
 import dataclasses
@@ -22,8 +23,14 @@ from data import cli
 
 BLOCKS, CLASSES = 2, 10
 
+DENSE = {"schedule": "none", "switch": "none", "rate": 1.0, "computed": 1.0, "asked": 1.0}
+"""What a record says of a model without a switch."""
+
 RESTING = ("block", "block-event")
 """Schedules with which whole blocks rest."""
+
+OTHERS = ("flax", "attention", "s4d", "mamba")
+"""Models without a switch: the base in Flax alone, and other mixers in the same blocks."""
 
 
 def pose(
@@ -32,12 +39,14 @@ def pose(
     switches: list[str],
     backend: str,
     schedules: Sequence[str] = ("neuron",),
+    others: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The entrants: ``"GRU"``, then one for each schedule, kind of switch and rate."""
+    """The entrants: ``"GRU"``, one for each schedule, kind of switch and rate, and the others."""
     import jax
     import jax.numpy as jnp
     import optax
 
+    from benchmarks.flax_model import FlaxModel
     from benchmarks.timing import Entrant
     from surnn_jax.layers import Backbone, Classifier, Options
     from surnn_jax.switches import event, fourier, triangular
@@ -56,20 +65,42 @@ def pose(
             if schedule.endswith("event"):
                 make, options = event, {**options, "init_std": case.features**-0.5}
             switch = make(case.steps, **options)
-        layers = ("gru" if switch is None else "sugru",) * BLOCKS
         inside = Options(switch=switch, backend=backend)
-        backbone = Backbone(
-            *(layers, case.features),
-            options=inside,
-            skip="block" if schedule in RESTING else "mixer",
-        )
-        model = Classifier(backbone, CLASSES, "mean")
+        model = classifier("gru" if switch is None else "sugru", inside, schedule in RESTING)
         seen = x if schedule.endswith("event") else x[:1, :2]  # for the thresholds
         params = jax.jit(model.init)(start, seen)["params"]
 
+        facts = dict(DENSE)
+        if switch is not None:
+            traces = jax.jit(lambda params: model.apply({"params": params}, x).traces)(params)
+            counted = float(jnp.mean(jnp.stack([trace.rate for trace in traces])))
+            computed = counted if kind == "frozen" else None
+            facts = {"schedule": schedule, "switch": kind, "rate": counted, "computed": computed}
+            facts["asked"] = rate
+        call = stepping(lambda params: model.apply({"params": params}, x).outputs, params)
+        return Entrant(backend, call, facts, ("GRU",) if rate else ())
+
+    def classifier(kind, inside, rests):
+        skip = "block" if rests else "mixer"
+        backbone = Backbone((kind,) * BLOCKS, case.features, options=inside, skip=skip)
+        return Classifier(backbone, CLASSES, "mean")
+
+    def other(name):
+        if name == "flax":
+            model = FlaxModel(case.features, BLOCKS, CLASSES)
+        else:
+            model = classifier(name, Options(), False)
+        params = jax.jit(model.init)(start, x[:1, :2])["params"]
+
+        def scores(params):
+            found = model.apply({"params": params}, x)
+            return found if name == "flax" else found.outputs
+
+        return Entrant(name, stepping(scores, params), DENSE, ("GRU",))
+
+    def stepping(scores, params):
         def loss(params):
-            scores = model.apply({"params": params}, x).outputs
-            return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(scores(params), y).mean()
 
         @jax.jit
         def step(params, state):
@@ -77,22 +108,15 @@ def pose(
             updates, state = optimizer.update(slopes, state, params)
             return value, optax.apply_updates(params, updates), state
 
-        facts = {"schedule": "none", "switch": "none", "rate": 1.0, "computed": 1.0, "asked": 1.0}
-        if switch is not None:
-            traces = jax.jit(lambda params: model.apply({"params": params}, x).traces)(params)
-            counted = float(jnp.mean(jnp.stack([trace.rate for trace in traces])))
-            computed = counted if kind == "frozen" else None
-            facts = {"schedule": schedule, "switch": kind, "rate": counted, "computed": computed}
-            facts["asked"] = rate
         state = optimizer.init(params)
-        return Entrant(backend, lambda: step(params, state), facts, ("GRU",) if rate else ())
+        return lambda: step(params, state)
 
     found = {"GRU": entrant("none", "none", None)}
     for schedule, kind, rate in itertools.product(schedules, switches, rates):
         name = f"{kind} {rate:g}"
         name = name if schedule == "neuron" else f"{schedule} {name}"
         found[name] = entrant(schedule, kind, rate)
-    return found
+    return found | {name: other(name) for name in others}
 
 
 def main() -> None:
@@ -100,11 +124,17 @@ def main() -> None:
     rates, switches = options.numbers("rates", float, 0.9), options.names("switches")
     (backend,) = options.names("backends")
     schedules = options.names("schedules", *RESTING)
+    others = flags.FLAGS.others
+    if not set(others) <= set(OTHERS):
+        raise ValueError(
+            f"--others must list some of {', '.join(OTHERS)}, got {','.join(others)!r}"
+        )
 
     def measured(case, progress):
-        lines = options.race("models", lambda _: pose(case, rates, switches, backend, schedules))(
-            case, progress
-        )
+        def entrants(_):
+            return pose(case, rates, switches, backend, schedules, others)
+
+        lines = options.race("models", entrants)(case, progress)
         return [{**line, "model": f"two blocks, H = {case.features}"} for line in lines]
 
     # All rates of a size are in one race.
@@ -124,5 +154,6 @@ if __name__ == "__main__":
         switches="frozen,learned",
         backends="native",
     )
+    flags.DEFINE_list("others", [], f"Models to time beside them, of {', '.join(OTHERS)}")
     flags.adopt_module_key_flags(options)
     cli.run(main)

@@ -17,10 +17,12 @@ def test_a_small_run_has_a_line_for_the_base_and_for_every_switch_and_rate(tmp_p
     done = python(
         "-m", "benchmarks.models", "--features=8", "--inputs=3", "--batch=2", "--steps=32",
         "--rounds=2", "--rates=0.1,0.5", "--switches=frozen", "--backends=masked",
-        "--schedules=neuron,block", f"--output={output}",
+        "--schedules=neuron,block", "--others=flax,s4d", f"--output={output}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    base, low, high, *blocks = (json.loads(line) for line in output.read_text().splitlines())
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    base, low, high, *blocks = lines[:-2]
+    assert [line["backend"] for line in lines] == ["masked"] * 5 + ["flax", "s4d"]
     assert [(line["schedule"], line["asked"]) for line in blocks] == [
         ("block", 0.1),
         ("block", 0.5),
@@ -54,6 +56,27 @@ def test_every_round_does_the_same_whole_step():
     ]
     assert idle
     assert all("switch" in name for name in idle)
+
+
+@pytest.mark.full
+def test_the_model_in_flax_alone_is_the_base():
+    """Of equal parameters, so that they are compared fairly; Flax's cell has the same equation."""
+    case = Case(8, 2, 16, 3)
+    with jax.numpy_dtype_promotion("standard"):
+        found = models.pose(case, [], [], "masked", others=["flax"])
+        sizes = [
+            sum(leaf.size for leaf in jax.tree.leaves(found[name].call()[1]))
+            for name in ("GRU", "flax")
+        ]
+    assert sizes[0] == sizes[1]
+
+
+def test_an_unknown_model_is_refused():
+    done = python("-m", "benchmarks.models", "--others=gpt")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: --others must list some of flax, attention, s4d, mamba, got 'gpt'\n"
+    )
 
 
 def test_help_is_there_at_once():
