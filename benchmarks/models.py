@@ -33,6 +33,24 @@ OTHERS = ("flax", "attention", "s4d", "mamba")
 """Models without a switch: the base in Flax alone, and other mixers in the same blocks."""
 
 
+def switch_of(case: Case, schedule: str, kind: str, rate: float) -> Any:
+    """A switch that is ``frozen``, ``learned``, or learned from a ``share`` of the batch."""
+    from surnn_jax.switches import event, fourier, triangular
+
+    options = {"gate": triangular(0.25, 1 / 8 if kind == "share" else 1.0)}
+    options |= {"rate": rate, "frozen": kind == "frozen", "groups": groups(schedule)}
+    if schedule.endswith("event"):
+        return event(case.steps, **options, init_std=case.features**-0.5)
+    return fourier(case.steps, **options)
+
+
+def make_optimizer() -> Any:
+    """AdamW behind a limit for the norm of the gradient."""
+    import optax
+
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+
+
 def pose(
     case: Case,
     rates: list[float],
@@ -49,22 +67,14 @@ def pose(
     from benchmarks.flax_model import FlaxModel
     from benchmarks.timing import Entrant
     from surnn_jax.layers import Backbone, Classifier, Options
-    from surnn_jax.switches import event, fourier, triangular
 
     data, labels, start = jax.random.split(jax.random.key(case.seed), 3)
     x = jax.random.normal(data, (case.batch, case.steps, case.inputs))
     y = jax.random.randint(labels, (case.batch,), 0, CLASSES)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+    optimizer = make_optimizer()
 
     def entrant(schedule, kind, rate):
-        switch = None
-        if rate is not None:
-            options = {"gate": triangular(0.25, 1 / 8 if kind == "share" else 1.0)}
-            options |= {"rate": rate, "frozen": kind == "frozen", "groups": groups(schedule)}
-            make = fourier
-            if schedule.endswith("event"):
-                make, options = event, {**options, "init_std": case.features**-0.5}
-            switch = make(case.steps, **options)
+        switch = None if rate is None else switch_of(case, schedule, kind, rate)
         inside = Options(switch=switch, backend=backend)
         model = classifier("gru" if switch is None else "sugru", inside, schedule in RESTING)
         seen = x if schedule.endswith("event") else x[:1, :2]  # for the thresholds

@@ -120,6 +120,7 @@ def read(path: str | os.PathLike) -> list[Record]:
 
 _COLUMNS = {
     "backend": ("backend", "{}"),
+    "part": ("part", "{}"),
     "schedule": ("schedule", "{}"),
     "switch": ("switch", "{}"),
     "reads": ("reads", "{}"),
@@ -137,6 +138,7 @@ _COLUMNS = {
     "baseline": ("baseline", "{}"),
     "speedup": ("faster", "{:.2f}×"),
     "of_frozen": ("of frozen", "{:.2f}"),
+    "of_step": ("of step", "{:.1%}"),
     "saving": ("smaller", "{:.2f}×"),
 }
 
@@ -147,7 +149,7 @@ def table(lines: Sequence[Record]) -> str:
     rows = [[_COLUMNS[c][0] for c in columns]]
     rows += [[_cell(c, line.get(c)) for c in columns] for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = {"backend", "schedule", "switch", "reads", "baseline"}
+    left = {"backend", "part", "schedule", "switch", "reads", "baseline"}
     return "\n".join(
         "  ".join(
             text.ljust(width) if name in left else text.rjust(width)
