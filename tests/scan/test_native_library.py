@@ -151,6 +151,9 @@ extern "C" XLA_FFI_Error* surnn_backward(XLA_FFI_CallFrame* frame) { return answ
 extern "C" const char* surnn_kernels() { return "none"; }
 extern "C" int surnn_select(const char*) { return 0; }
 extern "C" void surnn_threads(int) {}
+extern "C" void* surnn_pack() { return nullptr; }
+extern "C" int surnn_scan() { return 1; }
+extern "C" void surnn_free(void*) {}
 """
 
 
