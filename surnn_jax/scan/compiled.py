@@ -70,7 +70,12 @@ def _kernels(compiled: Compiled) -> derivatives.Kernels:
     def backward(spec, inputs, carries, wanted, ct_outputs):
         return _pull(compiled, spec, wanted, inputs, carries, ct_outputs)
 
-    return derivatives.Kernels(functools.partial(_run, compiled), backward)
+    own = derivatives.Kernels(functools.partial(_run, compiled), backward)
+    # The choice below is made again for each platform. It is made here already, since a program for
+    # a CPU and a GPU at once would have one lowering of it for both under JAX 0.12.
+    if compiled.platform == "cpu":
+        return dataclasses.replace(own, accelerated=masked.ACCELERATED)
+    return derivatives.Kernels(masked.forward, masked.backward, accelerated=own)
 
 
 def unknown(spec: ScanSpec) -> str | None:
