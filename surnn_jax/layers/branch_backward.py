@@ -30,7 +30,7 @@ from surnn_jax.layers.branch_levels import (
     write,
 )
 from surnn_jax.scan import adjoint
-from surnn_jax.scan.adjoint import StepCotangents, select
+from surnn_jax.scan.adjoint import StepCotangents
 from surnn_jax.scan.spec import ScanSpec
 from surnn_jax.typing import Array, Carry
 
@@ -216,11 +216,7 @@ def _pull_piece(
         old, z, u, inner, g, reset, dh = now
         g = jnp.broadcast_to(g[:, None], dh.shape)
         _, found = backward_step(ct_future._replace(h=ct_future.h + dh), old, z, u, inner, g)
-        ct_carry = found.carry
-        if reset is not None:
-            zeros = jax.tree.map(jnp.zeros_like, ct_carry)
-            dreset = jax.tree.map(jnp.add, dreset, select(reset, ct_carry, zeros))
-            ct_carry = select(reset, zeros, ct_carry)
+        ct_carry, dreset = adjoint.before_reset(reset, found.carry, dreset)
         dvectors = jax.tree.map(jnp.add, dvectors, found.vectors)
         own = {k: d for k, d in found.u.items() if d is not found.z.get(k)}
         return (ct_carry, dvectors, dreset), (found.z, own, ct_future if learned else None)

@@ -256,6 +256,24 @@ def kernel_gradients(
     }
 
 
+def before_reset(reset: Array | None, ct_carry: Carry, dreset: Carry) -> tuple[Carry, Carry]:
+    """The cotangent of a carry before the resets of its step.
+
+    Args:
+        reset: booleans ``[B]``, or None for no reset.
+        ct_carry: the cotangent after the resets.
+        dreset: that of the carry which a reset puts in place, so far.
+
+    Returns:
+        The cotangent before the resets, zero where there is one, and the new `dreset`.
+    """
+    if reset is None:
+        return ct_carry, dreset
+    zeros = jax.tree.map(jnp.zeros_like, ct_carry)
+    dreset = jax.tree.map(jnp.add, dreset, select(reset, ct_carry, zeros))
+    return select(reset, zeros, ct_carry), dreset
+
+
 def without_dead_steps(
     inputs: ScanInputs, carries: Carry, ct_outputs: Carry
 ) -> tuple[ScanInputs, Carry]:
@@ -298,6 +316,37 @@ def input_cotangents(spec: ScanSpec, params: Params, dz: dict[str, Array]) -> Ar
     """The cotangent of ``x``, from those of its products."""
     out = spec.cell.carry_dtype(params)
     return sum(product(dz[k], params["input"][k].T, spec.dtype, out) for k in spec.cell.inputs)
+
+
+def of_inputs(
+    spec: ScanSpec,
+    inputs: ScanInputs,
+    h: Array,
+    inner: Array | None,
+    cotangents: StepCotangents,
+    dlogits: Array | None,
+    dreset: Carry,
+) -> ScanInputs:
+    """The cotangents of the inputs of a scan, from those of all its steps.
+
+    Args:
+        spec: of the scan.
+        inputs: likewise.
+        h: states before the steps, ``[T, B, H]``.
+        inner: operands of the second product ``[T, B, H]``, or None.
+        cotangents: of the products ``[T, B, H]``; of the vectors ``[B, H]``, summed over the steps;
+            of the initial carry.
+        dlogits: of the logits, or None.
+        dreset: of the carry after a reset.
+    """
+    params, x = inputs.params, inputs.x
+    dparams = kernel_gradients(spec, params, x, h, inner, cotangents)
+    dparams["vector"] = {k: d.sum(0) for k, d in cotangents.vectors.items()}
+    dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
+    dx = input_cotangents(spec, params, cotangents.z).astype(x.dtype)
+    if dlogits is not None:
+        dlogits = dlogits.astype(inputs.logits.dtype)
+    return ScanInputs(dparams, dx, dlogits, cotangents.carry, dreset)
 
 
 def logit_cotangents(

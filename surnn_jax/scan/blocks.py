@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from surnn_jax.scan import adjoint
-from surnn_jax.scan.adjoint import select, switch_values
+from surnn_jax.scan.adjoint import switch_values
 from surnn_jax.scan.derivatives import Wanted, instantiate_zeros
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.typing import Array, Carry
@@ -162,10 +162,7 @@ class Backward:
         if live is not None:
             ct_carry = jax.tree.map(lambda a, b: jnp.where(live, a, b), ct_carry, ct_future)
             found, more = jax.tree.map(lambda a: jnp.where(live, a, 0), (found, more))
-        if reset is not None:
-            zeros = jax.tree.map(jnp.zeros_like, ct_carry)
-            dreset = jax.tree.map(jnp.add, dreset, select(reset, ct_carry, zeros))
-            ct_carry = select(reset, zeros, ct_carry)
+        ct_carry, dreset = adjoint.before_reset(reset, ct_carry, dreset)
         return (ct_carry, jax.tree.map(jnp.add, dvectors, more), dreset), found
 
 
@@ -179,16 +176,10 @@ def backward(
 ) -> ScanInputs:
     """As :func:`.masked.backward`; `old` are the carries before the steps."""
     ct_outputs = instantiate_zeros(ct_outputs, carries)
-    params, x, logits, _, _, step_mask, resets = inputs
+    _, x, logits, _, _, step_mask, resets = inputs
     walk = Backward(spec, inputs, wanted)
     (dinitial, dvectors, dreset), (dz, du, v, dlogits) = in_blocks(
         walk, walk.start(), (ct_outputs, old, x, logits, step_mask, resets), reverse=True
     )
     cotangents = adjoint.StepCotangents(dvectors, dinitial, dz, {**dz, **du})
-    dparams = adjoint.kernel_gradients(spec, params, x, old.h, v, cotangents)
-    dparams["vector"] = {k: d.sum(0) for k, d in dvectors.items()}
-    dx = adjoint.input_cotangents(spec, params, dz)
-    dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
-    if dlogits is not None:
-        dlogits = dlogits.astype(logits.dtype)
-    return ScanInputs(dparams, dx.astype(x.dtype), dlogits, dinitial, dreset)
+    return adjoint.of_inputs(spec, inputs, old.h, v, cotangents, dlogits, dreset)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from surnn_jax.scan import adjoint, compact_blocks, derivatives, indexing, masked
-from surnn_jax.scan.adjoint import StepCotangents, select, switch_values
+from surnn_jax.scan.adjoint import StepCotangents, switch_values
 from surnn_jax.scan.derivatives import Wanted, instantiate_zeros
 from surnn_jax.scan.listed import active_steps, carries_before, index_step, update_step
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
@@ -187,12 +187,8 @@ def _walk(spec, inputs, chunk: _Chunk, ends, turns, learned, tools, state):
         args = index_step(i, (chunk.old, chunk.z, chunk.u, chunk.inner))
         like = (vectors, dz, du)
         cotangents = _step_cotangents(backward_step, learned, like, ct_total, args, g)
-        ct_carry = cotangents.carry
-        if chunk.resets is not None:
-            zeros = jax.tree.map(jnp.zeros_like, ct_carry)
-            reset = chunk.resets[i]
-            dreset = jax.tree.map(jnp.add, dreset, select(reset, ct_carry, zeros))
-            ct_carry = select(reset, zeros, ct_carry)
+        reset = None if chunk.resets is None else chunk.resets[i]
+        ct_carry, dreset = adjoint.before_reset(reset, cotangents.carry, dreset)
         dvectors = jax.tree.map(jnp.add, dvectors, cotangents.vectors)
         dz, du = update_step(dz, i, cotangents.z), update_step(du, i, cotangents.u)
         if totals is not None:

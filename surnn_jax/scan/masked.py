@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from surnn_jax.scan import adjoint, blocks, derivatives
-from surnn_jax.scan.adjoint import select, switch_values
+from surnn_jax.scan.adjoint import switch_values
 from surnn_jax.scan.derivatives import Wanted, instantiate_zeros
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Carry
@@ -95,10 +95,7 @@ def backward(
             dlogits = adjoint.logit_cotangents(
                 surrogate, logits_t, mask_t, ct_total, candidate, old
             )
-        if reset_t is not None:
-            zeros = jax.tree.map(jnp.zeros_like, ct_carry)
-            dreset = jax.tree.map(jnp.add, dreset, select(reset_t, ct_carry, zeros))
-            ct_carry = select(reset_t, zeros, ct_carry)
+        ct_carry, dreset = adjoint.before_reset(reset_t, ct_carry, dreset)
         dvectors = jax.tree.map(jnp.add, dvectors, cotangents.vectors)
         # z and u often enter a rule as a sum and share one cotangent: write it once.
         own = {k: d for k, d in cotangents.u.items() if d is not cotangents.z.get(k)}
@@ -109,13 +106,7 @@ def backward(
         step, zeros, (ct_outputs, old, z, u, inner, logits, step_mask, resets), reverse=True
     )
     cotangents = adjoint.StepCotangents(dvectors, dinitial, dz, {**dz, **du})
-    dparams = adjoint.kernel_gradients(spec, params, x, old.h, v, cotangents)
-    dparams["vector"] = {k: d.sum(0) for k, d in dvectors.items()}
-    dx = adjoint.input_cotangents(spec, params, dz)
-    dparams = jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
-    if dlogits is not None:
-        dlogits = dlogits.astype(logits.dtype)
-    return ScanInputs(dparams, dx.astype(x.dtype), dlogits, dinitial, dreset)
+    return adjoint.of_inputs(spec, inputs, old.h, v, cotangents, dlogits, dreset)
 
 
 def forward_accelerated(spec: ScanSpec, inputs: ScanInputs) -> Carry:

@@ -302,10 +302,7 @@ def _portion_backward(
             spec.surrogate, _pick(logits, rows), step_mask, ct_rows, candidate, old
         )
         dlogits = dlogits.at[t, rows].set(dlogits_now, mode="drop")
-    if reset is not None:
-        zeros = jax.tree.map(jnp.zeros_like, ct_carry)
-        dreset = jax.tree.map(jnp.add, dreset, select(reset, ct_carry, zeros))
-        ct_carry = select(reset, zeros, ct_carry)
+    ct_carry, dreset = adjoint.before_reset(reset, ct_carry, dreset)
     return ct_carry, _Gradients(dweights, dreset, dx, dlogits)
 
 
