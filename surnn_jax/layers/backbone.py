@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from surnn_jax.layers import mixers
 from surnn_jax.layers.block import SKIPS, Block, Trace, check_skip
 from surnn_jax.layers.meshes import by_rows, rows_like
-from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.layers.mixer_base import check_sequences, last_reset, resets_within
 from surnn_jax.names import unknown
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
@@ -143,7 +143,8 @@ class Backbone(nn.Module):
                 anew too.
 
         Raises:
-            ValueError: for an input of the wrong kind, or longer than `max_positions`.
+            ValueError: for an input of the wrong kind, or longer than `max_positions`; for lengths
+                or resets that do not fit.
         """
         x, lengths, resets = as_arrays(x, lengths, resets)
         tokens = self.encoder in ("onehot", "embed")
@@ -153,6 +154,7 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"encoder {self.encoder!r} takes {wanted}, got {x.dtype} {x.shape}; for {others}"
             )
+        check_sequences("Backbone", x.shape[:2], lengths, resets)
         steps = x.shape[1]
         if self.max_positions is not None and steps > self.max_positions:
             raise ValueError(
