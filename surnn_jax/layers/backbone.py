@@ -52,7 +52,8 @@ class Backbone(nn.Module):
             stack of one.
         features: M, width of the model.
         encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
-            tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
+            tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``. Of others
+            ``embed`` makes NaN, and ``onehot`` zeros.
         vocabulary: number of tokens, for ``onehot`` and ``embed``.
         max_positions: number of learned positions that are added to the encoded input, which limits
             the length of sequences; None for no positions.
@@ -268,7 +269,9 @@ class Backbone(nn.Module):
         return self.embedding.embedding
 
     def _embed(self, x, table):
-        # As nn.Embed, whose table is a variable.
+        # As nn.Embed, whose table is a variable, but nothing is counted from the end.
+        x = x.astype(jnp.int32)
+        x = jnp.where(x < 0, len(table), x)
         return jnp.take(table.astype(self.options.dtype or table.dtype), x, axis=0)
 
     def _encode(self, x):
