@@ -134,6 +134,8 @@ SMALL = Config("adding", steps=24, features=8, batch_size=8, learning_rate=0.01)
         ({"cutoffs": "20,10", "dataset": "wikitext2"}, "cutoffs must rise"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"warmup": -1}, "warmup must be 0 or more"),
+        ({"hold": -1.0}, "rate_penalty must be at least 0, got -1.0"),
+        ({"hold": float("nan")}, "rate_penalty must be at least 0, got nan"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(changes, words):
