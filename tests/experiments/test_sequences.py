@@ -99,7 +99,7 @@ def test_evaluate_finds_the_same_figures_and_other_flags_are_refused(digits, tmp
 @pytest.mark.parametrize(
     ("name", "flag", "words"),
     [
-        ("lra", "--dataset=smnist", "lra: no data 'smnist'; one of: listops"),
+        full("lra", "--dataset=smnist", "lra: no data 'smnist'; one of: listops"),
         ("lra", "--preset=listop-sugru", "no preset 'listop-sugru'; such as: listops-sugru"),
         full("pixels", "--data_dir=/no/such", "/no/such"),
         full("wikitext", "--dataset=wikitext2", "max_length must be given"),

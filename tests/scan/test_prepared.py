@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiers import tiered
+from tiers import full, tiered
 
 from surnn_jax import scan, selective, switches
 from surnn_jax.scan import native
@@ -39,6 +39,7 @@ def _undo():
     native.select(before)
 
 
+@functools.cache
 def make(cell="gru", switch="fourier", batch=(1,)):
     """A unit, parameters of which none is zero, and inputs."""
     unit = selective(cell, SWITCHES[switch])
@@ -98,7 +99,7 @@ def test_equals_the_loop():
         chex.assert_trees_all_close(carry, wanted.carry, atol=1e-5)
 
 
-@pytest.mark.parametrize("switch", ["every", "fourier"])
+@pytest.mark.parametrize("switch", [full("every"), "fourier"])
 def test_carries_go_to_and_from_run(switch):
     unit, params, x = make(switch=switch)
     whole = native_run(unit)(params, x)
@@ -175,7 +176,7 @@ def test_threads_share_one():
             assert_same_bits(found, wanted)
 
 
-@pytest.mark.parametrize("shape", [(0, 1, WIDTH), (4, 0, WIDTH), (4, WIDTH)])
+@pytest.mark.parametrize("shape", [full((0, 1, WIDTH)), full((4, 0, WIDTH)), (4, WIDTH)])
 def test_no_steps_no_rows_no_axis(shape):
     unit, params, _ = make()
     x = np.ones(shape, np.float32)
