@@ -163,6 +163,8 @@ def test_presets_can_be_built_and_are_listed_quickly(name):
     assert done.returncode == 0, done.stderr
     short = {re.sub("(-cpu|-short)$", "", preset) for preset in program.PRESETS}
     assert all(preset in done.stdout for preset in short)
+    if name != "lra":  # one code for all
+        return
     done = run("-m", f"experiments.{name}", "--list", "--preset=sugru")
     named = {line.split()[0] for line in done.stdout.splitlines()[3:] if line}
     assert {preset for preset in single if "sugru" in preset} <= named
@@ -239,7 +241,7 @@ def tiny(dataset, model):
     return dataclasses.replace(
         config, dataset=dataset, features=8, steps=24, examples=32, evaluated=16, batch_size=8,
         max_epochs=1, heads=2, state=4, data=3, tokens=6, warmup=2, rate=max(config.rate, 0.3),
-        layers=",".join(config.names[:2]),
+        layers=",".join(dict.fromkeys(config.names[:2])),
     )  # fmt: skip
 
 

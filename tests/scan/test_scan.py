@@ -29,21 +29,16 @@ the_richest = pytest.mark.parametrize(
     "unit", [full(UNITS["dense"]), full(UNITS["fourier"]), UNITS["event"]], ids=UNITS
 )
 WAYS = [(False, "dense"), (False, "fourier"), (True, "event")]
-
-
-def _each(*kept):
-    """Every unit both ways; those that are kept one way by `make test`."""
-    ways = [*WAYS, *((not reverse, name) for reverse, name in WAYS)]
-    return pytest.mark.parametrize(
-        ("reverse", "unit"),
-        [(r, UNITS[n]) if (r, n) in WAYS and n in kept else full(r, UNITS[n]) for r, n in ways],
-        ids=[f"{way}-{name}" for way in ("one way", "the other") for name in UNITS],
-    )
-
-
-each_way = _each(*UNITS)
-# A rhythm is one of the waves of an event switch.
-each_kind = _each("dense", "event")
+# An event switch has a rhythm, too.
+KEPT = (WAYS[0], WAYS[2])
+each_way = pytest.mark.parametrize(
+    ("reverse", "unit"),
+    [
+        (reverse, UNITS[name]) if (reverse, name) in KEPT else full(reverse, UNITS[name])
+        for reverse, name in (*WAYS, *((not reverse, name) for reverse, name in WAYS))
+    ],
+    ids=[f"{way}-{name}" for way in ("one way", "the other") for name in UNITS],
+)
 pytestmark = pytest.mark.usefixtures("float64", "compiled_back_ends")
 
 
@@ -89,7 +84,7 @@ def test_a_unit_that_never_opens_passes_state_and_gradient_through(kind, backend
 # Padding
 
 
-@each_kind
+@each_way
 def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
     params, x, carry, begin, given = setting(unit)
     lengths = np.array([4, 6, 0])
@@ -125,7 +120,7 @@ def test_promise_3_what_the_padding_contains_changes_no_bit(unit, reverse):
             _equal(result.carry.previous[2], carry.previous[2])
 
 
-@each_kind
+@each_way
 def test_promise_3_padding_equals_no_padding(unit, reverse):
     """Values and gradients of 4 steps are those of the first 4 of 6."""
     params, x, carry, begin, _ = setting(unit)
@@ -315,7 +310,7 @@ def test_update_mask_of_a_rhythm_is_shared_by_the_batch_until_clocks_differ():
 # In parts
 
 
-@each_kind
+@each_way
 def test_parts_equal_the_whole(unit, reverse):
     """Of 2, 0 and 4 steps, the carry passed on; backwards the last part comes first."""
     params, x, carry, begin, given = setting(unit)

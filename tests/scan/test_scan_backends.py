@@ -105,7 +105,7 @@ def _checks(backend):
         return [n for n in every if n in (*DENSE[:-1], *HALF)], every
     if backend == "native":
         return [DENSE[0], *(n for n in IN_TURN if UNITS[n][0] in KNOWN)], ORACLE
-    return IN_TURN[::2] if backend == "rows" else IN_TURN[1::2], ORACLE
+    return IN_TURN[:4:2] if backend == "rows" else IN_TURN[1:4:2], ORACLE
 
 
 CHECKS = tiered(
