@@ -105,12 +105,17 @@ def outputs_and_gradients(unit, params, x, backend, **given):
 X = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)  # [T, B, D]
 
 
+def begun(unit, x):
+    """Parameters of 4 neurons; compiled whole, for there are dozens of operations."""
+    return jax.jit(unit.init, static_argnums=2)(jax.random.key(1), x, 4)
+
+
 def test_a_cell(added, monkeypatch):
     ugrnn = added("surnn_jax/cells/update_gate.py").UGRNN
     made = executed("surnn_jax/cells/__init__.py").CELLS["ugrnn"]
     monkeypatch.setitem(cells.CELLS, "ugrnn", made)
     unit = selective("ugrnn", switches.every(6, n=2))
-    params = unit.init(jax.random.key(1), X, 4)
+    params = begun(unit, X)
     params["cell"]["vector"]["b_g"] += 0.3
     results = [outputs_and_gradients(unit, params, X, name) for name in ("reference", "masked")]
     chex.assert_trees_all_close(*results, atol=1e-5)  # float32
@@ -136,7 +141,7 @@ def test_a_switch(added, monkeypatch):
     beat = executed("surnn_jax/switches/__init__.py").SWITCHES["beat"]
     monkeypatch.setitem(switches.SWITCHES, "beat", beat)
     unit = selective("tanh", switches.SWITCHES["beat"](100, n=3))
-    params = unit.init(jax.random.key(1), X, 4)
+    params = begun(unit, X)
     results = [outputs_and_gradients(unit, params, X, name) for name in ("reference", "masked")]
     chex.assert_trees_all_close(*results, atol=1e-5)  # float32
     assert run(unit, params, X).update_mask[:, 0].tolist() == [1, 0, 0, 1, 0, 0]
@@ -152,7 +157,7 @@ def test_a_back_end(added, monkeypatch):
     assert executed("surnn_jax/scan/backends.py").BACKENDS["plain"] is plain
     monkeypatch.setitem(scan.BACKENDS, "plain", plain)
     unit = selective("gru", switches.event(6, rate=0.5))
-    params = unit.init(jax.random.key(1), X[:4], 4)
+    params = begun(unit, X[:4])
     given = {"lengths": jnp.array([3, 4]), "resets": jnp.zeros((4, 2), bool).at[2, 1].set(True)}
     results = [
         outputs_and_gradients(unit, params, X[:4], name, **given) for name in ("reference", "plain")

@@ -97,7 +97,7 @@ def test_the_guide_runs_from_top_to_bottom():
 
 
 OTHERS = [name for name in (*READMES, *PAGES) if blocks(name) and name != "docs/guide.md"]
-SLOW_PAGES = {"docs/howto/own-cell.md", "docs/howto/own-switch.md"}
+SLOW_PAGES = {f"docs/howto/{name}.md" for name in ("own-cell", "own-switch", "pretrained")}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def public_objects() -> dict[str, object]:
 
 
 OBJECTS = public_objects()
-CHEAP = {"surnn_jax.layers.Recurrent", "surnn_jax.layers.Options"}
+CHEAP = {"surnn_jax.layers.Options"}
 SLOW = {"surnn_jax.Unit", "surnn_jax.step"} | {
     f"surnn_jax.switches.{name}" for name in ("Every", "Rhythm", "event", "fourier")
 }

@@ -5,10 +5,12 @@ import json
 import jax
 import pytest
 from benchmark_case import python, record
+from tiers import full, tiered
 
 from benchmarks import records
 
 
+@pytest.mark.full
 def test_a_small_run_from_flags_to_records_and_plot(tmp_path):
     output, png = tmp_path / "a.jsonl", tmp_path / "a.png"
     output.write_text(records.dump(record()))  # of an earlier run, which stays
@@ -69,13 +71,13 @@ def test_feeds_are_compared_with_a_consumer_and_memory_is_counted(tmp_path):
     ("command", "says"),
     [
         (["data_feed", "--feeds=listops,sound"], "--feeds must list some of listops, images"),
-        (["skip_scan", "--rates=0.1,1.5"], "--rates must be numbers above 0 and up to 1"),
-        (["skip_scan", "--features=64,x"], "--features must be whole numbers above 0"),
+        full(["skip_scan", "--rates=0.1,1.5"], "--rates must be numbers above 0 and up to 1"),
+        full(["skip_scan", "--features=64,x"], "--features must be whole numbers above 0"),
         (["skip_scan", "--backends=fast"], "--backends must list some of native, rows"),
-        (["skip_scan", "--schedules=0"], "group, event, a number of groups, got '0'"),
+        full(["skip_scan", "--schedules=0"], "group, event, a number of groups, got '0'"),
         (["skip_scan", "--switches=share"], "share is compared with learned"),
         (["minimal", "--plot=nowhere/a.png"], "nowhere/a.png: no such folder"),
-        (["targets", "nowhere.jsonl"], "nowhere.jsonl"),
+        full(["targets", "nowhere.jsonl"], "nowhere.jsonl"),
         (["plot", "README.md", "--plot=a.png"], "README.md, line 1: not a record"),
     ],
 )
@@ -88,7 +90,11 @@ def test_bad_input_is_one_line_and_exit_code_2(command, says):
 
 
 @pytest.mark.parametrize(
-    "name", ["skip_scan", "dense_scan", "minimal", "inference", "streaming", "memory"]
+    "name",
+    tiered(
+        ["skip_scan", "dense_scan", "minimal", "inference", "streaming", "memory"],
+        ["skip_scan", "memory"],
+    ),
 )
 def test_help_is_there_at_once(name):
     done = python("-X", "importtime", "-m", f"benchmarks.{name}", "--help")

@@ -19,7 +19,7 @@ ndimage = pytest.importorskip("scipy.ndimage", reason="needs scipy")
 
 EASY = replace(PATHFINDER32, dashes=6, distractor_dashes=2, distractors=10)
 CASES = [(PATHFINDER32, 1), (PATHFINDER128, 2), (PATHFINDER128, 3)]
-cases = pytest.mark.parametrize(("recipe", "margin"), CASES)
+cases = pytest.mark.parametrize(("recipe", "margin"), tiered(CASES, CASES[:1]))
 
 
 def disc(radius):
@@ -269,7 +269,7 @@ def test_reference_figures(name):
     assert (x.max(1) == 255).all()
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", tiered(REFERENCES, ["hard 32"]))
 def test_target_attempts(name):
     """How often a pair of targets is begun for each that succeeds; 4 standard errors."""
     recipe, _, (images, *_, attempts) = REFERENCES[name]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from tiers import full
 
 import data
 from data.sets.pathfinder import source as pathfinder
@@ -79,7 +80,9 @@ def lra(tmp_path):
     return root, pictures
 
 
-@pytest.mark.parametrize("given", ["user", "user/lra_release", "user/lra_release/pathfinder32"])
+@pytest.mark.parametrize(
+    "given", ["user", full("user/lra_release"), full("user/lra_release/pathfinder32")]
+)
 def test_files_of_the_user(lra, tmp_path, given):
     _, pictures = lra
     splits = [data.load_from(small(), split, tmp_path / given) for split in SPLITS]

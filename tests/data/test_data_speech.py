@@ -242,6 +242,7 @@ def _first_files(archive: str, count: int) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.full
 def test_real_timit_sample(prepared):
     splits = prepared("timit")
     if splits["train"].facts["version"] == "LDC93S1":
@@ -288,6 +289,7 @@ def _by_id(splits: dict[str, data.Split]) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.full
 def test_real_fsdd(prepared):
     splits = prepared("fsdd")
     assert [len(splits[split]) for split in data.SPLITS] == [2400, 300, 300]
@@ -304,6 +306,7 @@ def test_real_fsdd(prepared):
     assert _same(found, files, lambda name: name.rpartition("/")[2].removesuffix(".wav")) == 60
 
 
+@pytest.mark.full
 def test_real_asterisk(prepared):
     splits = prepared("asterisk_speech")
     found = _by_id(splits)
@@ -316,6 +319,7 @@ def test_real_asterisk(prepared):
     assert _same(found, files, lambda name: name.partition("/")[2].removesuffix(".wav")) > 30
 
 
+@pytest.mark.full
 def test_real_ljspeech_sample(prepared):
     splits = prepared("ljspeech")
     if splits["train"].facts["version"] == "1.1":

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from matplotlib import colors, image
+from tiers import full
 
 from experiments.analysis import curves, plots, style
 from experiments.tasks.music import figures
@@ -196,7 +197,7 @@ def test_piano_roll_in_the_file(tmp_path):
     assert np.ptp(grey) == 0
 
 
-@pytest.mark.parametrize("key", [0, 40, 87])
+@pytest.mark.parametrize("key", [0, full(40), 87])
 def test_piano_roll_of_one_key_shows_an_octave(tmp_path, key):
     truth = np.zeros((3, 88))
     truth[:, key] = 1

@@ -181,7 +181,7 @@ def test_other_flags_for_the_same_workdir_are_refused(undisturbed):
         ("--preset=jbs", "jsb"),
         ("--features=many", "--features"),
         full("--optimizer=adamw", "'adamw'"),
-        ("--data_dir=/no/such", "/no/such: no such folder"),
+        full("--data_dir=/no/such", "/no/such: no such folder"),
         ("--wrokdir=x", "wrokdir"),
     ],
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 from data_case import run
 from tiers import full
 
@@ -197,6 +196,8 @@ def space(**changes) -> SearchSpace:
 
 
 def test_draws_are_log_uniform_and_a_function_of_their_number():
+    import scipy.stats  # a second, of every worker that collects
+
     # Section 4.2 of the paper: e to the power of a uniform draw from -12..-6.
     exponents = [math.log(draw["learning_rate"]) for draw in space(budget=2000).draws]
     assert scipy.stats.kstest(exponents, scipy.stats.uniform(-12, 6).cdf).pvalue > 0.01

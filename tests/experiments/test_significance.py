@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from experiments.report import significance
 from experiments.report.significance import estimate
@@ -30,6 +29,8 @@ def test_the_interval_of_three_is_that_of_all_27_resamples_their_range():
 
 
 def test_the_interval_of_many_is_scipy_s():
+    import scipy.stats  # a second, of every worker that collects
+
     values = np.random.default_rng(3).normal(5.0, 2.0, 40)
     known = estimate(values)
     theirs = scipy.stats.bootstrap(

@@ -5,7 +5,6 @@ import math
 import jax
 import numpy as np
 import pytest
-from music21 import corpus, midi
 from original_case import load_real
 from tiers import full
 
@@ -17,6 +16,8 @@ from surnn_jax.layers import FramePredictor
 
 def read(path):
     """Every note as (start, end, MIDI note) in ticks, the ticks of a quarter, and the tempo."""
+    from music21 import midi  # half a second, of every worker that collects
+
     file = midi.MidiFile()
     file.open(str(path))
     file.read()
@@ -134,6 +135,8 @@ def test_frames_of_nottingham_are_eighths(tmp_path):
 def test_frames_of_musedata_are_eighths(tmp_path):
     """A quartet of Mozart that music21 carries as a score, and MuseData as a roll."""
     splits = load_real("musedata", tmp_path)
+    from music21 import corpus
+
     score = corpus.parse("mozart/k155/movement1")
     piece = splits["valid"]["x"][117]
     eighths = np.zeros((64, 12), bool)

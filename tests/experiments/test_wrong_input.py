@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from data_case import run
+from tiers import full
 
 import data
 from data import columns, paths
@@ -118,13 +119,14 @@ def refused(*command, **variables) -> str:
     return done.stderr
 
 
+@pytest.mark.full
 def test_a_file_for_the_folder_of_a_run(tmp_path):
     (tmp_path / "a file").touch()
     says = refused("experiments.music", "--preset=smoke", f"--workdir={tmp_path}/a file")
     assert says == f"error: --workdir={tmp_path}/a file: a file; name a folder\n"
 
 
-@pytest.mark.parametrize("cache", ["a file", "a file/below", "/proc/nothing/can/be/made/here"])
+@pytest.mark.parametrize("cache", ["a file", full("a file/below"), full("/proc/nothing/is/made")])
 def test_a_cache_that_cannot_be_written(tmp_path, cache):
     (tmp_path / "a file").touch()
     says = refused("data.prepare", "digits", SURNN_CACHE=tmp_path / cache)

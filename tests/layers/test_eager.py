@@ -44,7 +44,6 @@ def stream(name, kind):
         ],
         [
             ("step", "event"),
-            ("sequence", "event"),
         ],
     ),
 )

@@ -275,6 +275,7 @@ def test_plain_jax_export_takes_the_default_back_end(cell):
     )
 
 
+@pytest.mark.full
 def test_a_gradient_is_exported_for_batches_of_any_size():
     """With resets, too; but what only some rows teach must know how many there are."""
     x = jax.random.normal(jax.random.key(0), (3, STEPS, INPUTS))

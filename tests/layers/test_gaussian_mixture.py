@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from layer_case import close, data, drawn
-from scipy import integrate, special, stats
+from scipy import integrate, special
 
 from surnn_jax import switches
 from surnn_jax.layers import GaussianMixture, WaveformPredictor
@@ -29,6 +29,8 @@ def parts(outputs: np.ndarray, k: int, n: int, floor: float) -> tuple[np.ndarray
 
 def log_density(outputs: np.ndarray, target: np.ndarray, floor: float = 0.05) -> float:
     """By SciPy, in float64."""
+    from scipy import stats  # half a second, of every worker that collects
+
     weights, means, deviations = parts(outputs, K, N, floor)
     logs = [
         np.log(w) + sum(stats.norm.logpdf(target, m, s))
@@ -90,6 +92,8 @@ EXTREMES = {
 
 
 def test_extremes_stay_finite_and_right():
+    from scipy import stats
+
     outputs = np.stack([outputs for outputs, _ in EXTREMES.values()])
     target = np.repeat(np.array([[t] for _, t in EXTREMES.values()], np.float32), N, axis=1)
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(HEAD.log_density)))(outputs, target)

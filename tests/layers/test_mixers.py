@@ -71,7 +71,7 @@ class Case:
 
 
 @pytest.fixture(
-    scope="module", params=tiered(MIXERS_UNDER_TEST, ["attention-window", "s4d", "mamba", "mamba2"])
+    scope="module", params=tiered(MIXERS_UNDER_TEST, ["attention-window", "mamba", "mamba2"])
 )
 def case(request):
     return Case(request.param)

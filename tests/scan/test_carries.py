@@ -1,5 +1,6 @@
 """Carries as JAX's own tools take them: every leaf has the batch axes, the clock too."""
 
+import functools
 import itertools
 
 import jax
@@ -23,6 +24,7 @@ SWITCHES = {
 each_switch = pytest.mark.parametrize("kind", tiered(SWITCHES, ["event"]))
 
 
+@functools.cache
 def made(kind, cell="lstm"):
     unit = selective(cell, SWITCHES[kind])
     x = jax.random.normal(jax.random.key(1), (STEPS, BATCH, INPUTS))

@@ -138,7 +138,7 @@ def test_it_is_checked_while_jax_traces():
     assert times == [1]
 
 
-@pytest.mark.parametrize("platforms", [("cuda",), ("cpu", "cuda"), ("tpu",)])
+@pytest.mark.parametrize("platforms", [full(("cuda",)), ("cpu", "cuda"), full(("tpu",))])
 def test_a_program_for_a_gpu_that_is_not_there_has_it(platforms, monkeypatch):
     """One call forward, one backward; none if it is exported or lowered for another device."""
     monkeypatch.setattr(library, "register", lambda: "")

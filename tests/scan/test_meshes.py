@@ -68,10 +68,7 @@ CASES = [
     for axes in (AxisType.Explicit, AxisType.Auto)
     if kind != "trace" or backend in ("masked", "native")
 ]
-KEPT = [
-    ("event", "native", AxisType.Explicit),
-    ("every", "compact", AxisType.Explicit),
-]
+KEPT = [("event", "native", AxisType.Explicit)]
 
 
 @pytest.mark.parametrize(("kind", "backend", "axes"), tiered(CASES, KEPT))
@@ -117,7 +114,7 @@ def test_an_explicit_mesh_is_read_off_the_arrays(kind):
         full("fourier", "native", AxisType.Auto),
     ],
 )
-@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("restarts", [full(False), True])
 def test_nothing_gathers_the_batch(kind, backend, axes, restarts):
     """Not the table of a switch either: event switches, and clocks of each row, have one a row."""
     unit, args = problem(kind)

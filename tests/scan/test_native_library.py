@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from tiers import full
 
 from surnn_jax import cells, switches
 from surnn_jax.scan import ScanInputs, ScanSpec, masked, native
@@ -188,7 +189,9 @@ def test_headers_newer_than_jaxlib(tmp_path):
 
 
 @pytest.mark.skipif(not native.available(), reason=f"no compiled kernel: {library.load()}")
-@pytest.mark.parametrize("platforms", [("cuda",), ("tpu",), ("cpu", "cuda")])
+@pytest.mark.parametrize(
+    "platforms", [full(("cuda",)), full(("tpu",)), ("cpu", "cuda")], ids=" and ".join
+)
 def test_lowered_for_an_accelerator_it_is_dense(platforms):
     cell, checks = cells.LSTM, jax.export.DisabledSafetyCheck
     spec = ScanSpec(cell, switches.triangular(), jnp.float32)

@@ -44,9 +44,11 @@ def _posed(kind):
 
 
 OTHERS = [name for name in BACK_ENDS if name != "reference"] + ["auto"]
+# The others do not know the cell and pass it on; the kernels of `pallas` compile slowly.
+SKIPPING = ("masked", "compact", "rows", "auto")
 
 
-@pytest.mark.parametrize("backend", tiered(OTHERS, [n for n in OTHERS if n != "pallas"]))
+@pytest.mark.parametrize("backend", tiered(OTHERS, SKIPPING))
 @pytest.mark.parametrize("kind", [0, full(3)], ids=["shared", "per_example"])
 def test_every_back_end_equals_the_loop(kind, backend):
     """Values and gradients, closed neurons' part in the mean of the open ones included."""

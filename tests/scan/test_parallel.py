@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from core_case import assert_close, problem, random_like
+from tiers import full
 
 from surnn_jax import cells, run, selective, switches
 from surnn_jax.scan import BACKENDS, ScanInputs, ScanSpec, auto, linear_scan, parallel
@@ -36,7 +37,7 @@ def associative(monkeypatch):
     return called
 
 
-def _inputs(cell, kind, steps=37, batch=3, features=4, seed=0):
+def _inputs(cell, kind, steps=13, batch=3, features=4, seed=0):
     """A scan with everything that can be given: NaN where nothing may be read."""
     random = np.random.default_rng(seed)
     task = problem(
@@ -73,16 +74,16 @@ def _with_gradient(scan, spec, inputs, weights):
     ("name", "kind", "gate"),
     [
         ("min_gru", "shared", switches.triangular(1.0)),
-        ("min_lstm", "per example", switches.soft(3.0)),
-        pytest.param("min_gru", None, None, marks=pytest.mark.full),
-        pytest.param("min_gru_log", "per example", switches.sigmoid(), marks=pytest.mark.full),
+        full("min_lstm", "per example", switches.soft(3.0)),
+        full("min_gru", None, None),
+        full("min_gru_log", "per example", switches.sigmoid()),
     ],
 )
 def test_the_associative_scan_equals_the_loop(name, kind, gate, associative):
     """Values and all gradients, with lengths, mask and resets, to 1e-10 in float64."""
     cell = cells.get(name)
     spec, inputs = ScanSpec(cell, gate, "float64"), _inputs(cell, kind)
-    weights = np.random.default_rng(1).normal(size=(37, 3, 4))
+    weights = np.random.default_rng(1).normal(size=(13, 3, 4))
     want = _with_gradient(BACKENDS["masked"].scan, spec, inputs, weights)
     got = _with_gradient(parallel.scan, spec, inputs, weights)
     assert associative == {"_associative", "_associative_back"}
@@ -112,7 +113,7 @@ def test_promise_2_holds_in_an_associative_scan(associative):
     np.testing.assert_allclose(h, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", LINEAR[:2])
+@pytest.mark.parametrize("name", ["min_gru", full("min_lstm")])
 def test_a_long_sequence_is_the_equation(name):
     """A thousand steps against a NumPy loop, reversed, with a carry, and step by step."""
     unit = selective(name, switches.every(9, n=3))

@@ -49,7 +49,6 @@ def test_promise_1_equals_the_loop(backend, drawn):
             (cells.TANH, "rows"),
             (cells.TANH, "pallas"),
             (cells.GRU_BEFORE, "compact"),
-            (cells.LSTM_PEEPHOLE, "rows"),
         ],
     ),
     ids=lambda value: getattr(value, "name", value),

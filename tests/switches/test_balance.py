@@ -124,7 +124,7 @@ def test_other_gradients_are_those_of_a_switch_without_balance(balance):
     assert np.any(more["switch"]["b"])
 
 
-@pytest.mark.parametrize("balance", ["target", "floor"])
+@pytest.mark.parametrize("balance", ["target", full("floor")])
 def test_a_batch_without_a_valid_step_moves_nothing(balance):
     unit = made("event", balance)
     x = jnp.ones((STEPS, BATCH, INPUTS))

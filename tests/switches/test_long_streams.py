@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiers import full, tiered
+from tiers import tiered
 
 from surnn_jax import run, scan, selective, switches
 from surnn_jax.switches import SwitchInputs
@@ -154,7 +154,8 @@ def test_the_table_of_a_rhythm_is_right_late(per_neuron):
         np.testing.assert_array_equal(table[clear], raw[clear] > 0)
 
 
-@pytest.mark.parametrize("name", ["fourier", full("phased")])
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["fourier", "phased"])
 def test_a_phase_has_its_second_derivative_inside_a_loop_too(name):
     """Reverse over reverse mode, where `lax.scan` drops the rules of `jax.custom_jvp`."""
     made = {

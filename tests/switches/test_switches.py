@@ -119,7 +119,7 @@ def test_scale_of_the_surrogate_is_the_spread_of_the_logits():
 
 @pytest.mark.parametrize(
     ("horizon", "rate", "per_neuron", "dtype"),
-    [(50, 0.17, False, "float32"), (333, 0.5, True, "float64"), (1000, 0.02, False, "float64")],
+    [(50, 0.17, False, "float32"), (333, 0.5, True, "float64"), full(1000, 0.02, False, "float64")],
 )
 def test_fourier_opens_at_its_rate_over_the_horizon(horizon, rate, per_neuron, dtype):
     """Every neuron does, up to one step of the horizon."""

@@ -369,10 +369,10 @@ def test_compiling_is_said_before_anything_is_compiled(tmp_path, capsys):
         return TASK.init(key, batch)
 
     said = []
-    fit(tmp_path, task=TASK._replace(init=init), max_epochs=1)
+    fit(tmp_path, task=TASK._replace(init=init), max_epochs=1, save_seconds=NEVER)
     assert said[0].startswith("compiling: ")
     assert "compiling" not in capsys.readouterr().err  # Once.
-    fit(tmp_path, task=TASK, max_epochs=2)
+    fit(tmp_path, task=TASK, max_epochs=2, save_seconds=NEVER)
     again = capsys.readouterr().err.splitlines()
     assert again[0].startswith("resuming from step ")
     assert again[1].startswith("compiling: ")
