@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers import mixers
+from surnn_jax.layers import fused, mixers
 from surnn_jax.layers.block import SKIPS, Block, Trace, check_skip
 from surnn_jax.layers.meshes import by_rows, rows_like
 from surnn_jax.layers.mixer_base import check_sequences, last_reset, resets_within
@@ -122,7 +122,7 @@ class Backbone(nn.Module):
             for kind in self.layers
         ]
         if not self.no_residual:
-            self.norm = nn.LayerNorm(use_bias=False)
+            self.norm = fused.LayerNorm()
 
     def __call__(
         self,

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from surnn_jax import switches
-from surnn_jax.layers import branch_run, mixers, pieces
+from surnn_jax.layers import branch_run, fused, mixers, pieces
 from surnn_jax.layers.branch import Branch
 from surnn_jax.layers.branch_run import BlockCarry
 from surnn_jax.layers.calibration import COLLECTION, is_calibrating
@@ -99,9 +99,9 @@ class Block(nn.Module):
         if not self._fits:
             self.out = nn.Dense(self.features, dtype=self.options.dtype)
         if not self.no_residual:
-            self.norm = nn.LayerNorm(use_bias=False)
+            self.norm = fused.LayerNorm()
             if self.expand:
-                self.norm_ffn = nn.LayerNorm(use_bias=False)
+                self.norm_ffn = fused.LayerNorm()
                 self.ffn = GatedFeedForward(self._hidden, self.options.dtype)
 
     @property
@@ -202,14 +202,15 @@ class Block(nn.Module):
         )
 
     def _feed(self, y):
-        """The feed-forward layer with its norm; on a CPU in pieces that fit into a cache."""
-        if self.is_initializing() or not pieces.pays(y):
+        """The feed-forward layer with its norm; on a CPU so that it stays in the cache."""
+        if self.is_initializing() or not pieces.is_long(y):
             return self.ffn(self.norm_ffn(y))
-        layer = functools.partial(
-            normed_feed_forward, hidden=self._hidden, dtype=self.options.dtype
-        )
-        params = self.variables["params"]
-        return pieces.by_pieces(layer, {k: params[k] for k in ("norm_ffn", "ffn")}, y)
+        dtype = self.options.dtype
+        params = {name: self.variables["params"][name] for name in ("norm_ffn", "ffn")}
+        if fused.supports(params, y, dtype):
+            return fused.feed_forward(params, y)
+        layer = functools.partial(normed_feed_forward, hidden=self._hidden, dtype=dtype)
+        return pieces.by_pieces(layer, params, y)
 
     def _after(self, x, y, train):
         if not self._fits:

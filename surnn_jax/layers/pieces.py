@@ -25,8 +25,13 @@ _LEAST = 4096  # vectors below which there is nothing to gain
 
 def pays(x: Array) -> bool:
     """Whether :func:`by_pieces` cuts ``x [..., M]``: on a CPU, if it is long and not sharded."""
+    return is_long(x) and _pieces(math.prod(x.shape[:-1])) > 0
+
+
+def is_long(x: Array) -> bool:
+    """Whether ``x [..., M]`` has many vectors, on a CPU and not sharded as far as is known."""
     sizes = x.shape[:-1]
-    return not any(map(is_symbolic_dim, sizes)) and _alone(x) and _pieces(math.prod(sizes)) > 0
+    return not any(map(is_symbolic_dim, sizes)) and math.prod(sizes) >= _LEAST and _alone(x)
 
 
 def by_pieces(function: Callable[[Params, Array], Array], params: Params, x: Array) -> Array:
@@ -50,9 +55,7 @@ def by_pieces(function: Callable[[Params, Array], Array], params: Params, x: Arr
 
 
 def _pieces(vectors: int) -> int:
-    """Into how many equal pieces so many vectors are cut; 0 for none."""
-    if vectors < _LEAST:
-        return 0
+    """Into how many equal pieces that many vectors are cut; 0 for none."""
     sizes = (size for size in range(ROWS, ROWS // 4, -1) if vectors % size == 0)
     return vectors // next(sizes, vectors + 1)
 
