@@ -1,7 +1,6 @@
 """Blocks of sequence models: a mixer over time and a gated feed-forward layer, both residual."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +11,7 @@ from surnn_jax.layers import branch_run, fused, mixers, pieces
 from surnn_jax.layers.branch import Branch
 from surnn_jax.layers.branch_run import BlockCarry
 from surnn_jax.layers.calibration import COLLECTION, is_calibrating
-from surnn_jax.layers.feed_forward import GatedFeedForward, normed_feed_forward
+from surnn_jax.layers.feed_forward import GatedFeedForward
 from surnn_jax.layers.mixer_base import check_inputs, resets_within
 from surnn_jax.layers.recurrent import Recurrent
 from surnn_jax.layers.unit_cell import as_floating
@@ -205,12 +204,8 @@ class Block(nn.Module):
         """The feed-forward layer with its norm; on a CPU so that it stays in the cache."""
         if self.is_initializing() or not pieces.is_long(y):
             return self.ffn(self.norm_ffn(y))
-        dtype = self.options.dtype
         params = {name: self.variables["params"][name] for name in ("norm_ffn", "ffn")}
-        if fused.supports(params, y, dtype):
-            return fused.feed_forward(params, y)
-        layer = functools.partial(normed_feed_forward, hidden=self._hidden, dtype=dtype)
-        return pieces.by_pieces(layer, params, y)
+        return fused.feed_forward_of_many(params, y, self._hidden, self.options.dtype)
 
     def _after(self, x, y, train):
         if not self._fits:

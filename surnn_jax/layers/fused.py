@@ -4,6 +4,7 @@ What lies between input and output stays in the processor's cache, and the backw
 anew. So a training step takes half the time that XLA takes, and keeps the input alone.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -74,6 +75,21 @@ def feed_forward(params: Params, x: Array) -> Array:
         x: ``[..., M]``.
     """
     return _layer(_weights(params), x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+
+def feed_forward_of_many(params: Params, x: Array, hidden: int, dtype: Any = None) -> Array:
+    """The same for a batch that is long: by the kernel if it can, else in pieces.
+
+    Args:
+        params: as for :func:`feed_forward`.
+        x: ``[..., M]``.
+        hidden: width of the gated layer.
+        dtype: what operands of products are rounded to; None for not at all.
+    """
+    if supports(params, x, dtype):
+        return feed_forward(params, x)
+    layer = functools.partial(normed_feed_forward, hidden=hidden, dtype=dtype)
+    return pieces.by_pieces(layer, params, x)
 
 
 def _weights(params):
