@@ -27,7 +27,7 @@ template <class T> struct FeedForwardParams {
 };
 
 template <class T> void fill_rows(const void* from, int64_t rows, int64_t columns, T* to) {
-    for (int64_t r = 0; r < rows; ++r)
+    for (int64_t r = 0; r < rows && columns > 0; ++r)
         std::memcpy(to + r * whole<T>(columns), of<T>(from) + r * columns, columns * sizeof(T));
 }
 
@@ -40,7 +40,7 @@ template <class T> void turn(const void* from, int64_t rows, int64_t columns, T*
 // to += from, or to = from; `to` without the zeros behind.
 template <class T>
 void collect(void* to, int64_t rows, int64_t columns, const T* from, bool first) {
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; r < rows && columns > 0; ++r) {
         T* row = of<T>(to) + r * columns;
         if (first)
             std::memcpy(row, from + r * whole<T>(columns), columns * sizeof(T));
