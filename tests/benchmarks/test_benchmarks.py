@@ -143,6 +143,7 @@ def test_what_hands_its_work_on_is_not_timed_under_its_name():
     assert all(problem.supports("compact", unit, TINY) for unit in (event, rhythm, minimal))
 
 
+@pytest.mark.full
 def test_the_linear_baselines_agree_with_a_loop():
     case = Case(4, 2, 9, 3, "neuron", 0.4, "min_gru")
     posed = problem.pose(case)
@@ -161,6 +162,7 @@ def test_the_linear_baselines_agree_with_a_loop():
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.full
 def test_minimal_is_raced_against_both():
     entrants = minimal.make_entrants(
         Case(4, 2, 9, 3, "neuron", 0.4, "min_gru"), ["native", "masked"]

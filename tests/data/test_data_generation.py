@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from data_case import rolls, tiny_source
+from tiers import full
 
 import data
 from data import generation, paths
@@ -183,8 +184,8 @@ def test_no_flip_or_cut_of_a_block_goes_unseen(log):
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("raise", "tiny: a worker ended with exit code 1: with number 3"),
-        ("leave", "tiny: a worker ended with exit code 3: "),
+        full("raise", "tiny: a worker ended with exit code 1: with number 3"),
+        full("leave", "tiny: a worker ended with exit code 3: "),
         ("kill", "tiny: a worker ended with exit code -9: "),
     ],
 )

@@ -154,7 +154,9 @@ def test_no_flipped_bit_ends_the_process(tmp_path, bit):
     assert done.stdout.split()[-1] == str(size - 1)
 
 
-@pytest.mark.parametrize("name", ["JSB_Chorales", "Nottingham", "MuseData", "Piano_midi"])
+@pytest.mark.parametrize(
+    "name", ["JSB_Chorales", full("Nottingham"), full("MuseData"), "Piano_midi"]
+)
 def test_published_files_read_as_scipy_reads_them(name):
     path = paths.find([f"{name}.mat", f"poly_music/{name}.mat"], None)
     if path is None:
@@ -325,8 +327,8 @@ def _source(name: str) -> Source:
     ("name", "sequences", "steps", "notes_a_step"),
     [
         ("jsb", (229, 76, 77), (13_807, 4_602, 4_725), (3.898, 3.870, 3.887)),
-        ("nottingham", (694, 173, 170), (176_561, 45_513, 44_463), (3.961, 3.959, 3.990)),
-        ("musedata", (524, 135, 124), (245_202, 82_755, 64_339), (3.493, 3.479, 3.293)),
+        full("nottingham", (694, 173, 170), (176_561, 45_513, 44_463), (3.961, 3.959, 3.990)),
+        full("musedata", (524, 135, 124), (245_202, 82_755, 64_339), (3.493, 3.479, 3.293)),
         ("piano_midi", (87, 12, 25), (75_911, 8_540, 19_036), (3.044, 3.235, 2.945)),
     ],
 )

@@ -187,7 +187,7 @@ def test_looking_inside_passes_over_the_rows_that_fill_up_a_batch():
 @pytest.mark.parametrize(
     ("openings", "pictures"),
     [
-        ([], {"rates"}),
+        full([], {"rates"}),
         ([2], {"rates", "memory"}),
         ([2, 5], {"rates", "memory", "periods"}),
     ],

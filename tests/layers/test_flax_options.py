@@ -80,7 +80,7 @@ DRAWN = {
         ("tanh", nn.SimpleCell, {"activation_fn": jax.nn.relu}),
     ],
 )
-@pytest.mark.parametrize("form", [Recurrent, UnitCell])
+@pytest.mark.parametrize("form", [Recurrent, full(UnitCell)])
 def test_options_of_layers_are_those_of_a_flax_cell(form, name, stock, functions):
     """Drawn alike and computed alike, by the same arguments."""
     ours = form(name, FEATURES, **functions, **DRAWN)

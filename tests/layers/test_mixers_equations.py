@@ -17,6 +17,7 @@ from mixer_case import (
     mid_stream,
     normal,
 )
+from tiers import full
 
 from surnn_jax.layers.lru import LRU
 from surnn_jax.layers.mamba import Mamba
@@ -311,7 +312,7 @@ def test_a_recurrence_that_does_not_fit_is_refused(a, h0, axis, message):
         linear.linear_scan(jnp.ones((5, 2, 3)), jnp.ones((5, 2, 3), complex), jnp.ones((2, 3)))
 
 
-@pytest.mark.parametrize("name", ["_loop", "_associative"])
+@pytest.mark.parametrize("name", ["_loop", full("_associative")])
 def test_every_derivative_of_the_linear_recurrence(name, monkeypatch):
     """Forward mode and second order, which a plain loop over steps has too."""
     monkeypatch.setattr(linear, "_loop", getattr(linear, name))
