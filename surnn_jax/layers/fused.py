@@ -10,6 +10,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from surnn_jax.layers import pieces
 from surnn_jax.layers.feed_forward import EPSILON, normed_feed_forward
@@ -58,13 +60,14 @@ def _runs(weights, x):
 def norm(scale: Array, x: Array) -> Array:
     """``(x - mean x) / sqrt(var x + 1e-6) scale`` over the last axis.
 
-    This and :func:`feed_forward` have derivatives in reverse mode, of every order.
+    This and :func:`feed_forward` have derivatives of every mode and order: first gradients in
+    reverse mode by the kernel, the rest by XLA.
 
     Args:
         scale: ``[M]``.
         x: ``[..., M]``.
     """
-    return _layer([scale], x.reshape(-1, x.shape[-1])).reshape(x.shape)
+    return _run([scale], x)
 
 
 def feed_forward(params: Params, x: Array) -> Array:
@@ -74,7 +77,7 @@ def feed_forward(params: Params, x: Array) -> Array:
         params: of the block, of which ``norm_ffn`` and ``ffn`` are read, of the dtype of x.
         x: ``[..., M]``.
     """
-    return _layer(_weights(params), x.reshape(-1, x.shape[-1])).reshape(x.shape)
+    return _run(_weights(params), x)
 
 
 def feed_forward_of_many(params: Params, x: Array, hidden: int, dtype: Any = None) -> Array:
@@ -97,44 +100,27 @@ def _weights(params):
     return [params["norm_ffn"]["scale"], *kernels]
 
 
-def _plain(weights, x):
-    scale, *kernels = weights
+def _run(weights, x):
+    return _layer.bind(x.reshape(-1, x.shape[-1]), *weights)[0].reshape(x.shape)
+
+
+def _plain(x, scale, *kernels):
     if not kernels:
         layer = nn.LayerNorm(EPSILON, use_bias=False, parent=None)
-        return layer.apply({"params": {"scale": scale}}, x)
+        return [layer.apply({"params": {"scale": scale}}, x)]
     ffn = {name: {"kernel": v} for name, v in zip(("gate", "value", "out"), kernels, strict=True)}
     params = {"norm_ffn": {"scale": scale}, "ffn": ffn}
-    return normed_feed_forward(params, x, kernels[0].shape[1])
+    return [normed_feed_forward(params, x, kernels[0].shape[1])]
 
 
-def _plain_pull(weights, x, ct):
-    return jax.vjp(_plain, weights, x)[1](ct)
+def _plain_push(*given):
+    half = len(given) // 2
+    return jax.jvp(_plain, given[:half], given[half:])[1]
 
 
-# Both directions: the kernel on a CPU, XLA where the program is lowered for something else.
-@jax.custom_vjp
-def _layer(weights, x):
-    def call(weights, x):
-        return _kernel.bind(x, *weights)[0]
-
-    return jax.lax.platform_dependent(weights, x, cpu=call, default=_plain)
-
-
-@jax.custom_vjp
-def _pull(weights, x, ct):
-    def call(weights, x, ct):
-        dx, *rest = _kernel.bind(x, *weights, ct)
-        return rest, dx
-
-    return jax.lax.platform_dependent(weights, x, ct, cpu=call, default=_plain_pull)
-
-
-_layer.defvjp(
-    lambda weights, x: (_layer(weights, x), (weights, x)), lambda saved, ct: _pull(*saved, ct)
-)
-_pull.defvjp(
-    lambda *given: (_pull(*given), given), lambda given, cts: jax.vjp(_plain_pull, *given)[1](cts)
-)
+def _plain_pull(*given):
+    *given, ct = given
+    return list(jax.vjp(_plain, *given)[1]([ct]))
 
 
 def _types(x, *others):
@@ -148,11 +134,68 @@ def _call(x, *others):
     return call(x, *others, epsilon=EPSILON)
 
 
-def _instead(x, *others):
-    if len(others) not in (2, 5):
-        return [_plain(list(others), x)]
-    weights, dx = _plain_pull(list(others[:-1]), x, others[-1])
-    return [dx, *weights]
+def _instead(*given):
+    return (_plain_pull if len(given) in (3, 6) else _plain)(*given)
 
 
 _kernel = kernel_call.operation("surnn_feed_forward", _call, _instead, _types)
+
+
+# The three below are operations, as `lax.scan` forgets the rules of functions inside it where
+# reverse mode is differentiated once more. See :mod:`surnn_jax.scan.derivatives`, of which this is
+# the small sister: a value, its tangent, linear in the tangents of what is given, and the transpose
+# of that.
+def _operation(name, function, types):
+    made = Primitive(name)
+    made.multiple_results = True
+    made.def_impl(jax.jit(function))
+    made.def_abstract_eval(types)
+    mlir.register_lowering(made, mlir.lower_fun(function, multiple_results=True))
+    batching.primitive_batchers[made] = functools.partial(kernel_call.one_by_one, made)
+    return made
+
+
+def _on_cpu(plain):
+    """The kernel on a CPU, XLA where the program is lowered for something else."""
+
+    def run(*given):
+        return jax.lax.platform_dependent(*given, cpu=_kernel.bind, default=plain)
+
+    return run
+
+
+_layer = _operation("surnn_feed_forward_value", _on_cpu(_plain), lambda x, *weights: [x])
+_push = _operation("surnn_feed_forward_tangent", _plain_push, lambda x, *others: [x])
+_pull = _operation(
+    "surnn_feed_forward_cotangent", _on_cpu(_plain_pull), lambda *given: list(given[:-1])
+)
+
+
+def _moved_by(plain, primitive):
+    def jvp(primals, tangents):
+        moved = tuple(map(ad.instantiate_zeros, tangents))
+        return primitive.bind(*primals), jax.jvp(plain, tuple(primals), moved)[1]
+
+    return jvp
+
+
+def _layer_jvp(primals, tangents):
+    moved = map(ad.instantiate_zeros, tangents)
+    return _layer.bind(*primals), _push.bind(*primals, *moved)
+
+
+def _push_transpose(cotangents, *arrays):
+    half, (ct,) = len(arrays) // 2, cotangents
+    given, tangents = arrays[:half], arrays[half:]
+    if type(ct) is ad.Zero:
+        found = [ad.Zero(t.aval) if ad.is_undefined_primal(t) else None for t in tangents]
+    else:
+        found = _pull.bind(*given, ct)
+    pairs = zip(found, tangents, strict=True)
+    return [*(None for _ in given), *(d if ad.is_undefined_primal(t) else None for d, t in pairs)]
+
+
+ad.primitive_jvps[_layer] = _layer_jvp
+ad.primitive_jvps[_push] = _moved_by(_plain_push, _push)
+ad.primitive_jvps[_pull] = _moved_by(_plain_pull, _pull)
+ad.primitive_transposes[_push] = _push_transpose

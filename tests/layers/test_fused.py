@@ -86,6 +86,30 @@ def test_the_gradient_has_a_gradient_and_vmap_takes_examples_one_by_one():
     close(mapped, jnp.stack([ours(params, one) for one in x]), rtol=0, atol=0)
 
 
+@pytest.mark.full
+def test_forward_mode_and_a_scan_around_it():
+    """As of the modules, which a batch of 4,095 vectors goes through."""
+    params, x = parameters(3, 5), data(4096, 3)
+
+    def products(function):
+        def loss(params):
+            def body(total, _):
+                return total + (function(params, x) ** 2).mean(), None
+
+            return jax.lax.scan(body, 0.0, None, length=2)[0]
+
+        return lambda params: (
+            jax.jvp(loss, (params,), (params,)),
+            jax.jvp(jax.grad(loss), (params,), (params,))[1],
+            jax.grad(lambda p: sum((v**2).sum() for v in jax.tree.leaves(jax.grad(loss)(p))))(
+                params
+            ),
+        )
+
+    found, wanted = (jax.jit(products(f))(params) for f in (fused.feed_forward, by_flax))
+    close(found, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_an_exported_layer_needs_no_kernel():
     params, x = parameters(3, 5), data(4096, 3)
     program = jax.export.export(jax.jit(fused.feed_forward))(params, x)
