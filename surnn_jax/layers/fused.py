@@ -156,9 +156,11 @@ def _operation(name, function, types):
 
 
 def _on_cpu(plain):
-    """The kernel on a CPU, XLA where the program is lowered for something else."""
+    """The kernel on a CPU; XLA if there is none, or the program is lowered for something else."""
 
     def run(*given):
+        if library.register():
+            return plain(*given)
         return jax.lax.platform_dependent(*given, cpu=_kernel.bind, default=plain)
 
     return run
