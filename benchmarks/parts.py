@@ -37,9 +37,7 @@ def pose(case: Case, switch: str, backend: str) -> dict[str, Any]:
 
     from benchmarks import models
     from benchmarks.timing import Entrant
-    from surnn_jax.layers import Recurrent
-    from surnn_jax.layers.feed_forward import normed_feed_forward
-    from surnn_jax.layers.pieces import by_pieces
+    from surnn_jax.layers import Recurrent, fused
     from surnn_jax.scan import sequence, switching
 
     kind = "event" if case.schedule == "event" else "neuron"
@@ -69,7 +67,7 @@ def pose(case: Case, switch: str, backend: str) -> dict[str, Any]:
         return lambda params, inputs: module.apply({"params": params}, inputs), params
 
     dense, encoder = of(nn.Dense(case.features), x)
-    norm, scale = of(nn.LayerNorm(use_bias=False), hidden)
+    norm, scale = of(fused.LayerNorm(), hidden)
     layer, weights = of(Recurrent("gru", case.features, unit, backend=backend), hidden)
     classify, head = of(nn.Dense(models.CLASSES), hidden[:, 0])
     params = whole.call()[1]
@@ -87,7 +85,7 @@ def pose(case: Case, switch: str, backend: str) -> dict[str, Any]:
         return switching.logits(made, {"switch": own}, seen)
 
     def feed_forward(own, y):
-        return by_pieces(lambda own, y: normed_feed_forward(own, y, 2 * case.features), own, y)
+        return fused.feed_forward_of_many(own, y, 2 * case.features)
 
     ffn = {
         "norm_ffn": scale,

@@ -14,7 +14,8 @@ Batch = dict[str, np.ndarray]
 """Every column by its name, in its own dtype: ``[B, T, ...]``, zero after a row's end, where it is
 ragged, else ``[B, ...]``. ``lengths`` int32 ``[B]`` are those of ``x``, ``lengths_<name>`` those of
 any other ragged column. ``index`` int32 ``[B]`` is a row's place in the split. An empty row, which
-fills up a batch: length 0, index -1."""
+fills up a batch: length 0, index -1. A batch with such rows has ``lengths`` in any case, so that
+what is averaged over steps can leave them out."""
 
 
 ALL = slice(None)
@@ -152,6 +153,8 @@ class Batches:
             if name not in self._lengths:
                 batch[name] = np.zeros((len(rows), *column.shape[1:]), column.dtype)
                 batch[name][valid] = column[kept]
+                if name == "x" and column.ndim > 1 and (order < 0).any():
+                    batch["lengths"] = np.where(valid, column.shape[1], 0).astype(np.int32)
                 continue
             lengths = np.zeros(len(rows), np.int32)
             lengths[valid] = self._lengths[name][kept]

@@ -13,6 +13,7 @@ goes on with what is left. A job that fails stops no other; it is named at the e
 ``--publish`` copies finished results to ``experiments/results``, from which the tables are printed.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,7 +32,9 @@ _SUITE = flags.DEFINE_enum("suite", "surnn", ["surnn", "chung"], "What to reprod
 _PLAN = flags.DEFINE_boolean("plan", False, "Print what is recorded and what is missing; end.")
 _PUBLISH = flags.DEFINE_boolean("publish", False, "Copy finished results to the committed; end.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Jobs at once, one core each.", lower_bound=1)
-_HOURS = flags.DEFINE_float("hours", None, "Stop after so many hours; running jobs save.")
+_HOURS = flags.DEFINE_float(
+    "hours", None, "Stop after so many hours; running jobs save.", lower_bound=0
+)
 _DEVICE = flags.DEFINE_enum(
     "device", "cpu", ["cpu", "gpu"], "cpu: short presets; gpu: the full ones."
 )
@@ -137,9 +140,11 @@ def run(lines: list[jobs.Work], home: Path) -> None:
 
 def report(outcome: Outcome, lines: list[jobs.Work]) -> None:
     """Prints a line about a job that has ended: how long it took, and what is left of all."""
-    left = [(line, sum(line.left())) for line in lines]
-    known = sum(share * (line.seconds() or 0) for line, share in left) / 3600
-    ready = sum(line.recorded() for line in lines)
+    known, ready = 0.0, 0
+    for line in lines:
+        with contextlib.suppress(ValueError):  # A damaged result fails its own line, by name.
+            known += sum(line.left()) * (line.seconds() or 0) / 3600
+            ready += line.recorded()
     state = "failed" if outcome.error else "done"
     print(
         f"{time.strftime('%H:%M')} {_label(outcome)} {state}, {outcome.seconds / 60:.1f} min; "

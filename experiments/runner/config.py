@@ -50,7 +50,10 @@ class TrainConfig:
     frozen: bool = field(False, "Keep the random switch it starts with: the control")
     rate: float = field(0.5, "Share of open switches at the start", flag="update_rate")
     hold: float = field(
-        0.0, "Weight of the penalty (update rate - update_rate)^2 in the loss", flag="rate_penalty"
+        0.0,
+        "Weight of the penalty (update rate - update_rate)^2 in the loss",
+        flag="rate_penalty",
+        least=0,
     )
     balance: str = field(
         "none",
@@ -147,7 +150,7 @@ def check(config: TrainConfig) -> None:
     """
     for own in dataclasses.fields(config):
         least, value = own.metadata["least"], getattr(config, own.name)
-        if least is not None and value is not None and value < least:
+        if least is not None and value is not None and not value >= least:  # NaN neither
             raise ValueError(f"{flag_of(own)} must be at least {least}, got {value}")
 
 

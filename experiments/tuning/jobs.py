@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from experiments.runner import records
-from experiments.runner.config import identity
+from experiments.runner.config import TrainConfig, from_record, identity
 from experiments.runner.records import PARAMETERS
 from experiments.tuning import effort
 from experiments.tuning.matrix import Entry
@@ -113,8 +113,9 @@ class Ladder:
         Raises:
             ValueError: every draw diverged, or a result is damaged.
         """
-        chosen = self._recorded_draw()
-        if chosen is None:
+        if (search := self._recorded_search()) is not None:
+            chosen = search["draw"]
+        else:
             left = [draw.number for draw in self.draws]
             for divisor, count in effort.ROUNDS:
                 jobs = [self._draw(number, divisor) for number in left[:count]]
@@ -122,6 +123,8 @@ class Ladder:
                     return missing
                 left = effort.best(self.round(divisor), count)
             chosen = left[0]
+        for seed in self.seeds:
+            self._check_run(seed, chosen)
         jobs = [self._seed(chosen, seed) for seed in self.seeds]
         return [job for job in jobs if not self.done(job)]
 
@@ -134,7 +137,7 @@ class Ladder:
     def left(self) -> list[float]:
         """The shares of the budget of all jobs that are not done, known yet or not."""
         shares = []
-        if self._recorded_draw() is None:
+        if self._recorded_search() is None:
             for divisor, count in effort.ROUNDS:
                 shares += [1 / divisor] * max(0, count - len(self.round(divisor)))
         return shares + [1.0] * (len(self.seeds) - self.recorded())
@@ -169,41 +172,73 @@ class Ladder:
 
         Each record says how the search chose its draw. Its learning curve and what was seen inside
         go with it, and the parameters of seed 0 if they are small.
+
+        Raises:
+            ValueError: a run is not of the draw that the search chose, or the search is not there.
         """
         new = []
         for seed in self.seeds:
             run, kept = self._home / f"seed-{seed}", self._results / self.name / f"seed-{seed}"
             if not (run / records.FILE).exists() or (kept / records.FILE).exists():
                 continue
+            search = self._recorded_search() or self._search()
+            self._check_run(seed, search["draw"])
             kept.mkdir(parents=True, exist_ok=True)
-            rounds = [self.round(divisor) for divisor, _ in effort.ROUNDS]
-            search = effort.summary(self.draws, rounds, effort.best(rounds[-1])[0])
-            record = records.read(run / records.FILE)
-            records.write(record._replace(search=search), kept)
-            for name in KEPT:
+            for name in (*KEPT, *[PARAMETERS][: seed == self.seeds[0]]):
                 if (run / name).exists():
                     shutil.copyfile(run / name, kept / name)
-            if seed == self.seeds[0] and (run / PARAMETERS).exists():
-                shutil.copyfile(run / PARAMETERS, kept / PARAMETERS)
+            # Last: a folder with a record is not looked at again.
+            record = records.read(run / records.FILE)
+            records.write(record._replace(search=search), kept)
             new.append(kept)
         return new
 
-    def _recorded_draw(self) -> int | None:
-        """The draw that committed records were trained with."""
+    def _search(self) -> dict[str, Any]:
+        """How the trials of the folder chose a draw."""
+        rounds, able = [self.round(divisor) for divisor, _ in effort.ROUNDS], effort.DRAWS
+        for (divisor, count), found in zip(effort.ROUNDS, rounds, strict=True):
+            able, wanted = sum(map(math.isfinite, found.values())), min(count, able)
+            if len(found) < wanted:
+                raise ValueError(
+                    f"{self._home}: trials on a part of 1/{divisor} are missing, so that nothing "
+                    "says how the draw was chosen; run them again"
+                )
+        return effort.summary(self.draws, rounds, effort.best(rounds[-1])[0])
+
+    def _recorded_search(self) -> dict[str, Any] | None:
+        """How the draw was chosen that committed records were trained with."""
         for seed in self.seeds:
             found = self.record(f"seed-{seed}")
             if found is not None and found.search is not None:
-                return found.search["draw"]
+                return found.search
         return None
 
+    def _check_run(self, seed: int, draw: int) -> None:
+        """Compares the finished run of a seed in the folder, if any, with what it should be.
+
+        Raises:
+            ValueError: it is of another configuration.
+        """
+        path = self._home / f"seed-{seed}" / records.FILE
+        if not path.exists():
+            return
+        wanted = self._drawn(draw, seed)
+        found = from_record(type(wanted), records.read(path).config, path)
+        if _plain(found) != _plain(wanted):
+            raise ValueError(_another(path.parent, "run"))
+
+    def _drawn(self, number: int, seed: int) -> TrainConfig:
+        """The configuration of a draw."""
+        rates = {name: getattr(self.draws[number], name) for name in effort.SPACE}
+        return dataclasses.replace(self.entry.config(self.device), seed=seed, **rates)
+
     def _draw(self, number: int, divisor: int) -> Job:
-        config = self.entry.config(self.device)
+        config = self._drawn(number, seed=0)
         examples, epochs = effort.budget((config.examples, config.max_epochs), divisor)
         flags = (f"--train_examples={examples}", f"--max_epochs={epochs}", "--seed=0", "--trial")
         job = self._job(f"draw-{number}-of-{divisor}", number, flags, 1 / divisor)
-        rates = {name: getattr(self.draws[number], name) for name in effort.SPACE}
-        config = dataclasses.replace(config, examples=examples, max_epochs=epochs, seed=0, **rates)
-        return job._replace(config=json.loads(json.dumps(identity(config))))
+        config = dataclasses.replace(config, examples=examples, max_epochs=epochs)
+        return job._replace(config=_plain(config))
 
     def _seed(self, draw: int, seed: int) -> Job:
         return self._job(f"seed-{seed}", draw, (f"--seed={seed}",), 1.0)
@@ -290,14 +325,29 @@ def _command(program: str, *flags: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"experiments.{program}", *flags)
 
 
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The identity of a configuration as a file holds it."""
+    return json.loads(json.dumps(identity(config)))
+
+
+def _another(folder: Path, what: str) -> str:
+    return (
+        f"{folder}: holds a {what} of another configuration, perhaps of an older version of the "
+        "preset; delete this folder"
+    )
+
+
 def _trial(folder: Path) -> Mapping[str, Any] | None:
     """What a trial left; None if it is not done, or diverged."""
     path = folder / records.TRIAL
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+            raise ValueError("no result of a trial")
+        return {**found, **{name: float(found[name]) for name in ("valid", "seconds")}}
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({error}); delete this folder") from None
 
 
@@ -311,8 +361,5 @@ def _figure(job: Job) -> float | None:
     if trial is None:
         return math.inf if (job.folder / _NONFINITE).exists() else None
     if trial["config"] != job.config:
-        raise ValueError(
-            f"{job.folder}: holds a trial of another configuration, perhaps of an older version of "
-            "the preset; delete this folder"
-        )
-    return float(trial["valid"])
+        raise ValueError(_another(job.folder, "trial"))
+    return trial["valid"]

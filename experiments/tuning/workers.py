@@ -57,6 +57,7 @@ class Pool:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._failed: set[Path | str] = set()
+        self._broken: list[Exception] = []
         self._busy: set[Path] = set()
 
     def stop(self) -> None:
@@ -64,7 +65,11 @@ class Pool:
         self._stop.set()
 
     def run(self) -> list[Outcome]:
-        """Runs the jobs; returns those that failed."""
+        """Runs the jobs; returns those that failed.
+
+        Raises:
+            Exception: what no worker expects, such as a disk that is full; running jobs have saved.
+        """
         failures: list[Outcome] = []
         threads = [
             threading.Thread(target=self._work, args=(failures,), daemon=True)
@@ -77,11 +82,17 @@ class Pool:
                 self.stop()
             for thread in threads:
                 thread.join(0.1)
+        if self._broken:
+            raise self._broken[0]
         return failures
 
     def _work(self, failures: list[Outcome]) -> None:
-        with _own_core(self._cores):
-            self._loop(failures)
+        try:
+            with _own_core(self._cores):
+                self._loop(failures)
+        except Exception as error:  # Else it would end this thread alone, with a good exit code.
+            self._broken.append(error)
+            self.stop()
 
     def _loop(self, failures: list[Outcome]) -> None:
         while not self._stop.is_set():

@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from surnn_jax.layers import mixers
+from surnn_jax.layers import fused, mixers
 from surnn_jax.layers.block import SKIPS, Block, Trace, check_skip
 from surnn_jax.layers.meshes import by_rows, rows_like
-from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.layers.mixer_base import check_sequences, last_reset, resets_within
 from surnn_jax.names import unknown
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
@@ -52,7 +52,8 @@ class Backbone(nn.Module):
             stack of one.
         features: M, width of the model.
         encoder: ``raw`` takes frames ``[B, T, D]`` as they are; ``dense`` maps them to M; for
-            tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``.
+            tokens ``[B, T]`` (integers, 0 to `vocabulary` - 1) ``onehot`` and ``embed``. Of others
+            ``embed`` makes NaN, and ``onehot`` zeros.
         vocabulary: number of tokens, for ``onehot`` and ``embed``.
         max_positions: number of learned positions that are added to the encoded input, which limits
             the length of sequences; None for no positions.
@@ -121,7 +122,7 @@ class Backbone(nn.Module):
             for kind in self.layers
         ]
         if not self.no_residual:
-            self.norm = nn.LayerNorm(use_bias=False)
+            self.norm = fused.LayerNorm()
 
     def __call__(
         self,
@@ -143,7 +144,8 @@ class Backbone(nn.Module):
                 anew too.
 
         Raises:
-            ValueError: for an input of the wrong kind, or longer than `max_positions`.
+            ValueError: for an input of the wrong kind, or longer than `max_positions`; for lengths
+                or resets that do not fit.
         """
         x, lengths, resets = as_arrays(x, lengths, resets)
         tokens = self.encoder in ("onehot", "embed")
@@ -153,6 +155,7 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"encoder {self.encoder!r} takes {wanted}, got {x.dtype} {x.shape}; for {others}"
             )
+        check_sequences("Backbone", x.shape[:2], lengths, resets)
         steps = x.shape[1]
         if self.max_positions is not None and steps > self.max_positions:
             raise ValueError(
@@ -266,7 +269,9 @@ class Backbone(nn.Module):
         return self.embedding.embedding
 
     def _embed(self, x, table):
-        # As nn.Embed, whose table is a variable.
+        # As nn.Embed, whose table is a variable, but nothing is counted from the end.
+        x = x.astype(jnp.int32)
+        x = jnp.where(x < 0, len(table), x)
         return jnp.take(table.astype(self.options.dtype or table.dtype), x, axis=0)
 
     def _encode(self, x):

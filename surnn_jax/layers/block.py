@@ -1,20 +1,20 @@
 """Blocks of sequence models: a mixer over time and a gated feed-forward layer, both residual."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from surnn_jax import switches
-from surnn_jax.layers import branch_run, mixers, pieces
+from surnn_jax.layers import branch_run, fused, mixers, pieces
 from surnn_jax.layers.branch import Branch
 from surnn_jax.layers.branch_run import BlockCarry
 from surnn_jax.layers.calibration import COLLECTION, is_calibrating
-from surnn_jax.layers.feed_forward import GatedFeedForward, normed_feed_forward
-from surnn_jax.layers.mixer_base import resets_within
+from surnn_jax.layers.feed_forward import GatedFeedForward
+from surnn_jax.layers.mixer_base import check_inputs, resets_within
 from surnn_jax.layers.recurrent import Recurrent
+from surnn_jax.layers.unit_cell import as_floating
 from surnn_jax.names import unknown
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
@@ -98,9 +98,9 @@ class Block(nn.Module):
         if not self._fits:
             self.out = nn.Dense(self.features, dtype=self.options.dtype)
         if not self.no_residual:
-            self.norm = nn.LayerNorm(use_bias=False)
+            self.norm = fused.LayerNorm()
             if self.expand:
-                self.norm_ffn = nn.LayerNorm(use_bias=False)
+                self.norm_ffn = fused.LayerNorm()
                 self.ffn = GatedFeedForward(self._hidden, self.options.dtype)
 
     @property
@@ -133,10 +133,12 @@ class Block(nn.Module):
             The carry, ``[B, T, M]``, and what the switch did (None where there is none).
 
         Raises:
-            ValueError: if a bidirectional block is given a carry.
+            ValueError: if a bidirectional block is given a carry, or for shapes that do not fit.
         """
         if carry is not None and self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it takes no carry")
+        x, lengths, resets = as_arrays(x, lengths, resets)
+        x = as_floating(x, jnp.float32)  # Integers would have what is added to them rounded.
         if self.skip == "block":
             return self._rest(x, lengths, carry, train, resets)
         inputs = x if self.no_residual else self.norm(x)
@@ -156,6 +158,7 @@ class Block(nn.Module):
         """One step ``[B, M]``, without dropout; a new sequence begins where `resets` are true."""
         if self.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences; it has no step")
+        x = as_floating(jnp.asarray(x), jnp.float32)
         if self.skip == "block":
             now = None if resets is None else resets[:, None]
             carry, y, _ = self._rest(x[:, None], None, carry, False, now)
@@ -172,7 +175,7 @@ class Block(nn.Module):
 
     def _rest(self, x, lengths, carry, train, resets):
         """The whole block, which rests while its switch is closed."""
-        x, lengths, resets = as_arrays(x, lengths, resets)
+        check_inputs("block", x, lengths, resets)
         calibrating = is_calibrating(self.mixer)
         if self.is_initializing() or calibrating:  # makes the parameters
             before = None if carry is None else carry.mixer
@@ -198,14 +201,11 @@ class Block(nn.Module):
         )
 
     def _feed(self, y):
-        """The feed-forward layer with its norm; on a CPU in pieces that fit into a cache."""
-        if self.is_initializing() or not pieces.pays(y):
+        """The feed-forward layer with its norm; on a CPU so that it stays in the cache."""
+        if self.is_initializing() or not pieces.is_long(y):
             return self.ffn(self.norm_ffn(y))
-        layer = functools.partial(
-            normed_feed_forward, hidden=self._hidden, dtype=self.options.dtype
-        )
-        params = self.variables["params"]
-        return pieces.by_pieces(layer, {k: params[k] for k in ("norm_ffn", "ffn")}, y)
+        params = {name: self.variables["params"][name] for name in ("norm_ffn", "ffn")}
+        return fused.feed_forward_of_many(params, y, self._hidden, self.options.dtype)
 
     def _after(self, x, y, train):
         if not self._fits:

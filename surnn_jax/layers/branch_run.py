@@ -91,7 +91,11 @@ def run(
         lengths: integers ``[B]`` or None.
         resets: booleans ``[B, T]`` or None.
         key: of the dropout; None for none.
+
+    Raises:
+        ValueError: for a carry of another form or shape.
     """
+    _check_carry(branch, x, carry)
     arrays = (params, x, carry, lengths, resets, key)
     run_here = functools.partial(_run, branch, unit, backend)
     mesh = sharding.explicit_mesh(arrays)
@@ -109,6 +113,17 @@ def run(
         )
 
     return sharding.with_auto_axes(mesh, run_here, arrays, specs)
+
+
+def _check_carry(branch: Branch, x: Array, carry: BlockCarry | None) -> None:
+    """Checks what :func:`.start_of` does not."""
+    if carry is None:
+        return
+    if not isinstance(carry, BlockCarry):
+        raise ValueError(f"carry must be a BlockCarry, got {type(carry).__name__}")
+    wanted = (x.shape[0], branch.features)
+    if jnp.shape(carry.held) != wanted:
+        raise ValueError(f"carry.held must have shape {wanted}, got {jnp.shape(carry.held)}")
 
 
 def _run(branch, unit, backend, params, x, carry, lengths, resets, key) -> BlockOutput:
@@ -138,6 +153,8 @@ def _run(branch, unit, backend, params, x, carry, lengths, resets, key) -> Block
         resets=sequences.resets,
         key=key,
     )
+    # A key is in no loop's carry.
+    inputs = sharding.vary_alike(inputs._replace(key=None))._replace(key=key)
     symbols = is_symbolic_dim(steps) or is_symbolic_dim(batch)
     dense = backend in MASKED or symbols or not branch.surrogate.hard
     found = (twin if dense else skip)(branch, inputs)

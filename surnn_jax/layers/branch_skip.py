@@ -3,7 +3,7 @@
 The open steps of every example are listed, and the list is cut into pieces of one static size; a
 loop has as many turns as there are pieces, so nothing can overflow and cost is proportional to the
 open steps, those of the example that has most. Derivatives are first gradients in reverse mode
-(:mod:`.branch_backward`).
+(:mod:`.branch_backward`); others are refused.
 """
 
 from typing import Any
@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from surnn_jax.layers import branch_backward
 from surnn_jax.layers.branch import Branch, BranchInputs, BranchOutputs
@@ -25,6 +27,7 @@ from surnn_jax.layers.branch_levels import (
     size_of,
     write,
 )
+from surnn_jax.scan import sharding
 from surnn_jax.scan.adjoint import select
 from surnn_jax.typing import Array
 
@@ -39,16 +42,46 @@ def skip(branch: Branch, inputs: BranchInputs) -> BranchOutputs:
     def run_and_keep(inputs):
         learned = () if inputs.logits.perturbed else None  # a tree holds no booleans
         inputs = jax.tree.map(lambda leaf: leaf.value, inputs, is_leaf=_is(CustomVJPPrimal))
+        inputs = _last(inputs)
         outputs, kept = forward(branch, inputs)
         return outputs, (inputs, kept, learned)
 
     def pull(saved, ct):
         inputs, kept, learned = saved
         ct = jax.tree.map(_instantiate, ct, is_leaf=_is(SymbolicZero))
+        ct = _last(sharding.vary_alike((inputs.x, ct))[1])
         return (branch_backward.backward(branch, inputs, kept, learned is not None, ct),)
 
     run.defvjp(run_and_keep, pull, symbolic_zeros=True)
     return run(inputs)
+
+
+# JAX would differentiate the loops of both directions as they stand, by the derivative of a step
+# function, 0, in place of a surrogate's. An operation refuses that inside `lax.scan` as well.
+_last_derivative = Primitive("last_derivative")
+_last_derivative.def_impl(lambda x: x)
+_last_derivative.def_abstract_eval(lambda x: x)
+mlir.register_lowering(_last_derivative, lambda _, x: [x])
+batching.defvectorized(_last_derivative)
+
+
+def _refuse(*_: Any) -> None:
+    raise ValueError(
+        "skip='block' has first derivatives in reverse mode alone; for others take "
+        "Options(backend='masked'), which computes every step"
+    )
+
+
+ad.primitive_jvps[_last_derivative] = _refuse
+
+
+def _last(tree: Any) -> Any:
+    """The tree, whose numbers cannot be differentiated any more."""
+
+    def leaf(x):
+        return _last_derivative.bind(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(leaf, tree)
 
 
 def _is(kind: type) -> Any:

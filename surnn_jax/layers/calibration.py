@@ -1,5 +1,6 @@
 """Thresholds of event switches, set by real data after a model has been made."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,7 +102,7 @@ def shown(
     The other arguments are those of `scan.run`.
     """
     steps, width = x.shape[0], x.shape[-1]
-    x = x.reshape(steps, -1, width)
+    x = x.reshape(steps, math.prod(x.shape[1:-1]), width)
     t = jnp.broadcast_to(jnp.arange(steps, dtype=jnp.int32)[:, None], x.shape[:2])
     valid = jnp.ones(x.shape[:2], bool)
     mask, resets = (None if m is None else m.reshape(x.shape[:2]) for m in (mask, resets))

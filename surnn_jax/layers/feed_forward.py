@@ -6,6 +6,9 @@ import flax.linen as nn
 
 from surnn_jax.typing import Array, Params
 
+EPSILON = 1e-6
+"""What the norm adds to a variance: Flax's own."""
+
 
 class GatedFeedForward(nn.Module):
     """``W_o (silu(W_g x) ∘ W_v x)``, no biases (SwiGLU, arXiv 2002.05202).
@@ -44,7 +47,7 @@ def normed_feed_forward(params: Params, x: Array, hidden: int, dtype: Any = None
         hidden: width of the gated layer.
         dtype: as for :class:`GatedFeedForward`.
     """
-    norm = nn.LayerNorm(use_bias=False, parent=None)
+    norm = nn.LayerNorm(EPSILON, use_bias=False, parent=None)
     layer = GatedFeedForward(hidden, dtype, parent=None)
     y = norm.apply({"params": params["norm_ffn"]}, x)
     return layer.apply({"params": params["ffn"]}, y)

@@ -39,17 +39,24 @@ def check_inputs(
         raise ValueError(
             f"{name}: inputs must be floating point [B, T, D], got {x.dtype} of shape {x.shape}"
         )
-    if resets is not None and (resets.shape != x.shape[:2] or resets.dtype != jnp.bool_):
+    check_sequences(name, x.shape[:2], seq_lengths, resets)
+
+
+def check_sequences(
+    name: str, shape: tuple[int, ...], seq_lengths: Array | None, resets: Array | None
+) -> None:
+    """Checks lengths and resets of sequences of `shape` ``[B, T]``, as :func:`check_inputs`."""
+    if resets is not None and (resets.shape != shape or resets.dtype != jnp.bool_):
         raise ValueError(
-            f"{name}: resets must be booleans of shape {x.shape[:2]}, "
+            f"{name}: resets must be booleans of shape {shape}, "
             f"got {resets.dtype} of {resets.shape}"
         )
     if seq_lengths is None:
         return
-    shape, dtype = jnp.shape(seq_lengths), jnp.result_type(seq_lengths)
-    if shape != x.shape[:1] or not jnp.issubdtype(dtype, jnp.integer):
+    own, dtype = jnp.shape(seq_lengths), jnp.result_type(seq_lengths)
+    if own != shape[:1] or not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(
-            f"{name}: seq_lengths must be integers of shape {x.shape[:1]}, got {dtype} of {shape}"
+            f"{name}: seq_lengths must be integers of shape {shape[:1]}, got {dtype} of {own}"
         )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from surnn_jax.layers.adaptive_softmax import AdaptiveSoftmax
 from surnn_jax.layers.backbone import Backbone, BackboneCarry
 from surnn_jax.layers.block import Trace
-from surnn_jax.layers.mixer_base import last_reset, resets_within
+from surnn_jax.layers.mixer_base import check_sequences, last_reset, resets_within
 from surnn_jax.names import unknown
 from surnn_jax.scan.sequence import as_arrays
 from surnn_jax.typing import Array, Carry
@@ -303,7 +303,7 @@ class LanguageModel(nn.Module):
         train: bool = False,
         resets: Array | None = None,
     ) -> Result:
-        """Log-probabilities ``[B, T]`` of the targets `y`, nats.
+        """Log-probabilities ``[B, T]`` of the targets `y`, nats; NaN outside the vocabulary.
 
         Args:
             x: tokens ``[B, T]``.
@@ -312,8 +312,14 @@ class LanguageModel(nn.Module):
             carry: from an earlier call; None to begin.
             train: whether to apply dropout.
             resets: booleans ``[B, T]``: if True, a new text begins with this token.
+
+        Raises:
+            ValueError: for targets, lengths or resets that do not fit.
         """
         x, y, lengths, resets = as_arrays(x, y, lengths, resets)
+        if y.shape != x.shape or not jnp.issubdtype(y.dtype, jnp.integer):
+            raise ValueError(f"targets must be integers {x.shape}, got {y.dtype} {y.shape}")
+        check_sequences("LanguageModel", x.shape[:2], lengths, resets)
         if lengths is not None:  # targets in padding may be anything
             lengths = lengths.astype(jnp.int32)
             inside = jnp.arange(y.shape[1], dtype=jnp.int32)[None] < lengths[:, None]
@@ -323,7 +329,8 @@ class LanguageModel(nn.Module):
         if self.cutoffs:
             found = self.softmax(h, y, self._vectors())
         else:
-            table = nn.log_softmax(self._logits(h))
+            table, y = nn.log_softmax(self._logits(h)), y.astype(jnp.int32)
+            y = jnp.where(y < 0, table.shape[-1], y)  # else counted from the end
             found = jnp.take_along_axis(table, y[..., None], axis=-1)[..., 0]
         return Result(found, encoded.carry, encoded.traces)
 

@@ -279,6 +279,7 @@ def _check_options(backend: str, chunk: int | None, dtype: Any) -> None:
 
 
 def _check_arrays(unit, params, x, lengths, mask, resets) -> None:
+    unit.check_params(params)
     width = next(iter(params["cell"]["input"].values())).shape[0]
     if x.ndim < 2 or x.shape[-1] != width:
         raise ValueError(
@@ -286,8 +287,6 @@ def _check_arrays(unit, params, x, lengths, mask, resets) -> None:
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"inputs must be floating point, got {x.dtype}")
-    if unit.switch is not None and unit.switch.has_parameters and "switch" not in params:
-        raise ValueError("the unit has a switch, but its parameters have no entry 'switch'")
     batch = x.shape[1:-1]
     fits = lengths is None or lengths.shape == batch
     if not fits or (lengths is not None and not jnp.issubdtype(lengths.dtype, jnp.integer)):

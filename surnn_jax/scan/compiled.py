@@ -14,12 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
 
 from surnn_jax.cells import GRU, LSTM, LSTM_PEEPHOLE, TANH, Cell
 from surnn_jax.cells.variants import is_variant
-from surnn_jax.scan import derivatives, masked
+from surnn_jax.scan import derivatives, kernel_call, masked
 from surnn_jax.scan.derivatives import Wanted
 from surnn_jax.scan.spec import ScanInputs, ScanSpec
 from surnn_jax.typing import Array, Carry
@@ -164,12 +162,6 @@ def _pull_dense(spec, wanted, inputs, carries, ct_outputs, backward=masked.backw
     return _like(wanted, backward(spec, inputs, carries, wanted, ct_outputs))
 
 
-# A call of the kernel is an operation of its own, so that the program can be exported: where it
-# runs the kernel may be missing, so there the dense scan is written into it.
-_kernel = Primitive("surnn_kernel")
-_kernel.multiple_results = True
-
-
 def _call_compiled(*leaves, compiled, spec, wanted, form):
     arguments = jax.tree.unflatten(form, leaves)
     if wanted is None:
@@ -185,10 +177,6 @@ def _call_dense(*leaves, compiled, spec, wanted, form):
     return jax.tree.leaves(_pull_dense(spec, wanted, *arguments))
 
 
-_kernel.def_impl(jax.jit(_call_compiled, static_argnames=("compiled", "spec", "wanted", "form")))
-
-
-@_kernel.def_abstract_eval
 def _types(*types, compiled, spec, wanted, form):
     del compiled
     inputs = jax.tree.unflatten(form, types)[0]
@@ -198,25 +186,4 @@ def _types(*types, compiled, spec, wanted, form):
     return [derivatives.with_shape(h, (steps, *h.shape)) for _ in spec.cell.carry._fields]
 
 
-def _lower(context, *leaves, **options):
-    exported = context.module_context.lowering_parameters.for_export
-    call = _call_dense if exported else _call_compiled
-    return mlir.lower_fun(call, multiple_results=True)(context, *leaves, **options)
-
-
-def _batch(leaves, axes, **options):
-    """One example after another."""
-    mapped = [i for i, axis in enumerate(axes) if axis is not None]
-
-    def one(some):
-        given = list(leaves)
-        for i, leaf in zip(mapped, some, strict=True):
-            given[i] = leaf
-        return _kernel.bind(*given, **options)
-
-    outputs = jax.lax.map(one, [jnp.moveaxis(leaves[i], axes[i], 0) for i in mapped])
-    return outputs, [0] * len(outputs)
-
-
-mlir.register_lowering(_kernel, _lower)
-batching.primitive_batchers[_kernel] = _batch
+_kernel = kernel_call.operation("surnn_kernel", _call_compiled, _call_dense, _types)

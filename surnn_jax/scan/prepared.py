@@ -72,6 +72,7 @@ class Prepared:
     def __init__(self, unit: Unit, params: Params):
         """See :func:`prepare`."""
         cell, switch = unit.cell, unit.switch
+        unit.check_params(params)
         self._dtype = np.dtype(cell.carry_dtype(params["cell"]))
         self._width, self._features = next(iter(params["cell"]["input"].values())).shape
         spec = ScanSpec(cell, None if switch is None else switch.gate, self._dtype)
@@ -79,6 +80,9 @@ class Prepared:
         shape = ScanShape(1, 1, self._features, self._dtype, per_example, "cpu")
         if (refused := native.unsupported(spec, shape)) is not None:
             raise ValueError(f"the unit cannot be prepared: {refused}")
+        # Copies, as packed weights are: what is written to an array of the caller's, or donated,
+        # would else change the switch alone.
+        params = jax.tree.map(jnp.array, params)
         self.unit, self.params = unit, params
         self._weights = HeldWeights(cell, cell.expanded(params["cell"]), self._dtype)
         self._memory = self._width * max(1, len(getattr(switch, "averages", ())))
@@ -127,7 +131,12 @@ class Prepared:
         return self._call(x, carry, 1, x.shape[:-1], ())
 
     def _checked(self, x: Any, least: int) -> np.ndarray:
-        x = np.asarray(x)
+        try:
+            x = np.asarray(x)
+        except jax.errors.TracerArrayConversionError:
+            raise ValueError(
+                "a prepared unit runs past JAX, not inside jit, vmap or grad; call scan.run there"
+            ) from None
         if x.ndim < least or x.shape[-1] != self._width:
             lead = "[T, *batch, " if least == 2 else "[*batch, "
             raise ValueError(f"inputs must have shape {lead}{self._width}], got {x.shape}")
@@ -218,12 +227,12 @@ class Prepared:
         x = x.reshape(steps, size, self._width)
         clock = clock.reshape(() if size == 1 else clock.shape and (size,))
         if previous is not None:
-            previous = previous.reshape(size, -1)
+            previous = previous.reshape(size, self._memory)
         read = _read if switching.is_hashable(self.unit) else _read.__wrapped__
         found, after = read(self.unit, self._features, self.params, x, clock, previous)
         array = np.asarray(found, self._dtype, order="C")
         if after is not None:
-            after = np.asarray(after, self._dtype).reshape(*batch, -1)
+            after = np.asarray(after, self._dtype).reshape(*batch, self._memory)
         kind = _SHARED if array.ndim == 2 else _PER_EXAMPLE
         return _Logits(kind, address(array), True, array, after)
 

@@ -44,7 +44,7 @@ def shard_scan(scan: Scan, spec: ScanSpec, inputs: ScanInputs) -> Carry:
     """Runs a scan on as many devices as :func:`shards` says."""
 
     def run(inputs):
-        return scan(spec, _vary_alike(inputs))
+        return scan(spec, vary_alike(inputs))
 
     if jax.sharding.get_abstract_mesh().empty:
         return scan(spec, inputs)
@@ -116,13 +116,15 @@ def with_auto_axes(
     )
 
 
-def _vary_alike(tree: Any) -> Any:
+def vary_alike(tree: Any) -> Any:
     """Inside `jax.shard_map`, a tree whose leaves all vary over the same mesh axes.
 
     A loop's carry must keep its type, and a carry of zeros varies over no axis. Backward, the
     cotangent of a leaf that was made to vary is summed over devices, as the gradient of replicated
     parameters must be.
     """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
     never = [jnp.zeros_like(leaf, bool, shape=()) for leaf in jax.tree.leaves(tree)]
     never = functools.reduce(jnp.logical_or, never)
     return jax.tree.map(lambda leaf: jnp.where(never, leaf, leaf), tree)

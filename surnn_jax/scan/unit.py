@@ -115,6 +115,32 @@ class Unit:
         seen = SwitchInputs(x, previous, t, valid, features=features)
         return self.switch.init(key, seen, features, dtype)
 
+    def check_params(self, params: Params) -> None:
+        """Checks that parameters have the entries of this unit.
+
+        Raises:
+            ValueError: naming the first that is missing.
+        """
+        if "cell" not in params:
+            raise ValueError(
+                f"the parameters of a unit have an entry 'cell', got {sorted(params)}; those of a "
+                "layer are variables['params']"
+            )
+        if self.switch is not None and self.switch.has_parameters and "switch" not in params:
+            raise ValueError("the unit has a switch, but its parameters have no entry 'switch'")
+        cell = self.cell
+        vectors = [name for name, _ in cell.vectors]
+        for kind, names in (
+            ("input", cell.inputs),
+            ("recurrent", (*cell.recurrent, *cell.inner_recurrent)),
+            ("vector", vectors),
+        ):
+            if missing := [n for n in names if n not in params["cell"].get(kind, {})]:
+                raise ValueError(
+                    f"the parameters are those of another cell than {cell.name}: {kind!r} has no "
+                    f"{', '.join(missing)}"
+                )
+
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Carry:
         """A carry of zeros at time 0, with leading axes `batch_shape`."""
         kernel = next(iter(params["cell"]["input"].values()))

@@ -49,7 +49,8 @@ def _averages(time_constants, x, first, position):
     dtype = first.dtype
     steps, batch, width = x.shape
     longest = jnp.asarray(time_constants, dtype).reshape(1, 1, -1, 1)
-    count = unsigned(position).reshape(steps, -1, 1, 1).astype(dtype) + 1
+    count = unsigned(position).astype(dtype) + 1
+    count = count.reshape(*count.shape, *(1,) * (4 - count.ndim))
     inputs = jnp.minimum(count, longest)  # [T, 1 or B, K, 1], so many are averaged
 
     def step(average, now):

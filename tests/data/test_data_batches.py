@@ -161,6 +161,16 @@ def test_empty_rows_go_with_the_shortest():
     assert [batch["index"].tolist() for batch in found] == [[-1, -1, -1, 1], [3, 4, 2, 0]]
 
 
+def test_sequences_of_one_length_have_lengths_only_beside_empty_rows():
+    columns = {"x": np.ones((5, 7, 2), np.float32), "y": np.arange(5)}
+    first, second = Batches(columns, 4).evaluation()
+    assert first["lengths"].tolist() == [0, 0, 0, 7]
+    assert first["lengths"].dtype == np.int32
+    assert "lengths" not in second
+    (part, _) = Batches(columns, 4).evaluation(slice(3, 4))  # Every process says the same.
+    assert part["lengths"].tolist() == [7]
+
+
 def test_frames_of_more_axes():
     batch = Batches({"x": [np.ones((3, 4, 5), np.uint8)]}, 2).batch(0)
     assert batch["x"].shape == (2, 3, 4, 5)
@@ -222,7 +232,9 @@ def test_columns_of_equal_shapes_alone():
     batches = Batches({"x": np.arange(20, dtype=np.uint8).reshape(5, 4)}, 2, 3)
     assert batches.ladder == (1,)
     found = epoch(batches, 0)
-    assert all(batch.keys() == {"x", "index"} for batch in found)
+    for batch in found:
+        assert batch.keys() - {"lengths"} == {"x", "index"}
+        assert ("lengths" in batch) == (-1 in batch["index"])
     assert sorted(np.concatenate([batch["x"][:, 0] for batch in found])) == [0, 0, 4, 8, 12, 16]
     # Shuffled, and otherwise in the next epoch.
     orders = [[tuple(batch["index"]) for batch in epoch(batches, number)] for number in (0, 1)]

@@ -237,8 +237,26 @@ def test_folders_of_the_user_are_the_split_and_copies_are_left_out(tmp_path):
     assert splits["train"].facts["left out"] == "1 with the content of another file"
     assert splits["train"].facts["split"] == "by its folders train, valid and test"
     shutil.rmtree(tmp_path / "wav/valid")
-    with pytest.raises(ValueError, match=r"wav: has train and test, but no folder valid"):
+    with pytest.raises(ValueError, match=r"wav: has folders test and train, but no folder valid"):
         load(tmp_path / "wav")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("train/a", "train/b", "val/c", "test/d"), "folders test and train, but no folder valid"),
+        (("train/a", "valid/b", "valid/c", "more/d"), "train and valid, but no folder test"),
+        (("train/a", "valid/b", "test/c", "d"), "but also files in none of them"),
+        (("train/a", "valid/b", "test/c", "old/d"), "but also files in old; move"),
+    ],
+)
+def test_half_a_split_by_folders_is_not_drawn_anew(tmp_path, names, words):
+    """What was held back would be trained on."""
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.wav").write_bytes(bytes([i]))
+    with pytest.raises(ValueError, match=words):
+        files.by_file(files.in_folder(tmp_path, (".wav",)), seed=0)
 
 
 def test_linked_folders_are_followed(tmp_path):

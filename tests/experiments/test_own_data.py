@@ -16,13 +16,16 @@ from absl import flags as absl_flags
 from data_case import run
 from own_case import arrays, midi_folder, npz_file, text_file, wav_folder
 
+import data
 from data import paths
+from data.sets import listops
 from experiments import music, wikitext
 from experiments.runner import flags, own, records
 from experiments.runner.config import from_record, identity
 from experiments.runner.experiment import identity_of
 from experiments.tasks import registry
 from experiments.tasks.music.config import Config as Music
+from experiments.tasks.sequence import data as sequence_data
 from experiments.tasks.sequence.config import Config as Sequence
 from experiments.tasks.sequence.task import TaskSpec, measure
 from experiments.tasks.speech.config import Config as Speech
@@ -355,3 +358,16 @@ def run_in(folder: Path, arguments: list[str], variables: dict[str, str]):
         check=False,
         timeout=600,
     )
+
+
+def test_a_data_set_with_a_vocabulary_is_no_text_for_that(monkeypatch):
+    trees = data.Ragged(np.tile(np.array([11, 3, 14, 15], np.uint8), 6), 4 * np.arange(7))
+    facts = {"tokens": 17, "classes": 10, "vocabulary": list(listops.VOCABULARY)}
+    columns = {"x": trees, "y": np.arange(6, dtype=np.uint8)}
+    splits = {
+        name: data.Split("listops_short", name, list("abcdef"), columns, facts)
+        for name in data.SPLITS
+    }
+    monkeypatch.setattr(own, "load_splits", lambda config, data_dir: splits)
+    spec, *_ = sequence_data.load(Sequence(dataset="listops_short", batch_size=2), None)
+    assert (spec.kind, spec.outputs, spec.tokens) == ("classify", 10, 17)

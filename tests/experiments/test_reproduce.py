@@ -1,7 +1,9 @@
 """Reproduction: equal effort, the plan, and what is left after kills and failures."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ import jax
 import pytest
 from tiers import tiered
 
+from experiments import reproduce
 from experiments.report import collect
 from experiments.runner import records
 from experiments.runner.experiment import count
@@ -132,6 +135,32 @@ def test_a_job_that_fails_stops_no_other_and_is_named(tmp_path):
     assert [outcome.job.folder.name for outcome in again.run()] == ["1"]  # It is tried again.
 
 
+def test_what_no_worker_expects_does_not_pass_for_success(tmp_path):
+    """Such as a full disk: here, a file in place of the folder of the locks."""
+    (tmp_path / "cores").write_text("")
+    runs, outcomes = pool([Steps("a", tmp_path, [0])], tmp_path)
+    with pytest.raises(FileExistsError):
+        runs.run()
+    assert outcomes == []
+
+
+class Damaged(Steps):
+    """A line with a result that cannot be read."""
+
+    def ready(self):
+        raise ValueError("result.json: damaged")
+
+
+def test_a_damaged_result_stops_no_other_line(tmp_path, capsys):
+    lines = [Damaged("a", tmp_path, [0]), Steps("b", tmp_path, [0])]
+    runs, outcomes = pool(lines, tmp_path)
+    (failure,) = runs.run()
+    assert failure.error == "result.json: damaged"
+    for outcome in outcomes:
+        reproduce.report(outcome, lines)
+    assert "b/0 done, 0.0 min; 1 results;" in capsys.readouterr().out
+
+
 def test_each_job_has_a_core_of_its_own(tmp_path):
     line = Steps("a", tmp_path, [0, 0], pause=0.5)
     pool([line], tmp_path)[0].run()
@@ -224,16 +253,36 @@ def test_a_ladder_halves_its_draws_and_trains_the_winner_with_every_seed(tmp_pat
     assert all(rate in job.command and "--trial" not in job.command for job in last)
 
 
-def test_published_results_say_how_they_were_chosen_and_are_not_run_again(tmp_path):
+def tried(tmp_path):
+    """A ladder all of whose trials are done; draw 3 is the best."""
     steps = ladder(tmp_path)
-    home = tmp_path / "runs" / "text" / "gru"
     for _ in effort.ROUNDS:
         for job in steps.ready():
             trial(job, 0.1 * abs(int(job.folder.name.split("-")[1]) - 3))
-    old = next(iter(sorted((collect.RESULTS / "surnn").glob("*.json"))))
+    return steps
+
+
+def finish(steps, folder, seed, draw=3, **changes):
+    """Leaves the record of a winner's run, as training does."""
+    drawn = steps.draws[draw]
+    config = dataclasses.replace(
+        steps.entry.config("cpu"),
+        seed=seed,
+        learning_rate=drawn.learning_rate,
+        weight_decay=drawn.weight_decay,
+        **changes,
+    )
+    old = records.read(next(iter(sorted((collect.RESULTS / "surnn").glob("*.json")))))
+    (folder / f"seed-{seed}").mkdir(parents=True)
+    record = old._replace(seed=seed, config=dataclasses.asdict(config), search=None)
+    records.write(record, folder / f"seed-{seed}")
+
+
+def test_published_results_say_how_they_were_chosen_and_are_not_run_again(tmp_path):
+    steps = tried(tmp_path)
+    home = tmp_path / "runs" / "text" / "gru"
     for seed in (0, 1):
-        (home / f"seed-{seed}").mkdir()
-        records.write(records.read(old)._replace(seed=seed), home / f"seed-{seed}")
+        finish(steps, home, seed)
     (home / "seed-0" / records.PARAMETERS).write_bytes(b"parameters")
     (home / "seed-1" / "metrics.jsonl").write_text("{}\n")
     (home / "seed-1" / "log.txt").write_text("not published")
@@ -251,12 +300,50 @@ def test_published_results_say_how_they_were_chosen_and_are_not_run_again(tmp_pa
     assert [job.folder.name for job in fresh.ready()] == ["seed-2"]
     assert f"--learning_rate={steps.draws[3].learning_rate}" in fresh.ready()[0].command
     assert (fresh.recorded(), fresh.left()) == (2, [1.0])
+    # Its record says of the search what those of the others say: the trials are not there.
+    finish(steps, tmp_path / "elsewhere" / "text" / "gru", 2)
+    assert [folder.name for folder in fresh.publish()] == ["seed-2"]
+    assert records.read(kept / "seed-2" / records.FILE).search == search
 
 
-def test_a_damaged_trial_is_named(tmp_path):
+def test_what_was_not_copied_when_publishing_ended_is_copied_by_the_next(tmp_path):
+    steps = tried(tmp_path)
+    home, kept = tmp_path / "runs" / "text" / "gru", tmp_path / "results" / "text" / "gru"
+    finish(steps, home, 0)
+    (home / "seed-0" / "metrics.jsonl").write_text("{}\n")
+    (kept / "seed-0" / "metrics.jsonl").mkdir(parents=True)  # It cannot be written.
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        steps.publish()
+    (kept / "seed-0" / "metrics.jsonl").rmdir()
+    assert [folder.name for folder in steps.publish()] == ["seed-0"]
+    assert (kept / "seed-0" / "metrics.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("change", [{"draw": 1}, {"features": 32}])
+def test_a_run_of_another_configuration_is_not_taken_for_that_of_the_winner(tmp_path, change):
+    """As after a preset has changed, and its trials alone were run again."""
+    steps = tried(tmp_path)
+    finish(steps, tmp_path / "runs" / "text" / "gru", 1, **change)
+    for call in (steps.ready, steps.publish):
+        with pytest.raises(ValueError, match=r"seed-1: holds a run of another configuration"):
+            call()
+
+
+def test_nothing_is_published_without_its_trials(tmp_path):
+    steps = tried(tmp_path)
+    finish(steps, tmp_path / "runs" / "text" / "gru", 0)
+    shutil.rmtree(tmp_path / "runs" / "text" / "gru" / "draw-2-of-4")
+    with pytest.raises(ValueError, match="trials on a part of 1/4 are missing"):
+        steps.publish()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"valid"', "[]", '{"config": {}}', '{"config": {}, "valid": null, "seconds": 1}']
+)
+def test_a_damaged_trial_is_named(tmp_path, text):
     steps = ladder(tmp_path)
     trial(steps.ready()[0], 0.1)
-    (tmp_path / "runs" / "text" / "gru" / "draw-0-of-8" / "trial.json").write_text('{"valid"')
+    (tmp_path / "runs" / "text" / "gru" / "draw-0-of-8" / "trial.json").write_text(text)
     with pytest.raises(ValueError, match=r"draw-0-of-8/trial.json: damaged .* delete this folder"):
         steps.ready()
 

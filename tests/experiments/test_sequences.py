@@ -33,6 +33,7 @@ from experiments.tasks.sequence.task import (
     measure,
     model_of,
     run_model,
+    task_of,
 )
 from surnn_jax import switches, train
 from surnn_jax.layers import Backbone, LanguageModel, mixers
@@ -133,6 +134,8 @@ SMALL = Config("adding", steps=24, features=8, batch_size=8, learning_rate=0.01)
         ({"cutoffs": "20,10", "dataset": "wikitext2"}, "cutoffs must rise"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"warmup": -1}, "warmup must be 0 or more"),
+        ({"hold": -1.0}, "rate_penalty must be at least 0, got -1.0"),
+        ({"hold": float("nan")}, "rate_penalty must be at least 0, got nan"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(changes, words):
@@ -195,6 +198,24 @@ def test_pictures_of_little_are_left_out(tmp_path, openings, pictures):
     few[openings, 1] = True
     figures.draw({"layer 1": still, "layer 2": few}, None, tmp_path, "a run")
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in pictures}
+
+
+@pytest.mark.full
+def test_rows_that_fill_up_a_batch_do_not_count_as_updates():
+    """Of images, whose batches have no lengths otherwise: the figures are those of one full batch,
+    and so are thresholds that `init` sets."""
+    config = Config(switch="event", features=4, rate=0.4, hold=0.0)
+    spec = TaskSpec("classify", 2, 12)
+    x = 3 + np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    columns = {"x": x, "y": np.arange(5) % 2}
+    whole, cut = Batches(columns, 5), Batches(columns, 8)
+    task = task_of(config, model_of(config, spec), spec)
+    init = jax.jit(lambda batch: task.init(jax.random.key(0), batch))
+    of_whole, of_cut = (init(feed.batch(0)) for feed in (whole, cut))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), of_whole, of_cut)
+    found, wanted = (train.score(task, of_whole, feed.evaluation()) for feed in (cut, whole))
+    assert wanted["update_rate"] == pytest.approx(0.4, abs=0.03)
+    assert found == pytest.approx(wanted, rel=1e-4)
 
 
 def test_figures_are_those_of_plain_numpy():

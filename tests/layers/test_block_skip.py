@@ -270,6 +270,66 @@ def test_what_cannot_rest_as_a_whole_is_refused(fields, words):
         module.init(jax.random.key(0), jnp.ones((2, 3, 4)))
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"resets": jnp.zeros((5, 3), bool)},
+            r"resets must be booleans of shape \(3, 5\), got bool",
+        ),
+        ({"resets": jnp.zeros((3, 5), int)}, r"resets must be booleans .* got int32"),
+        ({"lengths": jnp.ones(3)}, r"seq_lengths must be integers of shape \(3,\), got float32"),
+        ({"carry": "of the mixer"}, "carry must be a BlockCarry, got SelectiveCarry"),
+        ({"carry": "too small"}, r"carry.held must have shape \(3, 4\), got \(1, 4\)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_computed(given, words):
+    module, x = block(), jnp.ones((3, 5, WIDTH))
+
+    def call(**given):
+        params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+        carry = module.apply({"params": params}, (3,), method="initial_carry")
+        if "carry" in given:
+            small = carry._replace(held=carry.held[:1])
+            given["carry"] = carry.mixer if given["carry"] == "of the mixer" else small
+        return module.apply({"params": params}, x, **given)
+
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(lambda: call(**given))
+
+
+def test_derivatives_beyond_the_first_are_refused():
+    """Those of the loops as they stand lack the surrogate of the switch."""
+    module, x = block(switch="event"), data(2, 5, WIDTH)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+
+    def loss(params):
+        return jnp.sum(module.apply({"params": params}, x)[1])
+
+    def many(params):
+        return jax.lax.scan(lambda c, _: (c + loss(params), None), 0.0, None, length=2)[0]
+
+    for function in (loss, many):
+        slope = jax.grad(lambda p, f=function: jax.grad(f)(p)["norm"]["scale"].sum())
+        forward = jax.jacfwd(lambda p, f=function: jax.grad(f)(p)["norm"]["scale"].sum())
+        for second in (slope, forward):
+            with pytest.raises(ValueError, match=r"first derivatives .*backend='masked'"):
+                jax.eval_shape(second, params)
+
+
+def test_a_block_takes_integers_as_floating_point():
+    """What is added to them would else be rounded to a whole number."""
+    module, x = Block("gru", WIDTH), jnp.arange(2 * 3 * WIDTH).reshape(2, 3, WIDTH) % 5
+    params = drawn(module, x.astype(jnp.float32))
+    y, wanted = (
+        jax.jit(lambda x: module.apply({"params": params}, x)[1])(v)
+        for v in (x, x.astype(jnp.float32))
+    )
+    close(y, wanted)
+
+
 def test_an_unknown_word_is_refused():
     with pytest.raises(ValueError, match="unknown skip 'layer'"):
         Backbone("sugru", 4, skip="layer").init(jax.random.key(0), jnp.ones((2, 3, 4)))
@@ -295,6 +355,30 @@ def test_on_a_mesh_it_gives_the_same(kind, switch):
     with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(axis,))):
         sharded = jax.device_put(x, jax.P("data"))
         close(slopes(params, sharded), alone, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("backend", ["auto", "masked"])
+def test_inside_shard_map_it_gives_the_same(backend):
+    module = block(switch="event", backend=backend)
+    params, x, _, _ = case(module, "")
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def loss(params, x):
+        return jnp.sum(module.apply({"params": params}, x)[1] ** 2)
+
+    def shared(params, x):
+        rows = jax.P("data")
+        total = jax.shard_map(
+            lambda params, x: jax.lax.psum(loss(params, x), "data"),
+            mesh=mesh,
+            in_specs=(jax.P(), rows),
+            out_specs=jax.P(),
+        )
+        return total(params, x)
+
+    found, wanted = (jax.jit(jax.value_and_grad(f, (0, 1)))(params, x) for f in (shared, loss))
+    close(found, wanted, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.full

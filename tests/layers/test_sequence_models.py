@@ -252,3 +252,37 @@ def test_what_cannot_be_built_is_named(change, words):
     model = SequenceTagger(backbone(**fields), 3)
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(model.init, jax.random.key(0), tokens())
+
+
+def test_tokens_and_targets_outside_the_vocabulary_are_not_counted_from_its_end():
+    """-100 marks what is left out elsewhere; here lengths do."""
+    model = LanguageModel(backbone(layers=("gru",)), tied=False)
+    x = tokens()
+    params = jax.tree.map(
+        lambda leaf: jnp.ones(leaf.shape), jax.eval_shape(model.init, jax.random.key(0), x, x)
+    )
+    found = jax.jit(lambda x, y: model.apply(params, x, y).outputs)
+    vocabulary = model.backbone.vocabulary
+    for wrong in (-1, -vocabulary, vocabulary):
+        y = found(x, x.at[1, 2].set(wrong))
+        assert np.argwhere(np.isnan(y)).tolist() == [[1, 2]]
+        assert np.isnan(found(x.at[1, 2].set(wrong), x)[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"y": jnp.zeros((1, 8), int)}, r"targets must be integers \(.*, 8\), got int32 \(1, 8\)"),
+        ({"y": jnp.zeros((3, 8))}, r"targets must be integers .* got float32"),
+        ({"lengths": jnp.ones(3)}, r"seq_lengths must be integers of shape \(3,\), got float32"),
+        (
+            {"resets": jnp.zeros((3, 8), int)},
+            r"resets must be booleans of shape \(3, 8\), got int32",
+        ),
+    ],
+)
+def test_arguments_of_a_language_model_that_do_not_fit_are_refused(given, words):
+    model, x = LanguageModel(backbone(layers=("gru",))), jnp.zeros((3, 8), int)
+    given = {"x": x, "y": x, **given}
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), **given))

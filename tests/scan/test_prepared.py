@@ -176,9 +176,18 @@ def test_threads_share_one():
             assert_same_bits(found, wanted)
 
 
-@pytest.mark.parametrize("shape", [full((0, 1, WIDTH)), full((4, 0, WIDTH)), (4, WIDTH)])
-def test_no_steps_no_rows_no_axis(shape):
-    unit, params, _ = make()
+@pytest.mark.parametrize(
+    ("shape", "switch"),
+    tiered(
+        [
+            ((0, 1, WIDTH), "fourier"), ((4, 0, WIDTH), "fourier"), ((4, WIDTH), "fourier"),
+            ((4, 0, WIDTH), "pair"), ((0, 1, WIDTH), "trace"),
+        ],
+        [((4, WIDTH), "fourier"), ((0, 1, WIDTH), "trace")],
+    ),
+)  # fmt: skip
+def test_no_steps_no_rows_no_axis(shape, switch):
+    unit, params, _ = make(switch=switch)
     x = np.ones(shape, np.float32)
     wanted = native_run(unit)(params, x)
     assert_same_bits(scan.prepare(unit, params).run(x), (wanted.carry, np.asarray(wanted.outputs)))
@@ -194,6 +203,19 @@ def test_float64():
     assert_same_bits(outputs, np.asarray(wanted.outputs))
 
 
+@pytest.mark.parametrize("switch", ["fourier", full("event")])
+def test_it_keeps_the_parameters_that_it_was_given(switch):
+    """All of them: the switch's as well as the packed weights, also in a copy."""
+    unit, params, x = make(switch=switch)
+    params = jax.tree.map(np.array, params)
+    ready, wanted = scan.prepare(unit, params), scan.prepare(unit, params).run(x)
+    for leaf in jax.tree.leaves(params):
+        leaf[...] = 7
+    params["switch"]["b"] = np.full(FEATURES, -100, np.float32)
+    assert_same_bits(ready.run(x), wanted)
+    assert_same_bits(copy.deepcopy(ready).run(x), wanted)
+
+
 def test_what_cannot_be_prepared_says_why(monkeypatch):
     x = jnp.ones((2, 1, WIDTH))
     for unit, reason in (
@@ -203,6 +225,14 @@ def test_what_cannot_be_prepared_says_why(monkeypatch):
         params = jax.eval_shape(lambda unit=unit: unit.init(jax.random.key(0), x, 4))
         with pytest.raises(ValueError, match=f"the unit cannot be prepared: .*{reason}"):
             scan.prepare(unit, params)
+    unit, params, _ = make()
+    for wrong, reason in (
+        ({"params": params}, r"entry 'cell', got \['params'\]; those of a layer are variables"),
+        ({"cell": params["cell"]}, "no entry 'switch'"),
+        ({**params, "cell": make("tanh")[1]["cell"]}, "another cell than gru: 'input' has no r, z"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            scan.prepare(unit, wrong)
     unit, params, _ = make(switch="none")
     monkeypatch.setattr(library, "load", lambda: "switched off")
     with pytest.raises(ValueError, match=r"no compiled kernel \(switched off\)"):
@@ -218,6 +248,7 @@ def test_what_does_not_fit_is_said():
         (lambda: ready.step(None, x[0, :, :2]), r"shape \[\*batch, 3\]"),
         (lambda: ready.run(x.astype(int)), "floating point, got int"),
         (lambda: ready.step(carry.cell, x[0]), "must be a SelectiveCarry, got GRUCarry"),
+        (lambda: jax.jit(lambda x: ready.run(x)[1])(x), "runs past JAX, not inside jit"),
         (lambda: ready.step(carry, x[0, 0]), r"shape \(19,\), got \(1, 19\)"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -276,3 +276,13 @@ def test_the_constants_are_part_of_the_switch():
     assert hash(switches.event(9, event_features="trace", time_constants=[4])) != hash(made)
     carry = selective("gru", made).zero_carry((5,), 3, 4, jnp.float32)
     assert carry.previous.shape == (5, 9)
+
+
+def test_no_steps_and_no_rows():
+    """A call with none of either, as a stream that ends on the border of a chunk makes."""
+    unit = _unit()
+    params = jax.eval_shape(lambda x: unit.init(jax.random.key(0), x, FEATURES), _x())
+    for shape in ((0, BATCH, INPUTS), (STEPS, 0, INPUTS)):
+        found = jax.eval_shape(functools.partial(scan.run, unit), params, jnp.zeros(shape))
+        assert found.outputs.shape == (*shape[:2], FEATURES)
+        assert found.carry.previous.shape == (shape[1], INPUTS * len(SPANS))

@@ -122,11 +122,11 @@ def by_file(found: Files, seed: int) -> tuple[dict[str, list[str]], dict[str, st
     """The split of a folder: its names, and how it was made, in words.
 
     If every file lies in one of the folders ``train``, ``valid`` and ``test``, these are the
-    splits. Otherwise files are drawn. A file with the same bytes as one before is left out, so that
-    none lies in two splits.
+    splits. If none does, or all in one of them, files are drawn. A file with the same bytes as one
+    before is left out, so that none lies in two splits.
 
     Raises:
-        ValueError: one of the three folders is missing, or too few files differ.
+        ValueError: there is half a split by folders, or too few files differ.
     """
     first: dict[str, str] = {}
     for name, digest in found.digests.items():
@@ -135,10 +135,18 @@ def by_file(found: Files, seed: int) -> tuple[dict[str, list[str]], dict[str, st
     facts = {}
     if copies := len(found.digests) - len(kept):
         facts["left out"] = f"{copies} with the content of another file"
-    tops = {name.partition("/")[0] for name in kept if "/" in name}
-    if {"train", "test"} <= tops <= set(SPLITS) and all("/" in name for name in kept):
-        if "valid" not in tops:
-            raise ValueError(f"{found.path}: has train and test, but no folder valid; make one")
+    tops = {name.partition("/")[0] if "/" in name else "" for name in kept}
+    if len(tops & set(SPLITS)) > 1:  # What was held back must not be drawn to train on.
+        if missing := [part for part in SPLITS if part not in tops]:
+            raise ValueError(
+                f"{found.path}: has folders {' and '.join(sorted(tops & set(SPLITS)))}, but no "
+                f"folder {missing[0]}; make one"
+            )
+        if others := sorted(tops - set(SPLITS)):
+            raise ValueError(
+                f"{found.path}: has folders train, valid and test, but also files in "
+                f"{others[0] or 'none of them'}; move or take them away"
+            )
         split = {part: [n for n in kept if n.startswith(f"{part}/")] for part in SPLITS}
         return split, {"split": "by its folders train, valid and test", **facts}
     if len(kept) < 3:

@@ -11,6 +11,7 @@ import jax
 from surnn_jax.scan.native import memory
 
 FORWARD, BACKWARD = "surnn_forward", "surnn_backward"
+FEED_FORWARD = "surnn_feed_forward"
 FILE = pathlib.Path(__file__).resolve().with_name("_kernel.so")
 
 # Of src/surnn.h.
@@ -39,7 +40,7 @@ def load() -> ctypes.CDLL | str:
     if not reason:
         try:
             library = ctypes.CDLL(str(FILE))
-            for name in (FORWARD, BACKWARD, "surnn_select", "surnn_threads"):
+            for name in (FORWARD, BACKWARD, FEED_FORWARD, "surnn_select", "surnn_threads"):
                 getattr(library, name)
             for name, (result, arguments) in _SIGNATURES.items():
                 function = getattr(library, name)
@@ -60,7 +61,7 @@ def register() -> str:
     try:
         # Before JAX has its CPU a call is only noted down, and one that XLA then refuses kills JAX.
         jax.local_devices(backend="cpu")
-        for name in (FORWARD, BACKWARD):
+        for name in (FORWARD, BACKWARD, FEED_FORWARD):
             target = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(name, target, platform="cpu")
     # XLA refuses by an exception of its own.

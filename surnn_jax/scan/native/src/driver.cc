@@ -136,6 +136,44 @@ template <class T> int all(const std::vector<Kernels>& kernels) {
     return failed;
 }
 
+// Sizes that fill neither vectors nor the rows that are taken together.
+template <class T> int feed_forward(const std::vector<Kernels>& kernels) {
+    int failed = 0;
+    const int64_t shapes[][3] = {{1, 1, 1}, {95, 5, 7}, {200, 33, 65}, {97, 16, 0}};
+    for (const auto& s : shapes) {
+        const auto go = [&](Run<T>& run, const Kernels& k, int threads) {
+            const int64_t rows = s[0], width = s[1], hidden = s[2], weights = width * hidden;
+            surnn::FeedForward p{};
+            p.rows = rows, p.width = width, p.hidden = hidden;
+            p.is_double = sizeof(T) == 8, p.epsilon = 1e-3;
+            p.x = run.fresh(rows * width, 1), p.scale = run.fresh(width, 1);
+            p.y = run.result(rows * width);
+            const void* due = run.fresh(rows * width, 1);
+            p.dx = run.result(rows * width), p.dscale = run.result(width);
+            if (hidden > 0) {
+                p.gate = run.fresh(weights, 0.3), p.value = run.fresh(weights, 0.3);
+                p.out = run.fresh(weights, 0.3), p.dout = run.result(weights);
+                p.dgate = run.result(weights), p.dvalue = run.result(weights);
+            }
+            Threads pool(threads);
+            const bool forward = k.feed_forward(p, pool);
+            p.cotangent = due;
+            return forward && k.feed_forward(p, pool);
+        };
+        Run<T> first;
+        if (!go(first, kernels[0], 1)) ++failed;
+        for (const Kernels& k : kernels) {
+            Run<T> other;
+            other.shift = 1;
+            if (go(other, k, 3) && agree(first, other)) continue;
+            ++failed;
+            std::printf("%s: feed-forward layer of %d rows, %d, %d: differs\n", k.name, int(s[0]),
+                        int(s[1]), int(s[2]));
+        }
+    }
+    return failed;
+}
+
 // Several callers at once, each with threads of its own, as XLA has them.
 template <class T> int together(const std::vector<Kernels>& kernels) {
     const Shape s{20, 5, 3, 9};
@@ -204,7 +242,8 @@ int main() {
     Kernels found[surnn::kMostKernels];
     const std::vector<Kernels> kernels(found, found + surnn::available(found));
     int failed = all<float>(kernels) + all<double>(kernels) + together<float>(kernels) +
-                 together<double>(kernels);
+                 together<double>(kernels) + feed_forward<float>(kernels) +
+                 feed_forward<double>(kernels);
     for (const Kernels& k : kernels) failed += held<float>(k) + held<double>(k);
     std::printf("%d instruction sets, %d failures\n", static_cast<int>(kernels.size()), failed);
     return failed != 0;

@@ -172,6 +172,56 @@ ffi::Error backward(ffi::ThreadPool threads, int64_t cell, int64_t table, int64_
     return run(true, threads, cell, table, slope, shape, rows, x, args, results);
 }
 
+// Arguments: scale and, if the layer is more than a norm, gate, value and out; then, backward, the
+// cotangent of y. Results: y, or what belongs to x and to the parameters.
+ffi::Error feed_forward(ffi::ThreadPool threads, double epsilon, ffi::AnyBuffer x,
+                        ffi::RemainingArgs args, ffi::RemainingRets results) {
+    if (x.dimensions().size() != 2 || args.size() < 1)
+        return ffi::Error::InvalidArgument("surnn native: x not [N, M], or too few arguments");
+    surnn::FeedForward p{};
+    p.rows = x.dimensions()[0], p.width = x.dimensions()[1];
+    p.is_double = x.element_type() == ffi::DataType::F64;
+    if (!p.is_double && x.element_type() != ffi::DataType::F32)
+        return ffi::Error::InvalidArgument("surnn native: x must be float32 or float64");
+    p.epsilon = epsilon;
+    p.x = x.untyped_data();
+    if (args.size() >= 4) {
+        const auto gate = args.get<ffi::AnyBuffer>(1);
+        if (!gate.has_value()) return gate.error();
+        if (gate->dimensions().size() != 2)
+            return ffi::Error::InvalidArgument("surnn native: the gate's kernel is not a matrix");
+        p.hidden = gate->dimensions()[1];
+    }
+    const int64_t size = p.rows * p.width, weights = p.width * p.hidden;
+    Reader in(args, get_argument, x.element_type());
+    Reader out(results, get_result, x.element_type());
+    p.scale = in.next(p.width);
+    if (p.hidden > 0) p.gate = in.next(weights), p.value = in.next(weights), p.out = in.next(weights);
+    if (args.size() == (p.hidden > 0 ? 5 : 2)) {
+        p.cotangent = in.next(size);
+        p.dx = out.next(size), p.dscale = out.next(p.width);
+        if (p.hidden > 0)
+            p.dgate = out.next(weights), p.dvalue = out.next(weights), p.dout = out.next(weights);
+    } else {
+        p.y = out.next(size);
+    }
+    if (!in.done() || !out.done())
+        return ffi::Error::InvalidArgument("surnn native: feed-forward layer: " + in.problem +
+                                           out.problem);
+    XlaPool pool(threads);
+    if (!surnn::chosen().feed_forward(p, pool))
+        return ffi::Error(ffi::ErrorCode::kResourceExhausted, "surnn native: out of memory");
+    return ffi::Error::Success();
+}
+
+XLA_FFI_DEFINE_HANDLER(feed_forward_handler, feed_forward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attr<double>("epsilon")
+                           .Arg<ffi::AnyBuffer>()
+                           .RemainingArgs()
+                           .RemainingRets());
+
 XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
@@ -217,6 +267,10 @@ extern "C" XLA_FFI_Error* surnn_forward(XLA_FFI_CallFrame* frame) {
 
 extern "C" XLA_FFI_Error* surnn_backward(XLA_FFI_CallFrame* frame) {
     return answer(backward_handler, frame);
+}
+
+extern "C" XLA_FFI_Error* surnn_feed_forward(XLA_FFI_CallFrame* frame) {
+    return answer(feed_forward_handler, frame);
 }
 
 // At most so many threads; 0 for as many as XLA has.

@@ -2,6 +2,7 @@
 #include "kernel.h"
 
 #include "backward.h"
+#include "feed_forward.h"
 #include "forward.h"
 
 namespace {
@@ -44,11 +45,15 @@ int64_t run_pack(const Problem& p, void* to) {
     return p.is_double ? pack_of<double>(p, to) : pack_of<float>(p, to);
 }
 
+bool run_feed_forward(const FeedForward& p, Pool& pool) {
+    return p.is_double ? feed_forward<double>(p, pool) : feed_forward<float>(p, pool);
+}
+
 #define SURNN_TEXT(x) #x
 #define SURNN_NAME(x) SURNN_TEXT(x)
 
 }  // namespace
 
 surnn::Kernels surnn::SURNN_ISA() {
-    return {SURNN_NAME(SURNN_ISA), run_forward, run_backward, run_pack};
+    return {SURNN_NAME(SURNN_ISA), run_forward, run_backward, run_pack, run_feed_forward};
 }

@@ -40,6 +40,21 @@ struct Problem {
     void* dvector[7];
 };
 
+// Norm and gated feed-forward layer of a block, see feed_forward.h; the norm alone if `hidden` is 0.
+// Backward if there is a cotangent.
+struct FeedForward {
+    int64_t rows, width, hidden;
+    bool is_double;
+    double epsilon;                 // added to the variance
+    const void* x;                  // [rows, width]
+    const void* scale;              // [width]
+    const void *gate, *value;       // [width, hidden]
+    const void* out;                // [hidden, width]
+    void* y;                        // [rows, width]: result forward
+    const void* cotangent;          // [rows, width], of y
+    void *dx, *dscale, *dgate, *dvalue, *dout;
+};
+
 // Runs task(data, 0 .. count - 1), each once, on whichever threads are free.
 class Pool {
   public:
@@ -49,6 +64,7 @@ class Pool {
 };
 
 using Kernel = bool (*)(const Problem&, Pool&);  // false: out of memory
+using Layer = bool (*)(const FeedForward&, Pool&);
 
 // Packs a problem's weights for `forward` of the same kernels; how many bytes, also if `to` is null.
 using Pack = int64_t (*)(const Problem&, void* to);
@@ -57,6 +73,7 @@ struct Kernels {
     const char* name;
     Kernel forward, backward;
     Pack pack;
+    Layer feed_forward;
 };
 
 Kernels portable();
