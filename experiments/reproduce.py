@@ -13,7 +13,6 @@ goes on with what is left. A job that fails stops no other; it is named at the e
 ``--publish`` copies finished results to ``experiments/results``, from which the tables are printed.
 """
 
-import contextlib
 import os
 import signal
 import sys
@@ -24,7 +23,7 @@ from absl import flags
 
 from data import cli, columns, paths
 from experiments.tuning import jobs, matrix, protocols
-from experiments.tuning.workers import Outcome, Pool
+from experiments.tuning.workers import Pool, report
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -131,30 +130,11 @@ def run(lines: list[jobs.Work], home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     failures = pool.run()
     for failure in failures:
-        print(f"failed: {_label(failure)}: {failure.error}", file=sys.stderr)
+        print(f"failed: {failure.label}: {failure.error}", file=sys.stderr)
     if caught:
         sys.exit(128 + caught[0])
     if failures:
         sys.exit(1)
-
-
-def report(outcome: Outcome, lines: list[jobs.Work]) -> None:
-    """Prints a line about a job that has ended: how long it took, and what is left of all."""
-    known, ready = 0.0, 0
-    for line in lines:
-        with contextlib.suppress(ValueError):  # A damaged result fails its own line, by name.
-            known += sum(line.left()) * (line.seconds() or 0) / 3600
-            ready += line.recorded()
-    state = "failed" if outcome.error else "done"
-    print(
-        f"{time.strftime('%H:%M')} {_label(outcome)} {state}, {outcome.seconds / 60:.1f} min; "
-        f"{ready} results; {known:.1f} core-hours left of what is timed",
-        flush=True,
-    )
-
-
-def _label(outcome: Outcome) -> str:
-    return f"{outcome.name}/{outcome.job.folder.name}" if outcome.job else outcome.name
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ class Outcome(NamedTuple):
     seconds: float
     error: str | None
 
+    @property
+    def label(self) -> str:
+        """The line, and the folder of the job if there is one."""
+        return f"{self.name}/{self.job.folder.name}" if self.job else self.name
+
 
 class Pool:
     """Works through the jobs of all lines until none is left, or it is time to stop.
@@ -213,3 +218,18 @@ def _own_core(folder: Path) -> Iterator[None]:
 def _last_line(log: Path, code: int) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f"exit code {code}: {lines[-1].strip()[:200] if lines else 'it wrote nothing'}"
+
+
+def report(outcome: Outcome, lines: Sequence[Work]) -> None:
+    """Prints a line about a job that has ended: how long it took, and what is left of all."""
+    known, ready = 0.0, 0
+    for line in lines:
+        with contextlib.suppress(ValueError):  # A damaged result fails its own line, by name.
+            known += sum(line.left()) * (line.seconds() or 0) / 3600
+            ready += line.recorded()
+    state = "failed" if outcome.error else "done"
+    print(
+        f"{time.strftime('%H:%M')} {outcome.label} {state}, {outcome.seconds / 60:.1f} min; "
+        f"{ready} results; {known:.1f} core-hours left of what is timed",
+        flush=True,
+    )

@@ -14,7 +14,6 @@ import jax
 import pytest
 from tiers import tiered
 
-from experiments import reproduce
 from experiments.report import collect
 from experiments.runner import records
 from experiments.runner.experiment import count
@@ -157,7 +156,7 @@ def test_a_damaged_result_stops_no_other_line(tmp_path, capsys):
     (failure,) = runs.run()
     assert failure.error == "result.json: damaged"
     for outcome in outcomes:
-        reproduce.report(outcome, lines)
+        workers_.report(outcome, lines)
     assert "b/0 done, 0.0 min; 1 results;" in capsys.readouterr().out
 
 
