@@ -13,6 +13,7 @@ goes on with what is left. A job that fails stops no other; it is named at the e
 ``--publish`` copies finished results to ``experiments/results``, from which the tables are printed.
 """
 
+import math
 import os
 import signal
 import sys
@@ -52,6 +53,10 @@ SEARCHES = (
 
 def main() -> None:
     """Plans, publishes, or runs what the flags ask for."""
+    if _PLAN.value and _PUBLISH.value:
+        raise ValueError("--plan and --publish are two things: give one of them")
+    if _HOURS.value is not None and math.isnan(_HOURS.value):
+        raise ValueError("--hours must be a number, got nan")
     if _DATA_DIR.value is not None:
         # Not as the flag of a job: a named folder must hold the data of every task.
         os.environ[paths.DATA_VARIABLE] = _DATA_DIR.value

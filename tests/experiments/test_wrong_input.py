@@ -102,6 +102,14 @@ def test_summary_of_large_numbers_and_long_names():
     assert second == ["sugru", *["5.7735e+06"] * 2, "1.000", "12,345,678,901", "1.0"]
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("given", "said"), [("--plan --publish", "are two things"), ("--hours=nan", "got nan")]
+)
+def test_a_reproduction_is_asked_for_one_thing_and_a_number_of_hours(given, said):
+    assert said in refused("experiments.reproduce", "--suite=surnn", *given.split())
+
+
 def test_list_of_presets_with_long_names():
     name = "a-preset-with-a-name-that-is-longer-than-the-column-was"
     table = listing.show("music", {name: {"": Music()}}, "preset")
