@@ -319,22 +319,6 @@ def test_derivatives_beyond_the_first_are_refused():
                 jax.eval_shape(second, params)
 
 
-def test_a_block_takes_integers_as_floating_point():
-    """What is added to them would else be rounded to a whole number."""
-    module, x = Block("gru", WIDTH), jnp.arange(2 * 3 * WIDTH).reshape(2, 3, WIDTH) % 5
-    params = drawn(module, x.astype(jnp.float32))
-    y, wanted = (
-        jax.jit(lambda x: module.apply({"params": params}, x)[1])(v)
-        for v in (x, x.astype(jnp.float32))
-    )
-    close(y, wanted)
-
-
-def test_an_unknown_word_is_refused():
-    with pytest.raises(ValueError, match="unknown skip 'layer'"):
-        Backbone("sugru", 4, skip="layer").init(jax.random.key(0), jnp.ones((2, 3, 4)))
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["Explicit", "Auto"])
 @pytest.mark.parametrize("switch", ["rhythm", "event"])

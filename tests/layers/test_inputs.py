@@ -13,6 +13,7 @@ from tiers import tiered
 from surnn_jax import run, selective, step, switches
 from surnn_jax.layers import (
     Backbone,
+    Block,
     Classifier,
     FramePredictor,
     LanguageModel,
@@ -164,3 +165,18 @@ def test_other_layers_take_lists():
     carry = cell.initialize_carry(None, (2, WIDTH))
     variables = cell.init(key, carry, X[:, 0])
     same(lambda x: cell.apply(variables, carry, x), X[:, 0])
+
+
+def test_a_block_takes_integers_as_floating_point():
+    """What is added to them would else be rounded to a whole number."""
+    module, x = Block("gru", WIDTH), jnp.arange(2 * 3 * WIDTH).reshape(2, 3, WIDTH) % 5
+    variables = jax.jit(module.init)(jax.random.key(0), x.astype(jnp.float32))
+    y, wanted = (
+        jax.jit(lambda x: module.apply(variables, x)[1])(v) for v in (x, x.astype(jnp.float32))
+    )
+    np.testing.assert_array_equal(y, wanted)
+
+
+def test_an_unknown_word_for_what_rests_is_refused():
+    with pytest.raises(ValueError, match="unknown skip 'layer'"):
+        Backbone("sugru", 4, skip="layer").init(jax.random.key(0), jnp.ones((2, 3, 4)))

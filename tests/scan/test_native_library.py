@@ -149,6 +149,7 @@ static XLA_FFI_Error* answer(XLA_FFI_CallFrame* frame) {
 }
 extern "C" XLA_FFI_Error* surnn_forward(XLA_FFI_CallFrame* frame) { return answer(frame); }
 extern "C" XLA_FFI_Error* surnn_backward(XLA_FFI_CallFrame* frame) { return answer(frame); }
+extern "C" XLA_FFI_Error* surnn_feed_forward(XLA_FFI_CallFrame* frame) { return answer(frame); }
 extern "C" const char* surnn_kernels() { return "none"; }
 extern "C" int surnn_select(const char*) { return 0; }
 extern "C" void surnn_threads(int) {}
