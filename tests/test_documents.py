@@ -25,6 +25,7 @@ READMES = (
     "benchmarks/README.md",
     "data/README.md",
     "experiments/README.md",
+    "experiments/tuning/README.md",
     "surnn_jax/scan/README.md",
     "surnn_jax/train/README.md",
 )
