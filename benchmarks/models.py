@@ -8,6 +8,9 @@ every rate, frozen and learned; the base has GRUs without a switch. All take tur
 `rate` is counted; `computed` is not for learned switches. With the schedules ``block`` (one rhythm
 a block) and ``block-event`` the whole block rests while its switch is closed. Beside them run the
 models of ``--others``: blocks of attention, S4D or Mamba, and the base in Flax alone (`nn.RNN`).
+
+With ``--streaming=20`` it times so many steps of a stream instead, of encoder, blocks and final
+norm under `jit`, each waiting for the one before.
 """
 
 import dataclasses
@@ -58,8 +61,12 @@ def pose(
     backend: str,
     schedules: Sequence[str] = ("neuron",),
     others: Sequence[str] = (),
+    streamed: int = 0,
 ) -> dict[str, Any]:
-    """The entrants: ``"GRU"``, one for each schedule, kind of switch and rate, and the others."""
+    """The entrants: ``"GRU"``, one for each schedule, kind of switch and rate, and the others.
+
+    Each takes a training step, or `streamed` steps of a stream if that is not 0.
+    """
     import jax
     import jax.numpy as jnp
     import optax
@@ -87,8 +94,26 @@ def pose(
             computed = counted if kind == "frozen" else None
             facts = {"schedule": schedule, "switch": kind, "rate": counted, "computed": computed}
             facts["asked"] = rate
-        call = stepping(lambda params: model.apply({"params": params}, x).outputs, params)
+        if streamed:
+            call = streaming(model, params)
+        else:
+            call = stepping(lambda params: model.apply({"params": params}, x).outputs, params)
         return Entrant(backend, call, facts, ("GRU",) if rate else ())
+
+    def streaming(model, params):
+        backbone, own = model.backbone, {"params": params["backbone"]}
+        step = jax.jit(lambda own, carry, frame: backbone.apply(own, carry, frame, method="step"))
+        begin = backbone.apply(own, (case.batch,), method="initial_carry")
+        frames = list(jnp.swapaxes(x, 0, 1)[:streamed])
+
+        def call():
+            carry = begin
+            for frame in frames:
+                carry, out = step(own, carry, frame)
+                jax.block_until_ready(out)  # a stream waits for each answer
+            return out
+
+        return call
 
     def classifier(kind, inside, rests):
         skip = "block" if rests else "mixer"
@@ -101,6 +126,8 @@ def pose(
         else:
             model = classifier(name, Options(), False)
         params = jax.jit(model.init)(start, x[:1, :2])["params"]
+        if streamed:
+            return Entrant(name, streaming(model, params), DENSE, ("GRU",))
 
         def scores(params):
             found = model.apply({"params": params}, x)
@@ -139,13 +166,17 @@ def main() -> None:
         raise ValueError(
             f"--others must list some of {', '.join(OTHERS)}, got {','.join(others)!r}"
         )
+    streamed = flags.FLAGS.streaming
+    if streamed and "flax" in others:
+        raise ValueError("--streaming: the model in Flax alone has no step")
+    more = f", {streamed} steps of a stream" if streamed else ""
 
     def measured(case, progress):
         def entrants(_):
-            return pose(case, rates, switches, backend, schedules, others)
+            return pose(case, rates, switches, backend, schedules, others, streamed)
 
         lines = options.race("models", entrants)(case, progress)
-        return [{**line, "model": f"two blocks, H = {case.features}"} for line in lines]
+        return [{**line, "model": f"two blocks, H = {case.features}{more}"} for line in lines]
 
     # All rates of a size are in one race.
     cases = {dataclasses.replace(case, asked=1.0) for case in options.cases()}
@@ -165,5 +196,6 @@ if __name__ == "__main__":
         backends="native",
     )
     flags.DEFINE_list("others", [], f"Models to time beside them, of {', '.join(OTHERS)}")
+    flags.DEFINE_integer("streaming", 0, "Time so many steps of a stream instead.", lower_bound=0)
     flags.adopt_module_key_flags(options)
     cli.run(main)

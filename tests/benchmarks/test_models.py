@@ -9,6 +9,7 @@ from benchmark_case import python
 
 from benchmarks import models
 from benchmarks.case import Case
+from surnn_jax.layers import Backbone, Classifier, Options
 
 
 @pytest.mark.full
@@ -35,6 +36,20 @@ def test_a_small_run_has_a_line_for_the_base_and_for_every_switch_and_rate(tmp_p
         assert line["benchmark"] == "models"
         assert line["model"] == "two blocks, H = 8"
         assert line["rounds"] == 2
+
+
+@pytest.mark.full
+def test_a_stream_is_the_whole_model_step_by_step():
+    posed = models.pose(Case(8, 2, 6, 3), [0.5], ["frozen"], "masked", ["neuron"], ["s4d"], 6)
+    assert list(posed) == ["GRU", "frozen 0.5", "s4d"]
+    case, seen = Case(8, 2, 6, 3), jax.random.split(jax.random.key(0), 3)
+    backbone = Backbone(("gru",) * 2, 8, options=Options(backend="masked"))
+    x = jax.random.normal(seen[0], (case.batch, case.steps, case.inputs))
+    params = jax.jit(Classifier(backbone, 10, "mean").init)(seen[2], x[:1, :2])["params"]
+    whole = jax.jit(backbone.apply)({"params": params["backbone"]}, x).outputs
+    np.testing.assert_allclose(posed["GRU"].call(), whole[:, -1], rtol=1e-5, atol=1e-5)
+    done = python("-m", "benchmarks.models", "--streaming=2", "--others=flax")
+    assert done.stderr == "error: --streaming: the model in Flax alone has no step\n"
 
 
 @pytest.mark.full
