@@ -10,12 +10,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 
 from surnn_jax.layers import pieces
 from surnn_jax.layers.feed_forward import EPSILON, normed_feed_forward
-from surnn_jax.scan import compiled, kernel_call
+from surnn_jax.scan import kernel_call
 from surnn_jax.scan.native import library
 from surnn_jax.typing import Array, Params
 
@@ -53,8 +52,7 @@ def supports(params: Params, x: Array, dtype: Any = None) -> bool:
 
 def _runs(weights, x):
     exact = x.dtype in (jnp.float32, jnp.float64) and all(v.dtype == x.dtype for v in weights)
-    on_cpu = pieces.is_long(x) and compiled.platform() == "cpu"
-    return exact and on_cpu and not library.register()
+    return exact and pieces.is_long(x) and not library.register()
 
 
 def norm(scale: Array, x: Array) -> Array:
@@ -146,13 +144,7 @@ _kernel = kernel_call.operation("surnn_feed_forward", _call, _instead, _types)
 # the small sister: a value, its tangent, linear in the tangents of what is given, and the transpose
 # of that.
 def _operation(name, function, types):
-    made = Primitive(name)
-    made.multiple_results = True
-    made.def_impl(jax.jit(function))
-    made.def_abstract_eval(types)
-    mlir.register_lowering(made, mlir.lower_fun(function, multiple_results=True))
-    batching.primitive_batchers[made] = functools.partial(kernel_call.one_by_one, made)
-    return made
+    return kernel_call.operation(name, function, function, types)
 
 
 def _on_cpu(plain):

@@ -14,7 +14,7 @@ import jax
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from surnn_jax.scan import sharding
+from surnn_jax.scan import compiled, sharding
 from surnn_jax.typing import Array, Params
 
 ROWS = 4096
@@ -66,4 +66,4 @@ def _pieces(vectors: int) -> int:
 def _alone(x: Array) -> bool:
     """Whether x is on a CPU, as far as is known in one part."""
     on_mesh = not jax.sharding.get_abstract_mesh().empty or sharding.explicit_mesh(x) is not None
-    return jax.default_backend() == "cpu" and not on_mesh
+    return compiled.platform() == "cpu" and not on_mesh

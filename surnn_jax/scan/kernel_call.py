@@ -38,12 +38,11 @@ def operation(name: str, kernel: Callable, instead: Callable, types: Callable) -
     made.def_impl(lambda *leaves, **options: compiled(tuple(options.items()))(*leaves))
     made.def_abstract_eval(types)
     mlir.register_lowering(made, lower)
-    batching.primitive_batchers[made] = functools.partial(one_by_one, made)
+    batching.primitive_batchers[made] = functools.partial(_one_by_one, made)
     return made
 
 
-def one_by_one(made: Primitive, leaves: Any, axes: Any, **options: Any) -> tuple[list, list]:
-    """The rule of `vmap` that runs one example after another."""
+def _one_by_one(made: Primitive, leaves: Any, axes: Any, **options: Any) -> tuple[list, list]:
     mapped = [i for i, axis in enumerate(axes) if axis is not None]
 
     def one(some):

@@ -193,7 +193,7 @@ template <class T> class FeedForwardRows {
 };
 
 template <class T> bool feed_forward(const FeedForward& p, Pool& pool) {
-    constexpr int kMost = 256;
+    constexpr int kMost = Partition::kMost;
     const bool back = p.cotangent != nullptr;
     Scratch scratch;
     FeedForwardParams<T> w, turned{};
