@@ -14,6 +14,7 @@ norm under `jit`, each waiting for the one before.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +73,7 @@ def pose(
     import optax
 
     from benchmarks.flax_model import FlaxModel
-    from benchmarks.timing import Entrant
+    from benchmarks.timing import Entrant, stream
     from surnn_jax.layers import Backbone, Classifier, Options
 
     data, labels, start = jax.random.split(jax.random.key(case.seed), 3)
@@ -94,26 +95,18 @@ def pose(
             computed = counted if kind == "frozen" else None
             facts = {"schedule": schedule, "switch": kind, "rate": counted, "computed": computed}
             facts["asked"] = rate
-        if streamed:
-            call = streaming(model, params)
-        else:
-            call = stepping(lambda params: model.apply({"params": params}, x).outputs, params)
+        call = timed(model, params, lambda params: model.apply({"params": params}, x).outputs)
         return Entrant(backend, call, facts, ("GRU",) if rate else ())
+
+    def timed(model, params, scores):
+        return streaming(model, params) if streamed else stepping(scores, params)
 
     def streaming(model, params):
         backbone, own = model.backbone, {"params": params["backbone"]}
         step = jax.jit(lambda own, carry, frame: backbone.apply(own, carry, frame, method="step"))
         begin = backbone.apply(own, (case.batch,), method="initial_carry")
         frames = list(jnp.swapaxes(x, 0, 1)[:streamed])
-
-        def call():
-            carry = begin
-            for frame in frames:
-                carry, out = step(own, carry, frame)
-                jax.block_until_ready(out)  # a stream waits for each answer
-            return out
-
-        return call
+        return lambda: stream(functools.partial(step, own), begin, frames)
 
     def classifier(kind, inside, rests):
         skip = "block" if rests else "mixer"
@@ -126,14 +119,12 @@ def pose(
         else:
             model = classifier(name, Options(), False)
         params = jax.jit(model.init)(start, x[:1, :2])["params"]
-        if streamed:
-            return Entrant(name, streaming(model, params), DENSE, ("GRU",))
 
         def scores(params):
             found = model.apply({"params": params}, x)
             return found if name == "flax" else found.outputs
 
-        return Entrant(name, stepping(scores, params), DENSE, ("GRU",))
+        return Entrant(name, timed(model, params, scores), DENSE, ("GRU",))
 
     def stepping(scores, params):
         def loss(params):

@@ -75,6 +75,7 @@ def _streams(posed: Any) -> dict[str, Callable[[], Any]]:
     import jax
     import numpy as np
 
+    from benchmarks.timing import stream
     from surnn_jax import scan
 
     unit, params, frames = posed.unit, posed.params, np.asarray(posed.x)
@@ -83,11 +84,7 @@ def _streams(posed: Any) -> dict[str, Callable[[], Any]]:
     begin = unit.initial_carry(params, frames.shape[1:-1])
 
     def under_jit():
-        carry = begin
-        for frame in arrays:
-            carry, out = jitted(params, carry, frame)
-            jax.block_until_ready(out)  # a stream waits for each answer
-        return out
+        return stream(functools.partial(jitted, params), begin, arrays)
 
     def prepared():
         carry = None

@@ -39,6 +39,14 @@ class Entrant:
     read: Callable[[Any], Any] = lambda answer: answer
 
 
+def stream(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, frames: Any) -> Any:
+    """Takes a step a frame, each waiting for the answer of the one before; the last answer."""
+    for frame in frames:
+        carry, out = step(carry, frame)
+        jax.block_until_ready(out)
+    return out
+
+
 def race(
     entrants: Mapping[str, Entrant],
     rounds: int,
