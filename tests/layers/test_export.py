@@ -268,11 +268,13 @@ def test_plain_jax_export_takes_the_default_back_end(cell):
     if native.available():
         assert "@surnn_backward" in program.lower(params, x).as_text()
     loaded = jax_export.deserialize(bytearray(exported.serialize()))
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, **CLOSE),
-        loaded.call(params, x),
-        program(params, x),
-    )
+
+    def check(found, wanted):
+        # Entries of a gradient are sums whose terms cancel: they round as the largest of them.
+        size = max(1, np.abs(wanted).max())
+        np.testing.assert_allclose(found, wanted, CLOSE["rtol"], CLOSE["atol"] * size)
+
+    jax.tree.map(check, loaded.call(params, x), program(params, x))
 
 
 @pytest.mark.full
