@@ -72,7 +72,7 @@ class Event(Rhythm):
     variance 1. Real inputs that are far from those, such as counts or one-hot vectors, then open
     it at another rate: let `init` see a real batch, or call :func:`surnn_jax.layers.calibrate`.
 
-    Keep the features few: they cost E + K products a neuron and step, and ``"trace"`` with three
+    Keep the features few: they cost E + 2K products a neuron and step, and ``"trace"`` with three
     time constants has four times as many as ``"input"``. Three times the learning rate of the
     weights suits it. Trained by its gradient alone it shuts many neurons for good where
     one step says little, as on images: take ``balance="target"``, which also holds the rate, or

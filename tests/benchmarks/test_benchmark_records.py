@@ -1,5 +1,7 @@
 """Benchmarks: what is made of the records: tables, targets, plots."""
 
+import pathlib
+
 import pytest
 from benchmark_case import TINY, record
 
@@ -112,6 +114,12 @@ def test_the_targets_take_the_last_run_of_the_best_back_end():
     assert few == ["0.85×", "0.95×", "0.90×", "native, computes 12.0%", "yes"]
     assert found["bytes kept for the backward pass, 10%, per neuron", masked][2] == "6.50×"
     assert sum(c[-1] == "not measured" for c in cells) == 16
+
+
+def test_the_table_in_the_readme_is_that_of_the_committed_records():
+    readme = pathlib.Path(targets.__file__).with_name("README.md")
+    found = records.read(str(readme.parent / "results" / "two_cores.jsonl"))
+    assert targets.table(found) in readme.read_text()
 
 
 def test_every_target_can_be_met_by_a_record():
