@@ -1,9 +1,10 @@
-"""Trials: runs of `--trial` that end in numbers that are not finite."""
+"""Folders of runs: trials that diverge, and runs whose data are others when they resume."""
 
 import pytest
 
-from experiments import synthetic
+from experiments import lra, speech, synthetic
 from experiments.runner import launch
+from experiments.runner.experiment import Prepared, identity_of
 from experiments.runner.flags import LaunchOptions
 from experiments.tasks import registry
 from experiments.tuning import jobs
@@ -23,3 +24,21 @@ def test_a_trial_that_diverges_in_validation_is_done_and_never_wins(tmp_path):
     assert not (tmp_path / "nonfinite.jsonl").exists()
     job = jobs.Job((), tmp_path, 0.25, jobs._plain(config))
     assert jobs._figure(job) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "usual", "other"),
+    [
+        ("speech", speech.Config("timit"), "original", "sample"),
+        ("lra", lra.Config("listops"), "made here", "original"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(name, config, usual, other):
+    """As when the originals were found after it had begun."""
+
+    def identity(data):
+        return identity_of(name, config, Prepared(*[None] * 8, data=data))
+
+    before = identity({"kind": usual, "name": "x"})
+    assert before == identity(None)  # Runs begun by older versions go on.
+    assert identity({"kind": other, "name": "x"}) == {**before, "data_read": other}
