@@ -1,9 +1,10 @@
-"""Folders of runs: trials that diverge, and runs whose data are others when they resume."""
+"""Runs that are not what was meant: trials that diverge, other data on resumption, idle flags."""
 
 import pytest
+from absl import flags as absl_flags
 
-from experiments import lra, speech, synthetic
-from experiments.runner import launch
+from experiments import lra, music, pixels, speech, synthetic
+from experiments.runner import flags, launch
 from experiments.runner.experiment import Prepared, identity_of
 from experiments.runner.flags import LaunchOptions
 from experiments.tasks import registry
@@ -42,3 +43,25 @@ def test_a_run_does_not_go_on_with_other_data(name, config, usual, other):
     before = identity({"kind": usual, "name": "x"})
     assert before == identity(None)  # Runs begun by older versions go on.
     assert identity({"kind": other, "name": "x"}) == {**before, "data_read": other}
+
+
+@pytest.mark.parametrize(
+    ("script", "given", "words"),
+    [
+        (pixels, ("--layers=gru", "--switch=event"), "--switch=event has no effect.*=sugru"),
+        (pixels, ("--preset=smnist-gru-cpu", "--update_rate=0.1"), "--update_rate=0.1 has no"),
+        (music, ("--cell=gru", "--frozen"), "--frozen=True has no effect: .*add --switch=fourier"),
+        (music, ("--switch=none", "--cell=gru"), None),
+        (pixels, ("--preset=smnist-cpu", "--update_rate=0.1"), None),  # Some of them have one.
+    ],
+)
+def test_a_flag_of_the_switch_is_refused_for_a_model_without_one(script, given, words):
+    """It trained a dense model, and the record of one said that its switch was frozen."""
+    values = absl_flags.FlagValues()
+    flags.define(script.Config, script.PRESETS, values)
+    values(["x", *given])
+    if words is None:
+        assert flags.parse_flags(script.Config, script.PRESETS, values)
+        return
+    with pytest.raises(ValueError, match=words):
+        flags.parse_flags(script.Config, script.PRESETS, values)
