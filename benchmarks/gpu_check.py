@@ -102,11 +102,18 @@ def _chosen() -> list[tuple[str, Any]]:
     return pairs
 
 
+def _table() -> dict[str, Any]:
+    """The programs of the committed table."""
+    return json.loads(TABLE.read_text(encoding="utf-8"))["programs"] if TABLE.exists() else {}
+
+
 def _write(programs: dict[str, Any]) -> None:
     from importlib.metadata import version
 
     names = ("jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cuda-nvcc")
     versions = {name: version(name) for name in names}
+    # Read anew: another run may have written, on other devices.
+    programs = _table() | programs
     table = {"versions": versions, "programs": dict(sorted(programs.items()))}
     TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
@@ -122,8 +129,7 @@ def main() -> None:
 
     values = flags.FLAGS
     jax.config.update("jax_enable_compilation_cache", False)
-    table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
-    known, found, bad = table.get("programs", {}), {}, []
+    known, found, bad = _table(), {}, []
     for device, program in _chosen():
         began, key = time.monotonic(), f"{device}: {program.name}"
         try:
@@ -139,7 +145,7 @@ def main() -> None:
         row = found[key] = describe(built, program.steps)
         print(line(device, program.name, row, time.monotonic() - began), flush=True)
         if values.write:
-            _write(known | found)
+            _write(found)
         if built.memory > 0.9 * ahead.capacity(device):
             bad.append(f"{key}: {row['megabytes']:,} MB do not fit")
         if not values.write and key in known:

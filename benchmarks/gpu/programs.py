@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from surnn_jax import layers, scan, selective, switches, train
+from surnn_jax.scan.cuda import library
 
 FEATURES, BATCH, STEPS, INPUTS = 256, 64, 4096, 64
 """Sizes of the layers; :data:`SHORT` steps if each step is a part of the program."""
@@ -80,10 +81,13 @@ _LAYERS = (
 
 
 def layer_programs() -> list[Program]:
-    """A layer's training step by every back end that differs on a GPU, and forward passes."""
+    """A layer's training step by every back end that differs on a GPU, and forward passes.
+
+    Without those of the CUDA kernel if it is not built: `masked` would answer for it.
+    """
     found = []
     for cell, kind, backend in _LAYERS:
-        if backend not in scan.BACKENDS:
+        if backend == "cuda" and not library.available():
             continue
         name = f"{backend}: {cell}, {kind}"
         found.append(Program(name, functools.partial(_layer, cell, kind, backend, False), STEPS))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import first_gpu, gpu_check
-from benchmarks.gpu import images, launches, summary
+from benchmarks.gpu import images, launches, programs, summary
+from surnn_jax.scan.cuda import library
 
 # A kernel; a loop of 512 turns; one of unknown turns with a loop and a branch within.
 SEQUENCE = """
@@ -104,6 +105,21 @@ def test_the_table_keeps_what_was_reached():
     assert compact
     for row in compact:  # one wait a turn of eight steps, and no loop within a loop
         assert [syncs for _, syncs in row["open_loops"]] == [1, 1]
+    kernel = [row for name, row in table.items() if "cuda: gru" in name]
+    assert kernel
+    for row in kernel:  # a call takes hundreds of steps; `masked` in its place would launch 7 each
+        assert row["launches_per_step"] < 0.2
+        assert row["open_loops"] == []
+    for switch in ("neuron", "event"):  # and it takes less memory
+        ours, dense = (table[f"h200: {name}: gru, {switch}"] for name in ("cuda", "masked"))
+        assert ours["megabytes"] < 0.7 * dense["megabytes"]
+
+
+def test_the_cuda_kernel_is_compiled_only_where_it_is_built():
+    """`masked` would answer under its name."""
+    names = [program.name for program in programs.layer_programs()]
+    assert any(name.startswith("masked: ") for name in names)
+    assert any(name.startswith("cuda: ") for name in names) == library.available()
 
 
 @pytest.mark.full

@@ -56,6 +56,17 @@ def test_promise_1_equals_the_loop(cell, table):
     assert_same(cuda_case.scan(), cell, problem, gate, oracle=reference.scan)
 
 
+@pytest.mark.parametrize(
+    ("cell", "table"),
+    tiered(itertools.product(KNOWN, TABLES), [(GRU, "example")]),
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_pieces_of_a_sequence(cell, table):
+    """Carries, cotangents and resets cross from one to the next."""
+    problem = make(cell, 4, table, (6, 3, 2, 7))
+    assert_same(cuda_case.scan(piece=2), cell, problem, oracle=reference.scan)
+
+
 UNITS = [
     (cell, kind, gate, frozen)
     for i, cell in enumerate(KNOWN)

@@ -43,6 +43,7 @@ class Emulation:
 
 
 @functools.cache
-def scan(rows: int | None = None):
-    """The back end's scan on the emulation, so many rows a block; one object for each."""
-    return functools.partial(call.scan_on, "cpu", rows=rows)
+def scan(rows: int | None = None, piece: int | None = None):
+    """The back end's scan on the emulation, so many rows a block and steps a piece; one object for
+    each."""
+    return functools.partial(call.scan_on, "cpu", rows=rows, piece=piece)

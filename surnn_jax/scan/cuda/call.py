@@ -2,8 +2,9 @@
 
 The kernels go step by step and do what needs the order of time: forward the products with the
 state at open neurons and the rule, backward the rule and the cotangent of the state. Products of
-all steps at once are XLA's: those with the input, backward those with the state, and the gradients
-of all weights.
+many steps at once are XLA's: those with the input, backward those with the state, and the gradients
+of all weights. Long sequences are run in pieces, since the results of such products take several
+times the memory of the states.
 """
 
 import functools
@@ -21,6 +22,7 @@ from surnn_jax.scan.compiled import Compiled, carry_of, or_empty, ordered
 from surnn_jax.scan.cuda import check, library
 from surnn_jax.scan.cuda.check import Kind
 from surnn_jax.scan.cuda.measured import MEASURED
+from surnn_jax.scan.derivatives import instantiate_zeros
 from surnn_jax.scan.spec import ScanInputs, ScanShape, ScanSpec, UpdateRates
 from surnn_jax.typing import Array, Carry, Params
 
@@ -28,6 +30,7 @@ MOST_BYTES = 96 << 10
 """Of shared memory that a block may take, which every GPU since 2020 has."""
 
 _PROCESSORS = 104  # of an A100, and a few to spare
+_PIECE = (128, 512)  # steps: fewer make small products, more take more memory
 _WIDTHS = {("float32", "float32"), ("bfloat16", "float32"), ("float64", "float64")}
 
 
@@ -129,7 +132,13 @@ def _on_gpu(rows: int) -> Callable[[ScanSpec, ScanInputs], Carry]:
     return functools.partial(scan_on, "cuda", rows=rows)
 
 
-def scan_on(platform: str, spec: ScanSpec, inputs: ScanInputs, rows: int | None = None) -> Carry:
+def scan_on(
+    platform: str,
+    spec: ScanSpec,
+    inputs: ScanInputs,
+    rows: int | None = None,
+    piece: int | None = None,
+) -> Carry:
     """:func:`scan` by kernels that are registered for a platform, whatever JAX computes on.
 
     Args:
@@ -137,13 +146,28 @@ def scan_on(platform: str, spec: ScanSpec, inputs: ScanInputs, rows: int | None 
         spec: of the scan.
         inputs: likewise.
         rows: of the batch a block; None for :func:`rows_of`.
+        piece: steps of a piece, which must divide T; None for :func:`piece_of`.
     """
-    return compiled.scan(_kernel(platform, rows), spec, inputs)
+    return compiled.scan(_kernel(platform, rows, piece), spec, inputs)
 
 
 @functools.cache
-def _kernel(platform: str, rows: int | None) -> Compiled:
-    return Compiled(platform, functools.partial(_run, rows), functools.partial(_pull, rows))
+def _kernel(platform: str, rows: int | None, piece: int | None) -> Compiled:
+    run, pull = (functools.partial(way, rows, piece) for way in (_run, _pull))
+    return Compiled(platform, run, pull)
+
+
+def piece_of(steps: int) -> int:
+    """How many steps are run at once: all, or a part of the sequence that divides it.
+
+    Examples:
+        >>> [piece_of(steps) for steps in (0, 500, 784, 4096, 4099)]
+        [0, 500, 392, 512, 4099]
+    """
+    least, most = _PIECE
+    if steps <= most:
+        return steps
+    return next((n for n in range(most, least - 1, -1) if steps % n == 0), steps)
 
 
 def _packed(spec: ScanSpec, params: Params) -> Array:
@@ -170,7 +194,36 @@ def _attributes(rows: int | None, spec: ScanSpec, inputs: ScanInputs) -> dict[st
     return {**compiled.attributes(spec, inputs), "rows": chosen}
 
 
-def _run(rows, spec, inputs):
+def _run(rows, piece, spec, inputs):
+    steps = inputs.x.shape[0]
+    size = piece_of(steps) if piece is None else piece
+    if size == steps:
+        return _run_piece(rows, spec, inputs)
+
+    def turn(carry, i):
+        given, _ = _cut(inputs, i, size, carry)
+        found = _run_piece(rows, spec, given)
+        return jax.tree.map(lambda c: c[-1], found), found
+
+    _, found = jax.lax.scan(turn, inputs.initial_carry, jnp.arange(steps // size))
+    return _joined(found)
+
+
+def _cut(inputs: ScanInputs, i: Array, size: int, start: Carry, *more: Any) -> tuple:
+    """The inputs of piece i, which starts from a carry, and its part of more arrays ``[T, …]``."""
+    x, logits, step_mask, resets, *rest = jax.tree.map(
+        lambda a: jax.lax.dynamic_slice_in_dim(a, i * size, size), (*inputs.per_step, *more)
+    )
+    given = ScanInputs(inputs.params, x, logits, start, inputs.reset_carry, step_mask, resets)
+    return given, rest
+
+
+def _joined(pieces: Any) -> Any:
+    """``[N, size, …]`` as ``[T, …]``."""
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), pieces)
+
+
+def _run_piece(rows, spec, inputs):
     cell, params = spec.cell, inputs.params
     z = cell.project(params, inputs.x, spec.dtype)
     fields = [compiled.field_type(inputs)] * len(cell.carry._fields)
@@ -186,7 +239,42 @@ def _run(rows, spec, inputs):
     return carry_of(cell, leaves)
 
 
-def _pull(rows, spec, wanted, inputs, carries, ct_outputs):
+def _pull(rows, piece, spec, wanted, inputs, carries, ct_outputs):
+    steps = inputs.x.shape[0]
+    size = piece_of(steps) if piece is None else piece
+    if size == steps:
+        return _pull_piece(rows, spec, wanted, inputs, carries, ct_outputs)
+    ct_outputs = instantiate_zeros(ct_outputs, carries)
+
+    def pull(i, ct_carry):
+        start = jax.tree.map(
+            lambda s, c: jnp.where(i == 0, s, c[jnp.maximum(i * size - 1, 0)]),
+            inputs.initial_carry,
+            carries,
+        )
+        given, (own, ct) = _cut(inputs, i, size, start, carries, ct_outputs)
+        if ct_carry is not None:
+            ct = jax.tree.map(lambda d, more: d.at[-1].add(more), ct, ct_carry)
+        return _pull_piece(rows, spec, wanted, given, own, ct)
+
+    def turn(state, i):
+        ct_carry, sums = state
+        found = pull(i, ct_carry)
+        sums = jax.tree.map(jnp.add, sums, (found.params, found.reset_carry))
+        return (found.initial_carry, sums), (found.x, found.logits)
+
+    # The last piece on its own: its results say of which types the sums are.
+    last = pull(jnp.asarray(steps // size - 1), None)
+    state = last.initial_carry, (last.params, last.reset_carry)
+    before = jnp.arange(steps // size - 1)
+    (ct_carry, (params, reset_carry)), parts = jax.lax.scan(turn, state, before, reverse=True)
+    x, logits = jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b]), _joined(parts), (last.x, last.logits)
+    )
+    return ScanInputs(params, x, logits, ct_carry, reset_carry)
+
+
+def _pull_piece(rows, spec, wanted, inputs, carries, ct_outputs):
     cell, params, surrogate = spec.cell, inputs.params, spec.surrogate
     old = masked.carries_before(inputs, carries)
     z = cell.project(params, inputs.x, spec.dtype)
