@@ -9,8 +9,8 @@ from data.paths import own_name
 C = TypeVar("C")
 
 OF_SWITCHES = frozenset(("switch", "frozen", "rate", "hold", "balance"))
-"""Fields by which a switch is meant. A model without one does not read the longest period either, but
-commands of records have that for every model alike."""
+"""Fields by which a switch is meant. Others that only a switch reads, such as the longest period,
+stand in commands of records for every model alike."""
 
 
 def field(
