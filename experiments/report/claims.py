@@ -240,9 +240,12 @@ def _of_surnn(
                 continue
             row = group.compare([first], [second])
             if row is not None:
-                note = "one seed, not tuned alike" if protocol == SINGLE else ""
-                rows.append(row._replace(note=note))
-                done.add(group.dataset) if protocol == EQUAL else None
+                if protocol == EQUAL:
+                    done.add(group.dataset)
+                else:
+                    seeds = "one seed" if len(row.gains) == 1 else f"{len(row.gains)} seeds"
+                    row = row._replace(note=f"{seeds}, not tuned alike", decides=False)
+                rows.append(row)
     planned = evidence.planned([_NAMES[first]], [_NAMES[second]])
     titles = SUITES["surnn"].datasets
     missing = []

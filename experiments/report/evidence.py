@@ -36,7 +36,7 @@ class Group(NamedTuple):
         dataset: its name.
         title: of the task.
         protocol: ``chung``, ``controlled``, :data:`EQUAL` or :data:`SINGLE`.
-        draws: of its search, in words; empty for a single run.
+        draws: of its search, in words, or the budget of equal effort; empty for a single run.
         steps: the longest sequence, if the task has a fixed one, else 0.
         runs: model -> its runs by seed; a model with two configurations is left out.
         left_out: models with two configurations.
@@ -151,11 +151,15 @@ def protocol_of(record: Record) -> str:
 
 def _apart(suite: str, record: Record) -> tuple[str, ...]:
     """What else must be equal, in words: how the task is smaller, and the draws of its search."""
-    less = SUITES[suite].smaller(record.dataset, record.config)
-    drawn = ""
+    less, drawn = SUITES[suite].less(record), ""
     if suite == "chung" and record.search is not None:
         drawn = f"{record.search['budget']} draws"
         drawn += f", search seed {record.search['seed']}" if record.search["seed"] else ""
+    if protocol_of(record) == EQUAL:
+        epochs = record.config["max_epochs"]
+        drawn = f"{epochs} epoch{'s' * (epochs != 1)}"
+        if "training" not in less:
+            drawn += f" of {record.config['examples']:,} examples"
     return less, drawn
 
 

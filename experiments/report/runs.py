@@ -23,9 +23,7 @@ def markdown(suite: PaperTable, results: Iterable[Record]) -> str:
     commands: list[str] = []
 
     def place_of(record):
-        less = suite.smaller(record.dataset, record.config)
-        if record.data is not None and record.data["kind"] == "sample":
-            less = ", ".join(filter(None, (less, "a sample")))
+        less = suite.less(record)
         if record.search is not None:
             epochs = record.config["max_epochs"]
             less = ", ".join(filter(None, (less, f"{epochs} epochs, equal effort")))

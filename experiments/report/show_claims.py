@@ -37,10 +37,10 @@ def details(claim: Claim) -> str:
 def _counts(part: Part, named: bool) -> str:
     counts = dict.fromkeys(Verdict, 0)
     for row in part.rows:
-        if len(row.gains) >= LEAST:
+        if row.able:
             counts[row.verdict(part.kind)] += 1
     found = [f"{verdict.value} on {n}" for verdict, n in counts.items() if n]
-    few = sum(len(row.gains) < LEAST for row in part.rows)
+    few = sum(not row.able for row in part.rows)
     if few:
         found.append(f"{few} with too few seeds")
     if part.missing:

@@ -9,7 +9,7 @@ from experiments.report.html import NOT_RUN, text
 from experiments.report.runs import EMPTY
 from experiments.report.significance import estimate
 from experiments.report.suites import SUITES
-from experiments.runner.records import headline
+from experiments.runner.records import Record, headline
 from experiments.tuning import matrix
 
 HEAD = (
@@ -46,7 +46,7 @@ def of_group(group: Group, planned: Sequence[Model] = ()) -> str:
     """
     name = group.anchor
     listed = list(dict.fromkeys(r.command for runs in group.runs.values() for _, r in runs))
-    whole = not SUITES[group.suite].smaller(*_example(group))
+    whole = not SUITES[group.suite].less(_example(group))
     known = [m for m in SUITES[group.suite].units if m in group.runs or m in planned]
     rows = []
     for model in [*known, *(model for model in group.runs if model not in known)]:
@@ -69,9 +69,8 @@ def of_group(group: Group, planned: Sequence[Model] = ()) -> str:
     )
 
 
-def _example(group: Group):
-    record = next(iter(group.runs.values()))[0].record
-    return record.dataset, record.config
+def _example(group: Group) -> Record:
+    return next(iter(group.runs.values()))[0].record
 
 
 def _cells(runs: Sequence[Located] | None, listed: Sequence[str], name: str) -> list[str]:
@@ -112,7 +111,7 @@ def published_tables(groups: Sequence[Group]) -> str:
     suite = SUITES["surnn"]
     ours: dict[tuple[str, Model], Sequence[Located]] = {}
     for group in sorted(groups, key=lambda group: group.protocol != EQUAL):
-        if group.suite == "surnn" and not suite.smaller(*_example(group)):
+        if group.suite == "surnn" and not suite.less(_example(group)):
             for model, runs in group.runs.items():
                 ours.setdefault((group.dataset, model), runs)
     parts = []
@@ -211,7 +210,7 @@ def unrun_sizes(groups: Sequence[Group]) -> str:
     whole = {
         (group.dataset, model)
         for group in groups
-        if group.suite == "surnn" and not suite.smaller(*_example(group))
+        if group.suite == "surnn" and not suite.less(_example(group))
         for model in group.runs
     }
     missing: dict[str, list[str]] = {}

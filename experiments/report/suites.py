@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from experiments.report.sources import Published, second_hand, verified
+from experiments.runner.records import Record
 from experiments.tasks.music import config as music_config
 from experiments.tasks.sequence import config as sequence_config
 from experiments.tasks.speech import config as speech_config
@@ -33,6 +34,13 @@ class PaperTable(NamedTuple):
     notes: str
     smaller: Callable[[str, Mapping[str, Any]], str] = lambda dataset, config: ""
     caveat: str = ""
+
+    def less(self, record: Record) -> str:
+        """How the task of a record is smaller than the published one, its data included."""
+        parts = [self.smaller(record.dataset, record.config)]
+        if record.data is not None and record.data["kind"] == "sample":
+            parts.append("a sample")
+        return ", ".join(filter(None, parts))
 
 
 def _figures(cell: str, switch: str, *found: Mapping[str, Published]) -> dict[Key, Published]:

@@ -51,6 +51,7 @@ class Compared(NamedTuple):
         note: what else there is to say of this task.
         n: how many measurements there are, if the gains do not stand for one each.
         link: where the figures are.
+        decides: whether it can decide anything: runs that were not tuned alike are shown alone.
     """
 
     task: str
@@ -62,15 +63,21 @@ class Compared(NamedTuple):
     note: str = ""
     n: int | None = None
     link: str = ""
+    decides: bool = True
 
     @property
     def estimate(self) -> Estimate | None:
         """Mean and interval of the gains; None without a seed."""
         return estimate(list(self.gains.values())) if self.gains else None
 
+    @property
+    def able(self) -> bool:
+        """Whether it decides, and has enough seeds to."""
+        return self.decides and len(self.gains) >= LEAST
+
     def verdict(self, kind: Kind) -> Verdict:
         """What the gains say."""
-        if len(self.gains) < LEAST:
+        if not self.able:
             return Verdict.OPEN
         return decide(kind, self.estimate, self.margin)
 
@@ -130,10 +137,10 @@ def overall(kind: Kind, compared: Sequence[Compared], seed: int = 0) -> Overall:
 
     Args:
         kind: what is claimed.
-        compared: the tasks; those with too few seeds are left out.
+        compared: the tasks; those with too few seeds, or not tuned alike, are left out.
         seed: of the resamples.
     """
-    able = [task for task in compared if len(task.gains) >= LEAST]
+    able = [task for task in compared if task.able]
     if not able:
         return Overall(Verdict.OPEN, float("nan"), float("nan"), float("nan"), 0)
     random = np.random.Generator(np.random.PCG64(seed))

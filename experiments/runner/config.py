@@ -8,6 +8,10 @@ from data.paths import own_name
 
 C = TypeVar("C")
 
+OF_SWITCHES = frozenset(("switch", "frozen", "rate", "hold", "balance"))
+"""Fields by which a switch is meant. Others that only a switch reads, such as the longest period,
+stand in commands of records for every model alike."""
+
 
 def field(
     default: Any, text: str, *, flag: str = "", least: float | None = None, path: bool = False
@@ -93,6 +97,11 @@ class TrainConfig:
         """The kind of own files that is read, see :mod:`data.sets.own`; empty: none are."""
         return ""
 
+    @property
+    def no_switch(self) -> str:
+        """Why the fields of the switch have no effect, and what would be right; empty: they do."""
+        return ""
+
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentConfig(TrainConfig):
@@ -115,6 +124,10 @@ class RecurrentConfig(TrainConfig):
     def kinds(self) -> str:
         """The cell, as records name it."""
         return self.cell
+
+    @property
+    def no_switch(self) -> str:
+        return "" if self.switch != "none" else "add --switch=fourier or --switch=event"
 
     @property
     def switch_name(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+import data
 from data.batches import ALL, Batch
 from data.storage import Split
 from experiments.runner import own, records
@@ -100,10 +101,17 @@ def what_was_read(splits: Mapping[str, Split]) -> dict[str, str] | None:
 
 
 def identity_of(experiment: str, config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
-    """All that a run's folder must agree with to be resumed; of own files their hash."""
+    """All that a run's folder must agree with to be resumed; of own files their hash.
+
+    What was read of a data set is left out if it is the usual: older runs have no such entry.
+    """
     found = {"experiment": experiment, **identity(config)}
     if config.own:
         found["data_sha256"] = prepared.data["sha256"]
+    elif prepared.data is not None:
+        usual = "made here" if data.source_of(config.dataset).generated else "original"
+        if prepared.data["kind"] != usual:
+            found["data_read"] = prepared.data["kind"]
     return found
 
 

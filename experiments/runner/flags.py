@@ -6,13 +6,13 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
 
 from data import cli
-from experiments.runner.config import flag_of
+from experiments.runner.config import OF_SWITCHES, flag_of
 
 C = TypeVar("C")
 
@@ -135,7 +135,8 @@ def parse_flags(
         own: the defaults for own files, if they are others.
 
     Raises:
-        ValueError: no preset of this name; own files together with a data set.
+        ValueError: no preset of this name; own files together with a data set; flags of a switch
+            that no run has.
     """
     given = {field.name: value for field, value in _given(config, values)}
     if "own" in given:
@@ -152,7 +153,20 @@ def parse_flags(
         raise ValueError(f"no preset {preset!r}; such as: {', '.join(near)} (--list shows all)")
     default = own if own is not None and "own" in given else config()
     runs = {"": default} if preset is None else presets[preset]
-    return {name: dataclasses.replace(run, **given) for name, run in runs.items()}
+    found = {name: dataclasses.replace(run, **given) for name, run in runs.items()}
+    _refuse_idle(config, given, found.values())
+    return found
+
+
+def _refuse_idle(config: type, given: Mapping[str, Any], runs: Iterable[Any]) -> None:
+    """Refuses flags of a switch for models without one, which would be other models than meant."""
+    why = [run.no_switch for run in runs]
+    for field in dataclasses.fields(config) if all(why) else ():
+        value = given.get(field.name)
+        if field.name in OF_SWITCHES and value and value != "none":
+            raise ValueError(
+                f"--{flag_of(field)}={value} has no effect: the model has no switch; {why[0]}"
+            )
 
 
 def parse_options(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -99,29 +100,19 @@ def train_run(
         print(own.text(prepared.data), flush=True)
     if first and prepared.about is not None:
         print(prepared.about(), flush=True)
-    feeds, steps = prepared.feeds, prepared.feeds["train"].steps_per_epoch
-    settings, optimizer = experiments.training_settings(config, prepared.metric, steps)
-    fit = train.fit(
-        prepared.task,
-        train.make_optimizer(optimizer),
-        batches=feeds["train"].batch,
-        steps_per_epoch=steps,
-        evaluation=feeds["valid"].evaluation,
-        settings=dataclasses.replace(
-            settings,
-            restore=options.restore,
-            profile=options.profile,
-            tensorboard=options.tensorboard,
-        ),
-        workdir=workdir,
-        config=experiments.identity_of(experiment, config, prepared),
-        mesh=train.make_mesh(options.mesh) if options.mesh else None,
-    )
+    begun = time.monotonic()
+    trial = {"metric": prepared.metric, "config": identity(config)}
+    try:
+        fit = _fit(experiment, config, prepared, workdir, options)
+    except FloatingPointError:
+        if first and options.trial:  # JSON has no infinity.
+            trial |= {"valid": "inf", "seconds": time.monotonic() - begun}
+            train.files.write_json(workdir / records.TRIAL, trial)
+        raise
     if not first:
         return None
     if options.trial:
-        trial = {"metric": prepared.metric, "valid": fit.best_value, "epoch": fit.best_epoch}
-        trial |= {"seconds": fit.seconds, "config": identity(config)}
+        trial |= {"valid": fit.best_value, "epoch": fit.best_epoch, "seconds": fit.seconds}
         train.files.write_json(workdir / records.TRIAL, trial)
         return None
     _say(f"scoring epoch {fit.best_epoch}, the best, on {', '.join(prepared.scored)}")
@@ -145,6 +136,30 @@ def train_run(
         path, title = workdir / "curves.png", f"{config.unit}, {config.dataset}"
         curves.learning_curves(fit.history, path, metric=prepared.metric, title=title)
     return record
+
+
+def _fit(
+    experiment: str, config: TrainConfig, prepared: Prepared, workdir: Path, options: LaunchOptions
+) -> train.FitResult:
+    """Trains, or resumes; for the arguments see :func:`train_run`."""
+    feeds, steps = prepared.feeds, prepared.feeds["train"].steps_per_epoch
+    settings, optimizer = experiments.training_settings(config, prepared.metric, steps)
+    return train.fit(
+        prepared.task,
+        train.make_optimizer(optimizer),
+        batches=feeds["train"].batch,
+        steps_per_epoch=steps,
+        evaluation=feeds["valid"].evaluation,
+        settings=dataclasses.replace(
+            settings,
+            restore=options.restore,
+            profile=options.profile,
+            tensorboard=options.tensorboard,
+        ),
+        workdir=workdir,
+        config=experiments.identity_of(experiment, config, prepared),
+        mesh=train.make_mesh(options.mesh) if options.mesh else None,
+    )
 
 
 def _say(line: str) -> None:

@@ -15,7 +15,8 @@ PARAMETERS = "params.npz"
 """The parameters of a small model's best epoch, see :mod:`.parameters`."""
 
 TRIAL = "trial.json"
-"""What a trial leaves: its best validation figure and the seconds that it took."""
+"""What a trial leaves: its best validation figure and the seconds that it took. The figure of one
+that diverged is ``"inf"``."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

@@ -22,8 +22,6 @@ from experiments.runner.records import PARAMETERS
 from experiments.tuning import effort
 from experiments.tuning.matrix import Entry
 
-_NONFINITE = "nonfinite.jsonl"
-
 KEPT = ("metrics.jsonl", "inside.json")
 """Small files of a run that are published beside its record: learning curve, a look inside."""
 
@@ -136,10 +134,12 @@ class Ladder:
 
     def left(self) -> list[float]:
         """The shares of the budget of all jobs that are not done, known yet or not."""
-        shares = []
+        shares, able = [], len(self.draws)
         if self._recorded_search() is None:
             for divisor, count in effort.ROUNDS:
-                shares += [1 / divisor] * max(0, count - len(self.round(divisor)))
+                found = self.round(divisor)
+                shares += [1 / divisor] * max(0, min(count, able) - len(found))
+                able -= sum(not math.isfinite(figure) for figure in found.values())
         return shares + [1.0] * (len(self.seeds) - self.recorded())
 
     def seconds(self) -> float | None:
@@ -148,7 +148,8 @@ class Ladder:
         for divisor, _ in () if runs else reversed(effort.ROUNDS):
             folders = self._home.glob(f"draw-*-of-{divisor}")
             trials = [found for folder in folders if (found := _trial(folder))]
-            runs += [divisor * trial["seconds"] for trial in trials]
+            # One that diverged ended before its part of the budget.
+            runs += [divisor * one["seconds"] for one in trials if math.isfinite(one["valid"])]
         return sum(runs) / len(runs) if runs else None
 
     def recorded(self) -> int:
@@ -182,7 +183,8 @@ class Ladder:
             if not (run / records.FILE).exists() or (kept / records.FILE).exists():
                 continue
             search = self._recorded_search() or self._search()
-            self._check_run(seed, search["draw"])
+            for one in self.seeds:  # Else seeds of two recipes would stand in one row.
+                self._check_run(one, search["draw"])
             kept.mkdir(parents=True, exist_ok=True)
             for name in (*KEPT, *[PARAMETERS][: seed == self.seeds[0]]):
                 if (run / name).exists():
@@ -214,18 +216,19 @@ class Ladder:
         return None
 
     def _check_run(self, seed: int, draw: int) -> None:
-        """Compares the finished run of a seed in the folder, if any, with what it should be.
+        """Compares the records of a seed, its own and the committed one, with what they should be.
 
         Raises:
-            ValueError: it is of another configuration.
+            ValueError: one is of another configuration.
         """
-        path = self._home / f"seed-{seed}" / records.FILE
-        if not path.exists():
-            return
         wanted = self._drawn(draw, seed)
-        found = from_record(type(wanted), records.read(path).config, path)
-        if _plain(found) != _plain(wanted):
-            raise ValueError(_another(path.parent, "run"))
+        for home in (self._home, self._results / self.name):
+            path = home / f"seed-{seed}" / records.FILE
+            if not path.exists():
+                continue
+            found = from_record(type(wanted), records.read(path).config, path)
+            if _plain(found) != _plain(wanted):
+                raise ValueError(_another(path.parent, "run"))
 
     def _drawn(self, number: int, seed: int) -> TrainConfig:
         """The configuration of a draw."""
@@ -338,7 +341,7 @@ def _another(folder: Path, what: str) -> str:
 
 
 def _trial(folder: Path) -> Mapping[str, Any] | None:
-    """What a trial left; None if it is not done, or diverged."""
+    """What a trial left; None if it is not done. The figure of one that diverged is infinite."""
     path = folder / records.TRIAL
     try:
         found = json.loads(path.read_bytes())
@@ -359,7 +362,7 @@ def _figure(job: Job) -> float | None:
     """
     trial = _trial(job.folder)
     if trial is None:
-        return math.inf if (job.folder / _NONFINITE).exists() else None
+        return None
     if trial["config"] != job.config:
         raise ValueError(_another(job.folder, "trial"))
     return trial["valid"]

@@ -76,6 +76,8 @@ class Pool:
             Exception: what no worker expects, such as a disk that is full; running jobs have saved.
         """
         failures: list[Outcome] = []
+        if time.monotonic() >= self._until:
+            self.stop()
         threads = [
             threading.Thread(target=self._work, args=(failures,), daemon=True)
             for _ in range(self._workers)

@@ -189,6 +189,35 @@ def test_three_tasks_decide_a_claim_and_the_records_alone_turn_it(results):
     assert of(4).verdict is Verdict.FAILS
 
 
+@pytest.mark.parametrize(
+    "changes", [{"data": {"kind": "sample", "name": "a part"}}, {"config": {"max_epochs": 9}}]
+)
+def test_other_data_or_another_budget_is_not_compared(results, changes):
+    for model in ("sugru", "sugru-soft"):
+        published(results, "text", model, (0.35, 0.36, 0.37))
+    assert len(of(4).parts[0].rows) == 1
+    for path in (results / "surnn" / "short").glob("*/sugru-soft/*/result.json"):
+        record = records.read(path)
+        more = {**changes, "config": {**record.config, **changes.get("config", {})}}
+        records.write(record._replace(**more), path.parent)
+    assert of(4).parts[0].rows == []
+    shown = [group.runs.keys() for group in evidence.groups() if group.protocol == EQUAL]
+    assert [len(models) for models in shown] == [1, 1]
+
+
+def test_runs_that_were_not_tuned_alike_decide_nothing(results):
+    for task in ("text", "image", "smnist"):
+        published(results, task, "sugru", (0.35, 0.36, 0.37))
+        published(results, task, "sugru-soft", (0.40, 0.42, 0.41))
+    for path in (results / "surnn" / "short").rglob("result.json"):
+        records.write(records.read(path)._replace(search=None), path.parent)
+    (part,) = of(4).parts
+    assert [(row.note, row.verdict(part.kind)) for row in part.rows] == [
+        ("3 seeds, not tuned alike", Verdict.OPEN)
+    ] * 3
+    assert of(4).verdict is Verdict.OPEN
+
+
 def test_without_records_every_claim_on_them_is_undecided(results):
     for path in results.rglob("*.json"):
         path.unlink()

@@ -204,6 +204,15 @@ def test_a_stop_reaches_the_running_job_and_begins_no_other(tmp_path):
     assert (tmp_path / "log").read_text().split() == ["a0"]
 
 
+def test_no_job_begins_after_the_time_is_over(tmp_path):
+    """As of `--hours=0`. Workers raced against the clock: two of three times one began a job."""
+    for number in range(12):
+        line = Steps("a", tmp_path / str(number), [0] * 2)
+        late = workers_.Pool([line], 2, time.monotonic(), tmp_path / "cores", print)
+        assert late.run() == []
+        assert not (tmp_path / str(number)).exists()
+
+
 def test_a_claim_outlives_a_killed_parent_as_long_as_its_job_runs(tmp_path):
     job = jobs.Job((), tmp_path / "job")
     with job.claim() as claim:
@@ -231,7 +240,6 @@ def ladder(tmp_path):
 
 def test_a_ladder_halves_its_draws_and_trains_the_winner_with_every_seed(tmp_path):
     steps = ladder(tmp_path)
-    home = tmp_path / "runs" / "text" / "gru"
     first = steps.ready()
     assert [job.folder.name for job in first] == [f"draw-{n}-of-8" for n in range(4)]
     assert {"--trial", "--seed=0", "--train_examples=4000", "--max_epochs=1"} <= set(
@@ -244,12 +252,31 @@ def test_a_ladder_halves_its_draws_and_trains_the_winner_with_every_seed(tmp_pat
     second = steps.ready()
     assert [job.folder.name for job in second] == ["draw-1-of-4", "draw-2-of-4"]
     trial(second[0], 0.2)
-    (home / "draw-2-of-4").mkdir()
-    (home / "draw-2-of-4" / "nonfinite.jsonl").write_text("")  # It diverged: done, and never wins.
+    trial(second[1], "inf", seconds=1.0)  # It diverged: done, and never wins.
+    assert steps.seconds() == (4 * 8 * 60 + 4 * 60) / 5
     last = steps.ready()
     assert [job.folder.name for job in last] == ["seed-0", "seed-1", "seed-2"]
     rate = f"--learning_rate={steps.draws[1].learning_rate}"
     assert all(rate in job.command and "--trial" not in job.command for job in last)
+
+
+def test_what_is_left_counts_no_trial_of_a_draw_that_diverged(tmp_path):
+    steps = ladder(tmp_path)
+    for job, valid in zip(steps.ready(), (0.4, "inf", "inf", "inf"), strict=True):
+        trial(job, valid)
+    (job,) = steps.ready()  # One draw is left for the second round.
+    assert sum(steps.left()) == 1 / 4 + 3
+    trial(job, 0.4)
+    assert sum(steps.left()) == 3
+
+
+def test_a_step_that_was_not_finite_does_not_make_a_trial_a_finished_one(tmp_path):
+    """Its folder may be of an older preset; a trial that diverges says so beside its settings."""
+    steps = ladder(tmp_path)
+    before = [job.folder for job in steps.ready()]
+    before[0].mkdir(parents=True)
+    (before[0] / "nonfinite.jsonl").write_text("{}\n")
+    assert [job.folder for job in steps.ready()] == before
 
 
 def tried(tmp_path):
@@ -325,6 +352,21 @@ def test_a_run_of_another_configuration_is_not_taken_for_that_of_the_winner(tmp_
     finish(steps, tmp_path / "runs" / "text" / "gru", 1, **change)
     for call in (steps.ready, steps.publish):
         with pytest.raises(ValueError, match=r"seed-1: holds a run of another configuration"):
+            call()
+
+
+def test_a_committed_run_of_another_recipe_is_joined_by_no_seed_of_this_one(tmp_path):
+    """The number of its draw would mean other rates, and a row would hold two recipes."""
+    steps = tried(tmp_path)
+    results, home = tmp_path / "results" / "text" / "gru", tmp_path / "runs" / "text" / "gru"
+    finish(steps, home, 0)
+    steps.publish()
+    kept = results / "seed-0"
+    record = records.read(kept / records.FILE)
+    records.write(record._replace(config={**record.config, "max_epochs": 1}), kept)
+    finish(steps, home, 1)
+    for call in (steps.ready, steps.publish):
+        with pytest.raises(ValueError, match=r"results/text/gru/seed-0: holds a run of another"):
             call()
 
 

@@ -143,6 +143,10 @@ class Config(TrainConfig):
         return any(name.startswith("su") for name in self.names)
 
     @property
+    def no_switch(self) -> str:
+        return "" if self.selective else "layers with one begin with su, such as --layers=sugru"
+
+    @property
     def unit(self) -> str:
         """A short name, such as ``sugru-x2-fourier-frozen``."""
         parts = [self.stack.replace(",", "+").replace(" ", "-")]

@@ -1,0 +1,67 @@
+"""Runs that are not what was meant: trials that diverge, other data on resumption, idle flags."""
+
+import pytest
+from absl import flags as absl_flags
+
+from experiments import lra, music, pixels, speech, synthetic
+from experiments.runner import flags, launch
+from experiments.runner.experiment import Prepared, identity_of
+from experiments.runner.flags import LaunchOptions
+from experiments.tasks import registry
+from experiments.tuning import jobs
+
+
+@pytest.mark.full
+def test_a_trial_that_diverges_in_validation_is_done_and_never_wins(tmp_path):
+    """Every step is finite. Such a trial failed each time, and its line could not go on."""
+    config = synthetic.Config(
+        "adding", layers="gru", features=4, steps=8, examples=8, evaluated=8, batch_size=8,
+        max_epochs=1, schedule="constant", learning_rate=1e38,
+    )  # fmt: skip
+    prepared = registry.load("synthetic").prepare(config, None)
+    options = LaunchOptions(trial=True)
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        launch.train_run("synthetic", config, prepared, tmp_path, options)
+    assert not (tmp_path / "nonfinite.jsonl").exists()
+    job = jobs.Job((), tmp_path, 0.25, jobs._plain(config))
+    assert jobs._figure(job) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "usual", "other"),
+    [
+        ("speech", speech.Config("timit"), "original", "sample"),
+        ("lra", lra.Config("listops"), "made here", "original"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(name, config, usual, other):
+    """As when the originals were found after it had begun."""
+
+    def identity(data):
+        return identity_of(name, config, Prepared(*[None] * 8, data=data))
+
+    before = identity({"kind": usual, "name": "x"})
+    assert before == identity(None)  # Runs begun by older versions go on.
+    assert identity({"kind": other, "name": "x"}) == {**before, "data_read": other}
+
+
+@pytest.mark.parametrize(
+    ("script", "given", "words"),
+    [
+        (pixels, ("--layers=gru", "--switch=event"), "--switch=event has no effect.*=sugru"),
+        (pixels, ("--preset=smnist-gru-cpu", "--update_rate=0.1"), "--update_rate=0.1 has no"),
+        (music, ("--cell=gru", "--frozen"), "--frozen=True has no effect: .*add --switch=fourier"),
+        (music, ("--switch=none", "--cell=gru"), None),
+        (pixels, ("--preset=smnist-cpu", "--update_rate=0.1"), None),  # Some of them have one.
+    ],
+)
+def test_a_flag_of_the_switch_is_refused_for_a_model_without_one(script, given, words):
+    """It trained a dense model, and the record of one said that its switch was frozen."""
+    values = absl_flags.FlagValues()
+    flags.define(script.Config, script.PRESETS, values)
+    values(["x", *given])
+    if words is None:
+        assert flags.parse_flags(script.Config, script.PRESETS, values)
+        return
+    with pytest.raises(ValueError, match=words):
+        flags.parse_flags(script.Config, script.PRESETS, values)
