@@ -14,7 +14,7 @@ from surnn_jax import layers, scan, selective, switches, train
 from surnn_jax.scan.cuda import library
 
 FEATURES, BATCH, STEPS, INPUTS = 256, 64, 4096, 64
-"""Sizes of the layers; :data:`SHORT` steps if each step is a part of the program."""
+"""Sizes of the layers."""
 
 FULL = ("lra", "pixels", "wikitext", "speech")
 """Experiments whose full presets have to fit into a device."""

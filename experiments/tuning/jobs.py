@@ -121,8 +121,7 @@ class Ladder:
                     return missing
                 left = effort.best(self.round(divisor), count)
             chosen = left[0]
-        for seed in self.seeds:
-            self._check_run(seed, chosen)
+        self._check_runs(chosen)
         jobs = [self._seed(chosen, seed) for seed in self.seeds]
         return [job for job in jobs if not self.done(job)]
 
@@ -183,8 +182,7 @@ class Ladder:
             if not (run / records.FILE).exists() or (kept / records.FILE).exists():
                 continue
             search = self._recorded_search() or self._search()
-            for one in self.seeds:  # Else seeds of two recipes would stand in one row.
-                self._check_run(one, search["draw"])
+            self._check_runs(search["draw"])
             kept.mkdir(parents=True, exist_ok=True)
             for name in (*KEPT, *[PARAMETERS][: seed == self.seeds[0]]):
                 if (run / name).exists():
@@ -215,20 +213,23 @@ class Ladder:
                 return found.search
         return None
 
-    def _check_run(self, seed: int, draw: int) -> None:
-        """Compares the records of a seed, its own and the committed one, with what they should be.
+    def _check_runs(self, draw: int) -> None:
+        """Compares the records of all seeds, own and committed ones, with what they should be.
+
+        Else seeds of two recipes would stand in one row.
 
         Raises:
             ValueError: one is of another configuration.
         """
-        wanted = self._drawn(draw, seed)
-        for home in (self._home, self._results / self.name):
-            path = home / f"seed-{seed}" / records.FILE
-            if not path.exists():
-                continue
-            found = from_record(type(wanted), records.read(path).config, path)
-            if _plain(found) != _plain(wanted):
-                raise ValueError(_another(path.parent, "run"))
+        for seed in self.seeds:
+            wanted = self._drawn(draw, seed)
+            for home in (self._home, self._results / self.name):
+                path = home / f"seed-{seed}" / records.FILE
+                if not path.exists():
+                    continue
+                found = from_record(type(wanted), records.read(path).config, path)
+                if _plain(found) != _plain(wanted):
+                    raise ValueError(_another(path.parent, "run"))
 
     def _drawn(self, number: int, seed: int) -> TrainConfig:
         """The configuration of a draw."""

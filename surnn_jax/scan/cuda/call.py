@@ -148,11 +148,12 @@ def scan_on(
         rows: of the batch a block; None for :func:`rows_of`.
         piece: steps of a piece, which must divide T; None for :func:`piece_of`.
     """
+    piece = piece_of(inputs.x.shape[0]) if piece is None else piece
     return compiled.scan(_kernel(platform, rows, piece), spec, inputs)
 
 
 @functools.cache
-def _kernel(platform: str, rows: int | None, piece: int | None) -> Compiled:
+def _kernel(platform: str, rows: int | None, piece: int) -> Compiled:
     run, pull = (functools.partial(way, rows, piece) for way in (_run, _pull))
     return Compiled(platform, run, pull)
 
@@ -194,9 +195,8 @@ def _attributes(rows: int | None, spec: ScanSpec, inputs: ScanInputs) -> dict[st
     return {**compiled.attributes(spec, inputs), "rows": chosen}
 
 
-def _run(rows, piece, spec, inputs):
+def _run(rows, size, spec, inputs):
     steps = inputs.x.shape[0]
-    size = piece_of(steps) if piece is None else piece
     if size == steps:
         return _run_piece(rows, spec, inputs)
 
@@ -239,9 +239,8 @@ def _run_piece(rows, spec, inputs):
     return carry_of(cell, leaves)
 
 
-def _pull(rows, piece, spec, wanted, inputs, carries, ct_outputs):
+def _pull(rows, size, spec, wanted, inputs, carries, ct_outputs):
     steps = inputs.x.shape[0]
-    size = piece_of(steps) if piece is None else piece
     if size == steps:
         return _pull_piece(rows, spec, wanted, inputs, carries, ct_outputs)
     ct_outputs = instantiate_zeros(ct_outputs, carries)
