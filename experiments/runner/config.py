@@ -8,9 +8,21 @@ from data.paths import own_name
 
 C = TypeVar("C")
 
-OF_SWITCHES = frozenset(("switch", "frozen", "rate", "hold", "balance"))
-"""Fields by which a switch is meant. Others that only a switch reads, such as the longest period,
-stand in commands of records for every model alike."""
+_READ_BY = {
+    "frozen": ("fourier", "event", "phased"),
+    "rate": ("fourier", "event", "every", "zoneout", "threshold"),
+    "hold": ("fourier", "event", "phased"),
+    "balance": ("fourier", "event"),
+    "read": ("event", "threshold"),
+    "spread": ("event", "threshold"),
+    "gate": ("fourier", "event"),
+    "share": ("fourier", "event"),
+}
+"""Field -> the switches that it changes. The longest period is left out: it stands in commands of
+records for every model alike."""
+
+OF_SWITCHES = ("switch", "frozen", "rate", "hold", "balance")
+"""Fields by which a switch is meant: a model without one must not be given them."""
 
 
 def field(
@@ -98,9 +110,17 @@ class TrainConfig:
         return ""
 
     @property
-    def no_switch(self) -> str:
-        """Why the fields of the switch have no effect, and what would be right; empty: they do."""
-        return ""
+    def idle(self) -> dict[str, str]:
+        """The fields that change nothing here -> why, and what would be right."""
+        found = {
+            name: f"--switch={self.switch} does not read it; {', '.join(known)} do"
+            for name, known in _READ_BY.items()
+            if self.switch not in known
+        }
+        if self.frozen:
+            frozen = "--frozen keeps the switch as it is; leave out one of both"
+            found = dict.fromkeys(("hold", "balance"), frozen) | found
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +146,11 @@ class RecurrentConfig(TrainConfig):
         return self.cell
 
     @property
-    def no_switch(self) -> str:
-        return "" if self.switch != "none" else "add --switch=fourier or --switch=event"
+    def idle(self) -> dict[str, str]:
+        if self.switch != "none":
+            return super().idle
+        why = "the model has no switch; add --switch=fourier or --switch=event"
+        return dict.fromkeys(OF_SWITCHES, why)
 
     @property
     def switch_name(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from absl import flags
 
 from data import cli
-from experiments.runner.config import OF_SWITCHES, flag_of
+from experiments.runner.config import flag_of
 
 C = TypeVar("C")
 
@@ -135,8 +135,8 @@ def parse_flags(
         own: the defaults for own files, if they are others.
 
     Raises:
-        ValueError: no preset of this name; own files together with a data set; flags of a switch
-            that no run has.
+        ValueError: no preset of this name; own files together with a data set; flags that
+            change nothing in any run.
     """
     given = {field.name: value for field, value in _given(config, values)}
     if "own" in given:
@@ -159,14 +159,12 @@ def parse_flags(
 
 
 def _refuse_idle(config: type, given: Mapping[str, Any], runs: Iterable[Any]) -> None:
-    """Refuses flags of a switch for models without one, which would be other models than meant."""
-    why = [run.no_switch for run in runs]
-    for field in dataclasses.fields(config) if all(why) else ():
+    """Refuses flags that change nothing in any run: the model would be another than meant."""
+    idle = [run.idle for run in runs]
+    for field in dataclasses.fields(config):
         value = given.get(field.name)
-        if field.name in OF_SWITCHES and value and value != "none":
-            raise ValueError(
-                f"--{flag_of(field)}={value} has no effect: the model has no switch; {why[0]}"
-            )
+        if value and value != "none" and all(field.name in found for found in idle):
+            raise ValueError(f"--{flag_of(field)}={value} has no effect: {idle[0][field.name]}")
 
 
 def parse_options(

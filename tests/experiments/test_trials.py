@@ -3,7 +3,7 @@
 import pytest
 from absl import flags as absl_flags
 
-from experiments import lra, music, pixels, speech, synthetic
+from experiments import lra, music, pixels, speech, synthetic, wikitext
 from experiments.runner import flags, launch
 from experiments.runner.experiment import Prepared, identity_of
 from experiments.runner.flags import LaunchOptions
@@ -53,9 +53,23 @@ def test_a_run_does_not_go_on_with_other_data(name, config, usual, other):
         (music, ("--cell=gru", "--frozen"), "--frozen=True has no effect: .*add --switch=fourier"),
         (music, ("--switch=none", "--cell=gru"), None),
         (pixels, ("--preset=smnist-cpu", "--update_rate=0.1"), None),  # Some of them have one.
+        (pixels, ("--switch=every", "--frozen"), "--frozen=True has no effect: --switch=every"),
+        (pixels, ("--switch=zoneout", "--balance=target"), "=target has .*; fourier, event do"),
+        (pixels, ("--switch=threshold", "--rate_penalty=1"), "rate_penalty=1.0 has no effect"),
+        (pixels, ("--switch=clockwork", "--update_rate=0.1"), "update_rate=0.1 has no effect"),
+        (pixels, ("--event_features=trace",), "fourier does not read it"),
+        (pixels, ("--frozen", "--balance=target"), "keeps the switch"),
+        (pixels, ("--num_heads=2",), "=2 has no effect: only attention"),
+        (pixels, ("--positions=rotary", "--layers=gru"), "rotary has no effect: .*learned"),
+        (pixels, ("--layers=sugru,attention", "--positions=rotary"), None),
+        (pixels, ("--d_state=8",), "only s4d, lru, mamba, mamba2"),
+        (synthetic, ("--dataset=adding", "--copy_tokens=8"), "adding has no use for it"),
+        (wikitext, ("--dataset=wikitext2", "--pooling=last"), "no use"),
+        (speech, ("--switch=fourier", "--event_init_std=1"), "fourier does not read it"),
+        (music, ("--switch=every", "--balance=floor"), "every does not read it"),
     ],
 )
-def test_a_flag_of_the_switch_is_refused_for_a_model_without_one(script, given, words):
+def test_a_flag_that_changes_nothing_is_refused(script, given, words):
     """It trained a dense model, and the record of one said that its switch was frozen."""
     values = absl_flags.FlagValues()
     flags.define(script.Config, script.PRESETS, values)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from experiments.runner.config import TrainConfig, field
+from experiments.runner.config import OF_SWITCHES, TrainConfig, field
 
 DATASETS = {
     "lra": {
@@ -27,6 +27,11 @@ DATASETS = {
     "wikitext": dict.fromkeys(("wikitext2", "wikitext103"), "language"),
 }
 """Experiment -> data set -> kind of its task, see :class:`.TaskSpec`."""
+
+_KINDS = {name: kind for sets in DATASETS.values() for name, kind in sets.items()}
+
+STATE_SPACES = ("s4d", "lru", "mamba", "mamba2")
+"""Layers with a state of a size of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +148,28 @@ class Config(TrainConfig):
         return any(name.startswith("su") for name in self.names)
 
     @property
-    def no_switch(self) -> str:
-        return "" if self.selective else "layers with one begin with su, such as --layers=sugru"
+    def idle(self) -> dict[str, str]:
+        found = super().idle
+        if not self.selective:
+            why = "the model has no switch; layers with one begin with su, such as --layers=sugru"
+            found = dict.fromkeys(OF_SWITCHES, why)
+        if "attention" not in self.names:
+            why = "only attention reads it, and the model has no such layer"
+            found |= dict.fromkeys(("heads", "window"), why)
+            if self.positions == "rotary":
+                found["positions"] = f"{why}; take learned positions"
+        if not set(STATE_SPACES) & set(self.names):
+            found["state"] = f"only {', '.join(STATE_SPACES)} read it, and the model has none"
+        if kind := "" if self.own else _KINDS.get(self.dataset, ""):
+            readers = {
+                "pooling": ("classify", "match"),
+                "cutoffs": ("language",),
+                "data": ("recall",),
+                "tokens": ("recall",),
+            }
+            why = f"--dataset={self.dataset} has no use for it"
+            found |= {name: why for name, kinds in readers.items() if kind not in kinds}
+        return found
 
     @property
     def unit(self) -> str:
