@@ -206,7 +206,20 @@ def _part(
     missing: Sequence[str] = (),
     note: str = "",
 ) -> Part:
-    return Part(title, kind, names, list(rows), list(missing), overall(kind, rows), note)
+    rows = _once(rows)
+    return Part(title, kind, names, rows, list(missing), overall(kind, rows), note)
+
+
+def _once(rows: Sequence[Compared]) -> list[Compared]:
+    """Lets a task that was run with several budgets decide by the largest alone."""
+    largest = {row.task: row for row in sorted(rows, key=lambda row: row.updates) if row.able}
+    note = "a smaller budget of the same task"
+    return [
+        row._replace(note=f"{row.note}, {note}" if row.note else note, decides=False)
+        if row.able and row is not largest[row.task]
+        else row
+        for row in rows
+    ]
 
 
 def _of_units(

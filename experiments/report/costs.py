@@ -21,6 +21,9 @@ INSIDE = "inside.json"
 FASTER = math.log(1.1)
 """Ten per cent less time counts."""
 
+SHUT = 1e-4
+"""Rates below it count as it: switches that never open have no ratio."""
+
 _DENSE = ("masked lax.scan", "flax.linen.RNN", "rows")
 """Back ends that do not skip, or only where there is no compiler."""
 
@@ -102,8 +105,9 @@ def runs(group: Group, models: Mapping[str, Model], dense: Model) -> list[Compar
         gains = {seed: math.log(slow[seed] / fast[seed]) for seed in seeds}
         shown = [1000 * sum(times[seed] for seed in seeds) / len(seeds) for times in (fast, slow)]
         note = f"{100 * group.rate(model):.0f} % updated"
-        title, link = f"{group.short}, {name}", f"#{group.anchor}"
-        rows.append(Compared(title, "log of the time", FASTER, gains, *shown, note, link=link))
+        title = f"{group.short}, {name}"
+        where = {"link": f"#{group.anchor}", "updates": group.updates}
+        rows.append(Compared(title, "log of the time", FASTER, gains, *shown, note, **where))
     return rows
 
 
@@ -121,10 +125,13 @@ def openings(groups: Sequence[Group], model: Model) -> list[Compared]:
                     for key in ("rate_at_events", "rate_elsewhere")
                 )
         if found:
-            gains = {seed: math.log(at / other) for seed, (at, other) in found.items()}
+            gains = {
+                seed: math.log(max(at, SHUT) / max(other, SHUT))
+                for seed, (at, other) in found.items()
+            }
             shown = [100 * sum(pair[i] for pair in found.values()) / len(found) for i in (0, 1)]
-            link = f"#{group.anchor}"
-            rows.append(Compared(group.short, "log of the ratio", 0.1, gains, *shown, link=link))
+            where = {"link": f"#{group.anchor}", "updates": group.updates}
+            rows.append(Compared(group.short, "log of the ratio", 0.1, gains, *shown, **where))
     return rows
 
 

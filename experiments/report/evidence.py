@@ -28,6 +28,10 @@ MARGINS = {
 """Unit of the tables -> unit of a gain, and the gain that matters."""
 
 
+_LEAST = 1e-12
+"""Errors below it count as it: it is less than float32 can show of a figure of about 1."""
+
+
 class Group(NamedTuple):
     """Runs that may be compared: the same data, budget and way of tuning.
 
@@ -63,6 +67,11 @@ class Group(NamedTuple):
         return ", ".join([name, *(part for part in less if part.endswith("steps"))])
 
     @property
+    def updates(self) -> int:
+        """Training steps of its longest run."""
+        return max(record.steps for runs in self.runs.values() for _, record in runs)
+
+    @property
     def anchor(self) -> str:
         """The name of its table on the page."""
         words = f"{self.suite} {self.protocol} {self.title} {self.draws}".lower()
@@ -79,7 +88,8 @@ class Group(NamedTuple):
             return None
         gains = {seed: left[seed] - right[seed] for seed in seeds}
         shown = [self._shown(models, seeds) for models in (first, second)]
-        return Compared(self.short, unit, margin, gains, *shown, link=f"#{self.anchor}")
+        where = {"link": f"#{self.anchor}", "updates": self.updates}
+        return Compared(self.short, unit, margin, gains, *shown, **where)
 
     def _by_seed(self, models: Sequence[Model]) -> dict[int, float]:
         """Mean goodness of some models, by the seeds that all have."""
@@ -104,7 +114,8 @@ def goodness(record: Record) -> float:
     unit, value = headline(record)
     if unit == "accuracy, %":
         return value
-    return -value if unit.startswith("nats") else -math.log(value)
+    # An error of exactly 0 has no logarithm.
+    return -value if unit.startswith("nats") else -math.log(max(value, _LEAST))
 
 
 def groups() -> list[Group]:

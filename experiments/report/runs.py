@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from experiments.report.collect import configuration, settings
-from experiments.report.suites import PaperTable, published
+from experiments.report.suites import PaperTable, is_whole, published
 from experiments.runner.records import Record, headline
 
 EMPTY = "\N{EN DASH}"
@@ -45,7 +45,7 @@ def markdown(suite: PaperTable, results: Iterable[Record]) -> str:
         ours = [record for record in results if place_of(record) == (dataset, less)]
         title = suite.datasets.get(dataset, dataset) + (f", {less}" if less else "")
         figure = f"; {headline(ours[0])[0]}" if ours else ""
-        table = _table(suite, dataset, not less, ours, commands)
+        table = _table(suite, dataset, is_whole(less), ours, commands)
         parts.append(f"**{title}** (`{dataset}`{figure})\n\n{table}")
     parts.append(suite.notes)
     listed = "\n".join(f"{number}. `{command}`" for number, command in enumerate(commands, 1))

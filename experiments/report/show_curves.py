@@ -193,7 +193,7 @@ def pareto(groups: Sequence[Group]) -> str:
             hollow = group.protocol == SINGLE
             label = f"{name}: {html.number(value)}, {minutes:.1f} min, {rate:.0f} % updated"
             by_time.append(Point(minutes, value, name, label, hollow))
-            if model[0] != "attention":
+            if model[0] != "attention" and rate > 0:  # The axis is logarithmic.
                 by_rate.append(Point(rate, value, name, label, hollow))
         better = "max" if group.unit == "accuracy, %" else "min"
         title = group.short if len(group.short) < 30 else group.short.partition(",")[0]

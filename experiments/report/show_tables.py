@@ -8,7 +8,7 @@ from experiments.report.evidence import EQUAL, SINGLE, Group, Model
 from experiments.report.html import NOT_RUN, text
 from experiments.report.runs import EMPTY
 from experiments.report.significance import estimate
-from experiments.report.suites import SUITES
+from experiments.report.suites import SUITES, is_whole
 from experiments.runner.records import Record, headline
 from experiments.tuning import matrix
 
@@ -46,7 +46,7 @@ def of_group(group: Group, planned: Sequence[Model] = ()) -> str:
     """
     name = group.anchor
     listed = list(dict.fromkeys(r.command for runs in group.runs.values() for _, r in runs))
-    whole = not SUITES[group.suite].less(_example(group))
+    whole = is_whole(SUITES[group.suite].less(_example(group)))
     known = [m for m in SUITES[group.suite].units if m in group.runs or m in planned]
     rows = []
     for model in [*known, *(model for model in group.runs if model not in known)]:
@@ -111,7 +111,7 @@ def published_tables(groups: Sequence[Group]) -> str:
     suite = SUITES["surnn"]
     ours: dict[tuple[str, Model], Sequence[Located]] = {}
     for group in sorted(groups, key=lambda group: group.protocol != EQUAL):
-        if group.suite == "surnn" and not suite.less(_example(group)):
+        if group.suite == "surnn" and is_whole(suite.less(_example(group))):
             for model, runs in group.runs.items():
                 ours.setdefault((group.dataset, model), runs)
     parts = []
@@ -210,7 +210,7 @@ def unrun_sizes(groups: Sequence[Group]) -> str:
     whole = {
         (group.dataset, model)
         for group in groups
-        if group.suite == "surnn" and not suite.less(_example(group))
+        if group.suite == "surnn" and is_whole(suite.less(_example(group)))
         for model in group.runs
     }
     missing: dict[str, list[str]] = {}

@@ -52,6 +52,7 @@ class Compared(NamedTuple):
         n: how many measurements there are, if the gains do not stand for one each.
         link: where the figures are.
         decides: whether it can decide anything: runs that were not tuned alike are shown alone.
+        updates: the budget: of rows of one task the one with most decides.
     """
 
     task: str
@@ -64,6 +65,7 @@ class Compared(NamedTuple):
     n: int | None = None
     link: str = ""
     decides: bool = True
+    updates: int = 0
 
     @property
     def estimate(self) -> Estimate | None:

@@ -205,6 +205,53 @@ def test_other_data_or_another_budget_is_not_compared(results, changes):
     assert [len(models) for models in shown] == [1, 1]
 
 
+def test_originals_and_what_the_generator_draws_are_not_compared(results):
+    for name in ("sugru", "transformer"):
+        path = results / "surnn" / f"listops-{name}-cpu-0.json"
+        record = records.read(path)
+        where = results / "surnn" / "more" / name
+        where.mkdir(parents=True)
+        original = {"kind": "original", "name": "basic_train.tsv"}
+        records.write(record._replace(data=original, seed=1), where)
+    first, second = (g for g in evidence.groups() if g.dataset == "listops")
+    assert {first.title, second.title} == {
+        "LRA ListOps, sequences of at most 640 steps",
+        "LRA ListOps, sequences of at most 640 steps, made here",
+    }
+    assert [row.note for row in of(7).parts[0].rows if "ListOps" in row.task] == [
+        "one seed, not tuned alike"
+    ] * 2
+
+
+def test_of_two_budgets_of_a_task_the_larger_decides(results):
+    for model, errors in (("sugru", (0.35, 0.36, 0.37)), ("sugru-soft", (0.4, 0.42, 0.41))):
+        published(results, "text", model, errors)
+        for path in list((results / "surnn" / "short").glob(f"*/{model}/seed-?/result.json")):
+            record = records.read(path)
+            folder = path.parent.with_name(f"more-{path.parent.name}")
+            folder.mkdir()
+            config = {**record.config, "max_epochs": 9}
+            records.write(record._replace(config=config, steps=9 * record.steps), folder)
+    (part,) = of(4).parts
+    smaller, larger = sorted(part.rows, key=lambda row: row.updates)
+    assert (smaller.able, larger.able) == (False, True)
+    assert smaller.note == "a smaller budget of the same task"
+    assert part.overall.tasks == 1
+
+
+def test_an_error_of_zero_and_a_model_that_never_updates_can_be_shown(results):
+    for model, rate in (("sugru", 0.0), ("gru", 1.0)):
+        published(results, "mackey-glass", model, (0.0, 0.0, 0.0), rate=rate)
+    for path in (results / "surnn" / "short" / "mackey-glass").rglob("result.json"):
+        record = records.read(path)
+        metrics = {f"{split}_mse": 0.0 for split in ("valid", "test")}
+        metrics |= {f"{split}_power": 1.0 for split in ("valid", "test")}
+        records.write(record._replace(metrics=metrics), path.parent)
+    assert "Mackey-Glass" in page.build()
+    (row,) = (row for row in of(6).parts[0].rows if "Mackey" in row.task)
+    assert set(row.gains.values()) == {0.0}
+
+
 def test_runs_that_were_not_tuned_alike_decide_nothing(results):
     for task in ("text", "image", "smnist"):
         published(results, task, "sugru", (0.35, 0.36, 0.37))
