@@ -45,9 +45,11 @@ def main() -> None:
     from experiments.tasks import registry
 
     run = registry.restore(Path(_CHECKPOINT.value), _DATA_DIR.value, _DATA.value)
-    again, _ = scores(run.prepared, run.params)
+    again, rate = scores(run.prepared, run.params)
+    again["test_update_rate"] = rate
+    recorded = {**run.record.metrics, "test_update_rate": run.record.update_rate}
     agree, rows = True, []
-    for name, value in run.record.metrics.items():
+    for name, value in recorded.items():
         # A zero of nats depends on the units: near it no relative error is small.
         absolute = TOLERANCE if name.endswith("nll") else 0.0
         same = math.isclose(value, again[name], rel_tol=TOLERANCE, abs_tol=absolute)

@@ -113,7 +113,7 @@ def test_evaluate_finds_the_same_figures_and_draws_the_same_pictures(undisturbed
     flags = f"--checkpoint={workdir}", f"--show={shown}"
     done = run("-m", "experiments.evaluate", *flags)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("identical") == 3
+    assert done.stdout.count("identical") == 4
     names = {"roll.png", "switches.png", "continuation.mid", "original.mid"}
     assert same_files(shown, workdir) == names
 
@@ -130,12 +130,13 @@ def test_evaluate_refuses_to_draw_into_a_file_before_it_scores(undisturbed, tmp_
 
 
 @pytest.mark.full
-def test_evaluate_finds_a_changed_record(undisturbed, tmp_path):
+@pytest.mark.parametrize("name", ["test_nll", "update_rate"])
+def test_evaluate_finds_a_changed_record(undisturbed, tmp_path, name):
     workdir, _ = undisturbed
     other = tmp_path / "other"
     subprocess.run(["cp", "-r", workdir, other], check=True)
     record = json.loads((other / "result.json").read_text())
-    record["metrics"]["test_nll"] -= 0.01
+    (record if name == "update_rate" else record["metrics"])[name] -= 0.01
     (other / "result.json").write_text(json.dumps(record))
     done = run("-m", "experiments.evaluate", f"--checkpoint={other}")
     assert done.returncode == 1
