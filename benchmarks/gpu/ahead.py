@@ -7,6 +7,7 @@ device; which kernels there are, and in which order, does not depend on that.
 
 import contextlib
 import functools
+import hashlib
 import re
 import shutil
 import tempfile
@@ -88,6 +89,20 @@ def build(
     given = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), arguments
     )
+    with on_gpu():
+        lowered = jax.jit(function, **jit).trace(*given).lower(lowering_platforms=("cuda",))
+    # Presets that differ in data or initial weights alone are the same program.
+    key = hashlib.sha256(lowered.as_text().encode()).hexdigest(), device, assemble
+    if key not in _BUILT:
+        _BUILT[key] = _compiled(lowered, assemble)
+    return _BUILT[key]
+
+
+_BUILT: dict[tuple[str, str, bool], Built] = {}
+"""Program, device and whether it was assembled -> what was found."""
+
+
+def _compiled(lowered: jax.stages.Lowered, assemble: bool) -> Built:
     with tempfile.TemporaryDirectory() as name, on_gpu():
         folder = Path(name)
         log = _toolkit(folder / "cuda", assemble)
@@ -96,7 +111,6 @@ def build(
             "xla_dump_hlo_as_text": True,
             "xla_gpu_cuda_data_dir": str(folder / "cuda"),
         }
-        lowered = jax.jit(function, **jit).trace(*given).lower(lowering_platforms=("cuda",))
         compiled = lowered.compile(compiler_options=options)
         # Of several modules the last is the program; the others are what it was compiled with.
         sequence = _last(folder / "dump", "*thunk_sequence_after_thunk_passes.txt")
