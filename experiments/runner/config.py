@@ -12,6 +12,7 @@ _READ_BY = {
     "frozen": ("fourier", "event", "phased"),
     "rate": ("fourier", "event", "every", "zoneout", "threshold"),
     "hold": ("fourier", "event", "phased"),
+    "switch_scale": ("fourier", "event", "phased"),
     "balance": ("fourier", "event"),
     "read": ("event", "threshold"),
     "spread": ("event", "threshold"),
@@ -21,8 +22,8 @@ _READ_BY = {
 """Field -> the switches that it changes. The longest period is left out: it stands in commands of
 records for every model alike."""
 
-OF_SWITCHES = ("switch", "frozen", "rate", "hold", "balance")
-"""Fields by which a switch is meant: a model without one must not be given them."""
+OF_SWITCHES = ("switch", *_READ_BY)
+"""Fields that change nothing in a model without a switch."""
 
 
 def field(
@@ -119,7 +120,7 @@ class TrainConfig:
         }
         if self.frozen:
             frozen = "--frozen keeps the switch as it is; leave out one of both"
-            found = dict.fromkeys(("hold", "balance"), frozen) | found
+            found = dict.fromkeys(("hold", "balance", "share", "switch_scale"), frozen) | found
         return found
 
 

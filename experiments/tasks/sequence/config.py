@@ -158,6 +158,10 @@ class Config(TrainConfig):
             found |= dict.fromkeys(("heads", "window"), why)
             if self.positions == "rotary":
                 found["positions"] = f"{why}; take learned positions"
+        if self.bare:
+            found["expand"] = "layers without residuals have no feed-forward layers"
+        if set(self.names) <= {"attention", *STATE_SPACES}:
+            found["hidden"] = "the model has no recurrent layer, such as gru or sugru"
         if not set(STATE_SPACES) & set(self.names):
             found["state"] = f"only {', '.join(STATE_SPACES)} read it, and the model has none"
         if kind := "" if self.own else _KINDS.get(self.dataset, ""):
