@@ -20,7 +20,7 @@ GENERATED = ("listops", "pathfinder32", "pathfinder128")
 
 
 def is_whole(less: str) -> bool:
-    """Whether a task that differs so from the published one (:meth:`PaperTable.less`) is as large."""
+    """Whether a task that differs so from the published one, see `PaperTable.less`, is as large."""
     return less in ("", MADE)
 
 
