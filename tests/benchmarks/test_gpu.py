@@ -115,6 +115,18 @@ def test_the_table_keeps_what_was_reached():
         assert ours["megabytes"] < 0.7 * dense["megabytes"]
 
 
+def test_full_presets_fit_into_24_gigabytes():
+    """Those of the table; `gpu_check --presets=all --missing --write` adds new ones."""
+    table = json.loads(gpu_check.TABLE.read_text(encoding="utf-8"))["programs"]
+    rows = {name: row for name, row in table.items() if name.startswith("rtx4090: ")}
+    assert len(rows) >= 358
+    known = {
+        f"rtx4090: {programs.preset_program(*pair).name}" for pair in programs.full_presets([])
+    }
+    assert rows.keys() <= known, "presets that are gone"
+    assert max(row["megabytes"] for row in rows.values()) < 0.9 * 24_000
+
+
 def test_the_cuda_kernel_is_compiled_only_where_it_is_built():
     """`masked` would answer under its name."""
     names = [program.name for program in programs.layer_programs()]
