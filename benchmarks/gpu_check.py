@@ -90,9 +90,7 @@ def _chosen() -> list[tuple[str, Any]]:
     if values.presets is not None:
         parts = [] if values.presets == ["all"] else values.presets
         found = [programs.preset_program(*pair) for pair in programs.full_presets(parts)]
-        have = _table() if values.missing else {}
-        pairs = [(device, p) for device in values.devices for p in found]
-        return [(device, p) for device, p in pairs if f"{device}: {p.name}" not in have]
+        return [(device, p) for device in values.devices for p in found]
     layers = programs.layer_programs()
     families = [programs.preset_program(*pair) for pair in programs.FAMILIES]
     pairs = []
@@ -134,6 +132,8 @@ def main() -> None:
     known, found, bad = _table(), {}, []
     for device, program in _chosen():
         began, key = time.monotonic(), f"{device}: {program.name}"
+        if values.missing and key in known:
+            continue
         try:
             function, arguments = program.make()
             whole = values.presets is None
@@ -162,7 +162,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("devices", "h200,a100,h100,b200", "Which; the first gets every program")
     flags.DEFINE_string("programs", "", "Only those whose name contains this, on every device")
     flags.DEFINE_list("presets", None, "Full presets by names or parts of them; or all: hours")
-    flags.DEFINE_boolean("missing", False, "Of --presets, only those that the table lacks")
+    flags.DEFINE_boolean("missing", False, "Only what the table lacks")
     flags.DEFINE_boolean("all", False, "Every program on every device")
     flags.DEFINE_boolean("write", False, "Write the table instead of comparing with it")
     cli.run(main)

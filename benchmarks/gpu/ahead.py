@@ -44,6 +44,10 @@ class Built(NamedTuple):
     kernels: int
 
 
+_BUILT: dict[tuple[str, str, bool], Built] = {}
+"""Hash of a program, device and whether it was assembled -> what was found."""
+
+
 def capacity(device: str) -> int:
     """Bytes of memory of a described device."""
     text = (_DEVICES / f"{device}.txtpb").read_text(encoding="utf-8")
@@ -98,12 +102,8 @@ def build(
     return _BUILT[key]
 
 
-_BUILT: dict[tuple[str, str, bool], Built] = {}
-"""Program, device and whether it was assembled -> what was found."""
-
-
 def _compiled(lowered: jax.stages.Lowered, assemble: bool) -> Built:
-    with tempfile.TemporaryDirectory() as name, on_gpu():
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         log = _toolkit(folder / "cuda", assemble)
         options = {

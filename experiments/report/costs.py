@@ -105,9 +105,8 @@ def runs(group: Group, models: Mapping[str, Model], dense: Model) -> list[Compar
         gains = {seed: math.log(slow[seed] / fast[seed]) for seed in seeds}
         shown = [1000 * sum(times[seed] for seed in seeds) / len(seeds) for times in (fast, slow)]
         note = f"{100 * group.rate(model):.0f} % updated"
-        title = f"{group.short}, {name}"
-        where = {"link": f"#{group.anchor}", "updates": group.updates}
-        rows.append(Compared(title, "log of the time", FASTER, gains, *shown, note, **where))
+        unit, title = "log of the time", f"{group.short}, {name}"
+        rows.append(Compared(title, unit, FASTER, gains, *shown, note, **group.place))
     return rows
 
 
@@ -130,8 +129,8 @@ def openings(groups: Sequence[Group], model: Model) -> list[Compared]:
                 for seed, (at, other) in found.items()
             }
             shown = [100 * sum(pair[i] for pair in found.values()) / len(found) for i in (0, 1)]
-            where = {"link": f"#{group.anchor}", "updates": group.updates}
-            rows.append(Compared(group.short, "log of the ratio", 0.1, gains, *shown, **where))
+            unit = "log of the ratio"
+            rows.append(Compared(group.short, unit, 0.1, gains, *shown, **group.place))
     return rows
 
 

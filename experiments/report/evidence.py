@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.report import collect
 from experiments.report.collect import Located, configuration
@@ -77,6 +77,11 @@ class Group(NamedTuple):
         words = f"{self.suite} {self.protocol} {self.title} {self.draws}".lower()
         return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """What every :class:`Compared` of this group has."""
+        return {"link": f"#{self.anchor}", "updates": self.updates}
+
     def compare(self, first: Sequence[Model], second: Sequence[Model]) -> Compared | None:
         """The gains of the mean of some models over that of others; None if one was not run."""
         if not all(model in self.runs for model in (*first, *second)):
@@ -88,8 +93,7 @@ class Group(NamedTuple):
             return None
         gains = {seed: left[seed] - right[seed] for seed in seeds}
         shown = [self._shown(models, seeds) for models in (first, second)]
-        where = {"link": f"#{self.anchor}", "updates": self.updates}
-        return Compared(self.short, unit, margin, gains, *shown, **where)
+        return Compared(self.short, unit, margin, gains, *shown, **self.place)
 
     def _by_seed(self, models: Sequence[Model]) -> dict[int, float]:
         """Mean goodness of some models, by the seeds that all have."""

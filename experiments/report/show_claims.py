@@ -40,9 +40,11 @@ def _counts(part: Part, named: bool) -> str:
         if row.able:
             counts[row.verdict(part.kind)] += 1
     found = [f"{verdict.value} on {n}" for verdict, n in counts.items() if n]
-    few = sum(not row.able for row in part.rows)
+    few = sum(len(row.gains) < LEAST for row in part.rows)
     if few:
         found.append(f"{few} with too few seeds")
+    if aside := sum(not row.able for row in part.rows) - few:
+        found.append(f"{aside} that may not decide")
     if part.missing:
         found.append(f"{len(part.missing)} not run")
     words = ", ".join(found) or "no records"

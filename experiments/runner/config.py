@@ -111,8 +111,15 @@ class TrainConfig:
         return ""
 
     @property
+    def no_switch(self) -> str:
+        """What would give the model a switch; empty: it has one."""
+        return ""
+
+    @property
     def idle(self) -> dict[str, str]:
         """The fields that change nothing here -> why, and what would be right."""
+        if self.no_switch:
+            return dict.fromkeys(OF_SWITCHES, f"the model has no switch; {self.no_switch}")
         found = {
             name: f"--switch={self.switch} does not read it; {', '.join(known)} do"
             for name, known in _READ_BY.items()
@@ -147,11 +154,8 @@ class RecurrentConfig(TrainConfig):
         return self.cell
 
     @property
-    def idle(self) -> dict[str, str]:
-        if self.switch != "none":
-            return super().idle
-        why = "the model has no switch; add --switch=fourier or --switch=event"
-        return dict.fromkeys(OF_SWITCHES, why)
+    def no_switch(self) -> str:
+        return "" if self.switch != "none" else "add --switch=fourier or --switch=event"
 
     @property
     def switch_name(self) -> str:

@@ -8,7 +8,10 @@ from experiments.runner import flags, launch
 from experiments.runner.experiment import Prepared, identity_of
 from experiments.runner.flags import LaunchOptions
 from experiments.tasks import registry
+from experiments.tasks.sequence.config import STATE_SPACES
 from experiments.tuning import jobs
+from surnn_jax import cells
+from surnn_jax.layers import mixers
 
 
 @pytest.mark.full
@@ -43,6 +46,12 @@ def test_a_run_does_not_go_on_with_other_data(name, config, usual, other):
     before = identity({"kind": usual, "name": "x"})
     assert before == identity(None)  # Runs begun by older versions go on.
     assert identity({"kind": other, "name": "x"}) == {**before, "data_read": other}
+
+
+def test_the_configuration_knows_the_layers_that_are_no_cells():
+    """It cannot import them: `--help` would wait for JAX."""
+    others = {name for name in mixers.names() if name.removeprefix("su") not in cells.CELLS}
+    assert others == {"attention", *STATE_SPACES}
 
 
 @pytest.mark.parametrize(

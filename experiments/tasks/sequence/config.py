@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from experiments.runner.config import OF_SWITCHES, TrainConfig, field
+from experiments.runner.config import TrainConfig, field
 
 DATASETS = {
     "lra": {
@@ -31,7 +31,7 @@ DATASETS = {
 _KINDS = {name: kind for sets in DATASETS.values() for name, kind in sets.items()}
 
 STATE_SPACES = ("s4d", "lru", "mamba", "mamba2")
-"""Layers with a state of a size of its own."""
+"""Layers with a state of a size of its own: `surnn_jax.layers.mixers` has them, behind JAX."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,11 +148,12 @@ class Config(TrainConfig):
         return any(name.startswith("su") for name in self.names)
 
     @property
+    def no_switch(self) -> str:
+        return "" if self.selective else "layers with one begin with su, such as --layers=sugru"
+
+    @property
     def idle(self) -> dict[str, str]:
         found = super().idle
-        if not self.selective:
-            why = "the model has no switch; layers with one begin with su, such as --layers=sugru"
-            found = dict.fromkeys(OF_SWITCHES, why)
         if "attention" not in self.names:
             why = "only attention reads it, and the model has no such layer"
             found |= dict.fromkeys(("heads", "window"), why)
